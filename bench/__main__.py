@@ -1,0 +1,195 @@
+"""`python -m bench`: the table of the page on speed, everything measured in one run on one machine.
+
+    python -m bench                         all rows, about ten minutes
+    python -m bench --quick                 a tenth of the messages: does it run?
+    python -m bench --rows a --only mailrail
+
+Owns: which rows there are and how they are printed.  See bench/throughput.py for how a row is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import mailrail, postfix
+from bench.calibrate import measure_pairs
+from bench.throughput import HEADS, Figures, Row, measure_row
+
+WIRE_FACTOR = 4  # the wire is so much faster that the same count would be over in half a second
+LARGE_DIVISOR = 5  # rows of 100 kB carry a fifth of the messages
+
+
+def make_rows(rows: str, messages: int) -> list[Row]:
+    """Return the rows of the table; `rows`: letters of the groups wanted."""
+    wanted: list[Row] = []
+    for group, make in (("a", _rows_a), ("b", _rows_b), ("c", _rows_c), ("d", _rows_d), ("e", _rows_e)):
+        if group in rows:
+            wanted += make(messages)
+    return wanted
+
+
+def _rows_a(messages: int) -> list[Row]:
+    """Return shipped policies, events and metrics on, `sync`: one destination, and 500."""
+    rows = [Row("wire", messages * WIRE_FACTOR, sessions=sessions) for sessions in (50, 100)]
+    for destinations in (1, 500):
+        for sessions in (50, 100):
+            rows += _both(Row("", messages, sessions=sessions, destinations=destinations))
+    return rows
+
+
+def _rows_b(messages: int) -> list[Row]:
+    return _both(Row("", messages, has_dkim=True)) + _both(Row("", messages, destinations=500, has_dkim=True))
+
+
+def _rows_c(messages: int) -> list[Row]:
+    return [Row("wire", messages * WIRE_FACTOR, has_tls=True), *_both(Row("", messages, has_tls=True))]
+
+
+def _rows_d(messages: int) -> list[Row]:
+    count = messages // LARGE_DIVISOR
+    return [Row("wire", count * WIRE_FACTOR, size=100_000), *_both(Row("", count, size=100_000))]
+
+
+def _rows_e(messages: int) -> list[Row]:
+    return [
+        Row("mailrail", messages, durability="async", destinations=destinations) for destinations in (1, 500)
+    ]
+
+
+def _both(row: Row) -> list[Row]:
+    return [dataclasses.replace(row, engine=engine) for engine in ("postfix", "mailrail")]
+
+
+def format_table(figures: list[Figures]) -> str:
+    """Return the table as text, columns aligned."""
+    lines = [list(HEADS), *(figure.cells() for figure in figures)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADS))]
+    texts = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([texts[0], "-" * len(texts[0]), *texts[1:]])
+
+
+def format_verdicts(figures: list[Figures]) -> Iterator[str]:
+    """Yield how Mailrail compares, for each load that Postfix carried too."""
+    by_load = {(figure.row.engine, figure.row.load): figure for figure in figures}
+    wires = {figure.row.sessions: figure for figure in figures if figure.row == _plain_wire(figure.row)}
+    for (engine, load), ours in by_load.items():
+        theirs = by_load.get(("postfix", load))
+        if engine != "mailrail" or theirs is None:
+            continue
+        words = f"{load}: {ours.drained_per_s / theirs.drained_per_s:.1f} times Postfix"
+        if ours.cpu_us:
+            words += f", CPU a message 1/{theirs.cpu_us / ours.cpu_us:.1f} of Postfix's"
+        wire = wires.get(ours.row.sessions)
+        if wire is not None and ours.row.size == wire.row.size and not ours.row.has_tls:
+            words += f", {ours.drained_per_s / wire.drained_per_s:.2f} of the wire (source to sink)"
+        yield words
+
+
+def _plain_wire(row: Row) -> Row:
+    return Row("wire", row.messages, sessions=row.sessions)
+
+
+def format_machine() -> str:
+    """Return one line about the machine, the software and the date."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    cores = Path("/proc/cpuinfo").read_text().count("processor\t")
+    words = [
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        f"{cores} x {cpu}",
+        f"Linux {platform.release()}",
+    ]
+    words += [f"Python {platform.python_version()}", f"uvloop {version('uvloop')}", f"load {_load_average()}"]
+    words.append(f"data on {_file_system('/var/tmp')}")
+    return " · ".join(words)
+
+
+def _load_average() -> str:
+    return Path("/proc/loadavg").read_text().split()[0]
+
+
+def _file_system(path: str) -> str:
+    best = ("", "")
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mount, kind, *_ = line.split()
+        if Path(path).is_relative_to(mount) and len(mount) >= len(best[0]):
+            best = (mount, kind)
+    return best[1]
+
+
+def format_tuning() -> Iterator[str]:
+    """Yield what differs from what each engine ships with."""
+    yield "Postfix differs from Debian's defaults by (its queue file is synced before 250, as shipped):"
+    yield "    " + " · ".join(f"{name}={value}" for name, value in postfix.TUNING.items() if value)
+    yield f"Mailrail differs from its shipped policies by limits only ({mailrail.VMTAS} vmtas in one pool):"
+    yield "    " + " · ".join(f"{name}={value}" for name, value in mailrail.LIMITS.items())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; exit 1 if a row lost a message."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--messages", type=int, default=20_000, help="of each row (the wire carries more)")
+    parser.add_argument("--rows", default="abcde", help="groups: a plain, b DKIM, c TLS, d 100 kB, e async")
+    parser.add_argument("--only", default="wire,postfix,mailrail", help="engines, comma-separated")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
+    parser.add_argument("--no-pairs", action="store_true", help="leave out the pairs of sources and sinks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON, too")
+    arguments = parser.parse_args(argv)
+    messages = arguments.messages // 10 if arguments.quick else arguments.messages
+    engines = set(arguments.only.split(","))
+    if "postfix" in engines and not postfix.is_postfix_here():
+        print("Postfix's rows are left out: they need root and Debian's package postfix", file=sys.stderr)
+        engines.discard("postfix")
+    print(format_machine(), flush=True)
+    figures = _measure(make_rows(arguments.rows, messages), engines)
+    print("\n" + format_table(figures) + "\n")
+    for line in (*format_verdicts(figures), *format_tuning()):
+        print(line)
+    if not arguments.no_pairs:
+        _print_pairs(messages)
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps([dataclasses.asdict(figure) for figure in figures], indent=1) + "\n"
+        )
+    return 1 if any(figure.lost for figure in figures) else 0
+
+
+def _measure(rows: list[Row], engines: set[str]) -> list[Figures]:
+    figures: list[Figures] = []
+    for row in rows:
+        if row.engine in engines:
+            print(
+                f"measuring {row.engine}: {row.load}, {row.messages:,} messages", file=sys.stderr, flush=True
+            )
+            figures.append(measure_row(row))
+    return figures
+
+
+def _print_pairs(messages: int) -> None:
+    print("\nPairs of source and sink, nothing between, 50 sessions, 10 kB:")
+    for pair in measure_pairs(messages, 50, 10_000):
+        print(f"    {pair}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

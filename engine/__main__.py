@@ -1,0 +1,24 @@
+"""`python -m engine`: the command line, and the way in of a shard.
+
+The supervisor starts shards as `python -m engine _shard ...`. A shard serves mail, so it never imports the
+command line's libraries (click, rich) nor the supervisor's (aiohttp): they would cost each shard some 20 MB.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(argv: list[str]) -> int:
+    """Run a shard or the command line; return the exit status."""
+    if argv[:1] == ["_shard"]:
+        from engine.shard.main import main as run_shard
+
+        return run_shard(argv[1:])
+    from engine.cli.main import run
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

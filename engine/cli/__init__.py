@@ -1,0 +1,13 @@
+"""The command line: asks a running engine through its admin API, or reads its configuration.
+
+main            the commands
+configuration   which configuration file, and where its engine answers
+api             requests to the admin API over a unix socket or TCP
+tables          answers as tables for people
+check           `mailrail check`
+explain         `mailrail explain`, from the engine or from the files
+steer           `mailrail reload` and `mailrail drain`
+look            `mailrail status`, `queues`, `paths`, `messages` and `message`
+send            `mailrail send`
+demo            `mailrail demo`
+"""

@@ -1,0 +1,64 @@
+"""`mailrail explain`: the policy of a path, where each value came from, and which limit binds.
+
+The running engine knows a domain's MX hosts and how long transactions take; the files alone know the rest. So
+the engine is asked first, and where none runs (or --offline is given) the files answer.
+
+Owns: the answer from the files, and the text of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.core.errors import ConfigError, Origin
+from engine.loading import Model, build_model, load_texts
+from engine.policy.explain import Explanation, explain, format_explanation
+
+
+def explain_offline(
+    config_path: str, domain: str, vmta: str, customer: str, hosts: tuple[str, ...]
+) -> Explanation:
+    """Explain a path from the files. `hosts`: the domain's MX hosts, where they are known.
+
+    Raises:
+        ConfigError: the files are wrong, or do not know that vmta or customer.
+    """
+    model = build_model(load_texts(config_path))
+    _require_known(config_path, "vmta", vmta, model.settings.vmtas)
+    _require_known(config_path, "customer", customer, model.settings.customers)
+    site = ",".join(hosts) or domain
+    destination = model.policies.destination(domain.lower(), site, tuple(host.lower() for host in hosts))
+    return explain(model.policies, destination, customer, vmta, caps=find_caps(model, vmta))
+
+
+def find_caps(model: Model, vmta: str) -> dict[str, int]:
+    """Return the caps over everything that bound the connections of a path, too."""
+    engine = model.settings.engine
+    caps = {
+        "max_connections of [engine]": engine.max_connections,
+        "max_connections_per_shard of [engine]": engine.max_connections_per_shard,
+    }
+    if vmta:
+        caps[f"max_connections of vmta {vmta}"] = model.settings.vmtas[vmta].max_connections
+    return caps
+
+
+def format_answer(answer: Mapping[str, Any]) -> str:
+    """Return the engine's answer as text: the explanation, then what only a running engine knows."""
+    explanation = msgspec.convert(answer, Explanation)
+    known = set(Explanation.__struct_fields__)
+    more = [
+        f"  {name}: {value}"
+        for name, value in answer.items()
+        if name not in known and value not in ("", None)
+    ]
+    return "\n".join([format_explanation(explanation), *(["", "now", *more] if more else [])])
+
+
+def _require_known(config_path: str, kind: str, name: str, known: Mapping[str, Any]) -> None:
+    if name and name not in known:
+        names = ", ".join(known) or "none"
+        raise ConfigError(Origin(config_path, 0), f"there is no {kind} {name!r}; there are: {names}")

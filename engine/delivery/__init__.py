@@ -1,0 +1,12 @@
+"""From a stored delivery to its disposition.
+
+site_queue   what is ready for one (pool, site), and which paths may carry it
+paths        every path of this shard, with the limits that vmtas of one source address share
+readahead    from the store's due queues into ready queues, within a bounded window
+dispatcher   hands ready deliveries to sessions; opens sessions where decide() says so
+opening      connects one session, host by host
+session      one open SMTP session and its transactions (hot path)
+settle       outcomes to dispositions: events, store, retries, bounces
+handover     deliveries whose pool has no vmta here, to a shard that has one
+expiry       the sweep that ends what waited too long, held or not
+"""

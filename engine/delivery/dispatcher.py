@@ -1,0 +1,326 @@
+"""Hands ready deliveries to sessions, and opens sessions where `decide` says so.
+
+A push wakes an idle session of the path that is furthest behind its share. Where none is idle the
+path is asked to decide: at once when nothing serves the site yet, else at most every KICK_EVERY_S, so
+that a busy site costs no decision per message.
+
+Owns: idle sessions, when a path is asked again, which paths starve a site.
+Never: decides (queue.decide), connects (opening), speaks SMTP (session).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.core.envelope import Delivery
+from engine.delivery.site_queue import SiteQueue
+from engine.queue.decide import Decision, decide
+from engine.queue.path import Path, SiteDemand
+
+KICK_EVERY_S = 0.02  # a decision costs about 10 us; 50 a second and path are 0.05 % of a core
+# A session gives its slot to a site of the same path that has none, after so many messages or seconds.
+YIELD_AFTER_MESSAGES = 20
+YIELD_AFTER_S = 5.0
+
+
+class Carrier(Protocol):
+    """What the dispatcher needs of a session."""
+
+    path: Path
+    demand: SiteDemand
+    site_queues: list[SiteQueue]
+    opened_at: float
+    messages: int
+    reserved_at: float  # of the delivery taken last
+
+    def wake(self) -> None:
+        """Take a delivery, if there is one and the rates allow."""
+
+    def quit(self) -> None:
+        """Say QUIT as soon as nothing is in flight."""
+
+
+class Dispatcher:
+    """Brings ready deliveries and sessions of this shard together."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        open_session: Callable[[Path, SiteDemand, list[SiteQueue]], None],
+        on_expired: Callable[[Delivery, SiteQueue], None],
+        on_room: Callable[[SiteQueue], None],
+        unix_clock: Callable[[], float],
+    ) -> None:
+        """Args:
+        open_session: starts opening; reports back by `opened` or `failed_to_open`.
+        on_expired: ends a delivery that waited too long.
+        on_room: the ready queue runs low while more waits on disk.
+        """
+        self._loop = loop
+        self._now = loop.time
+        self._unix = unix_clock
+        self._open_session = open_session
+        self._on_expired = on_expired
+        self._on_room = on_room
+        self._queues: dict[tuple[Path, str], list[SiteQueue]] = {}
+        self._idle: dict[SiteDemand, dict[Carrier, None]] = {}
+        self._timers: dict[Path, asyncio.TimerHandle] = {}
+        self._starved: dict[Path, SiteDemand] = {}
+        self.decisions: dict[Path, Decision] = {}
+        self.refusals: dict[str, int] = {}
+        self.is_paused = False
+
+    # -- ready queues and paths -------------------------------------------------------------------
+
+    def attach(self, site_queue: SiteQueue, path: Path, weight: float) -> None:
+        """Let a path carry from a ready queue."""
+        site_queue.add_path(path, weight)
+        site = site_queue.site.name
+        queues = self._queues.setdefault((path, site), [])
+        if site_queue not in queues:
+            queues.append(site_queue)
+        if site not in path.sites:
+            path.sites[site] = SiteDemand(site, lambda: sum(queue.share(path) for queue in queues))
+
+    def detach(self, site_queue: SiteQueue, path: Path) -> None:
+        """Take a path from a ready queue."""
+        site_queue.drop_path(path)
+        queues = self._queues.get((path, site_queue.site.name), [])
+        if site_queue in queues:
+            queues.remove(site_queue)
+
+    def forget_path(self, path: Path) -> None:
+        """Drop a path that another shard takes over; its sessions are told to quit by their owner."""
+        for site in path.sites:
+            for site_queue in list(self._queues.pop((path, site), ())):
+                site_queue.drop_path(path)
+        timer = self._timers.pop(path, None)
+        if timer is not None:
+            timer.cancel()
+        self._starved.pop(path, None)
+        self.decisions.pop(path, None)
+
+    def queues_of(self, path: Path, site: str) -> list[SiteQueue]:
+        """Return the ready queues that a path's sessions to a site carry from (one list, kept current)."""
+        return self._queues[path, site]
+
+    # -- deliveries -------------------------------------------------------------------------------
+
+    def pushed(self, site_queue: SiteQueue) -> None:
+        """Something joined a ready queue. HOT: once per message."""
+        if site_queue.is_kick_due:
+            return
+        site_queue.is_kick_due = True
+        if any(path.sites[site_queue.site.name].idle for path in site_queue.paths) or not self._is_served(
+            site_queue
+        ):
+            self._loop.call_soon(self._kick_queue, site_queue)
+        else:
+            self._loop.call_later(KICK_EVERY_S, self._kick_queue, site_queue)
+
+    def _is_served(self, site_queue: SiteQueue) -> bool:
+        site = site_queue.site.name
+        return any(path.sites[site].sessions or path.sites[site].opening for path in site_queue.paths)
+
+    def _kick_queue(self, site_queue: SiteQueue) -> None:
+        site_queue.is_kick_due = False
+        site = site_queue.site.name
+        for path in site_queue.in_order():
+            if not site_queue.queue:
+                return
+            self._wake_idle(path.sites[site])
+        for path in site_queue.in_order():
+            if len(site_queue.queue) <= site_queue.opening:
+                return
+            self.kick(path)
+
+    def take(self, session: Carrier) -> Delivery | None:
+        """Return the session's next delivery, reserved at the path's rates; None: not now. HOT."""
+        path = session.path
+        now = self._now()
+        if self.is_paused or (path.holds and path.hold_in_force(now) is not None):
+            return None
+        if self._should_yield(session, path, now):
+            session.quit()
+            return None
+        queues = session.site_queues
+        for site_queue in queues:
+            if not site_queue.queue:
+                continue
+            ready_at = path.message_ready_at(now)
+            if ready_at > now:
+                self._ask_at(path, ready_at)
+                return None
+            if len(site_queue.paths) > 1 and self._passed_to_another(site_queue, path, now):
+                return None
+            delivery = self._pop(site_queue)
+            if delivery is not None:
+                session.reserved_at = path.reserve_message(now)
+                site_queue.count_taken(path)
+                if len(queues) > 1:
+                    queues.append(queues.pop(0))
+                return delivery
+        return None
+
+    def _pop(self, site_queue: SiteQueue) -> Delivery | None:
+        queue = site_queue.queue
+        unix_now = self._unix()
+        while True:
+            delivery = queue.pop()
+            if site_queue.behind and not site_queue.is_refill_due:
+                site_queue.is_refill_due = True
+                self._loop.call_soon(self._on_room, site_queue)
+            if delivery is None or delivery.expires_at > unix_now:
+                return delivery
+            self._on_expired(delivery, site_queue)
+
+    def _passed_to_another(self, site_queue: SiteQueue, path: Path, now: float) -> bool:
+        """Wake an idle session of a path that is behind its share, instead of the one that asks."""
+        site = site_queue.site.name
+        for other in site_queue.paths:
+            if other is path or not other.sites[site].idle or not site_queue.is_ahead(path, other):
+                continue
+            if other.message_ready_at(now) > now or other.hold_in_force(now) is not None:
+                site_queue.passes[other] = site_queue.passes[path]  # it can't: no debt is kept for later
+                continue
+            self._wake_idle(other.sites[site])
+            return True
+        return False
+
+    def _should_yield(self, session: Carrier, path: Path, now: float) -> bool:
+        if not self._starved:
+            return False
+        starved = self._starved.get(path)
+        if starved is None or starved is session.demand:
+            return False
+        if starved.sessions or starved.opening or starved.waiting() <= 0:
+            del self._starved[path]
+            return False
+        has_served = session.messages >= YIELD_AFTER_MESSAGES or now - session.opened_at >= YIELD_AFTER_S
+        return has_served or not any(queue.queue for queue in session.site_queues)
+
+    # -- sessions ---------------------------------------------------------------------------------
+
+    def opened(self, session: Carrier) -> None:
+        """A session is open and will take deliveries."""
+        demand = session.demand
+        demand.opening -= 1
+        demand.sessions += 1
+        demand.succeed()
+        for site_queue in session.site_queues:
+            site_queue.opening = max(0, site_queue.opening - 1)
+
+    def failed_to_open(
+        self, path: Path, demand: SiteDemand, queues: list[SiteQueue], detail: str | None
+    ) -> None:
+        """No address of the site took a session; `detail` None: it was not even tried."""
+        demand.opening -= 1
+        for site_queue in queues:
+            site_queue.opening = max(0, site_queue.opening - 1)
+        if detail is not None:
+            demand.fail(self._now(), detail)
+        self.kick(path)
+
+    def closed(self, session: Carrier) -> None:
+        """A session is gone; its slot comes back by itself."""
+        session.demand.sessions -= 1
+        self.busy(session)
+        self.kick_soon(session.path)
+
+    def idle(self, session: Carrier) -> None:
+        """A session has nothing to do."""
+        idle = self._idle.setdefault(session.demand, {})
+        if session not in idle:
+            idle[session] = None
+            session.demand.idle += 1
+        starved = self._starved.get(session.path)
+        if starved is not None and starved is not session.demand:
+            self._loop.call_soon(session.wake)
+
+    def busy(self, session: Carrier) -> None:
+        """A session left idleness."""
+        idle = self._idle.get(session.demand)
+        if idle is not None and session in idle:
+            del idle[session]
+            session.demand.idle -= 1
+            if not idle:
+                del self._idle[session.demand]
+
+    def _wake_idle(self, demand: SiteDemand) -> None:
+        idle = self._idle.get(demand)
+        if idle:
+            for session in list(idle)[: demand.waiting() or 1]:
+                session.wake()
+
+    # -- decisions --------------------------------------------------------------------------------
+
+    def kick_soon(self, path: Path) -> None:
+        """Ask the path again in this turn of the loop."""
+        self._loop.call_soon(self.kick, path)
+
+    def kick(self, path: Path) -> None:
+        """Wake idle sessions that may go, then open what `decide` says; else remember why not."""
+        if self.is_paused:
+            return
+        now = self._now()
+        for demand in path.sites.values():
+            if demand.idle and demand.waiting() > 0:
+                self._wake_idle(demand)
+        for _ in range(64):
+            decision = decide(path, now)
+            if not decision.open:
+                break
+            if not all(self._open(path, path.sites[decision.site], now) for _ in range(decision.open)):
+                self._ask_at(path, now + KICK_EVERY_S)
+                break
+        self.decisions[path] = decision
+        if decision.reason:
+            self._note_refusal(path, decision, now)
+
+    def _open(self, path: Path, demand: SiteDemand, now: float) -> bool:
+        if not path.try_connect(now):
+            return False
+        for cap in path.caps:
+            cap.in_use += 1
+        demand.opening += 1
+        queues = self._queues[path, demand.site]
+        for site_queue in queues:
+            site_queue.opening += 1
+        self._open_session(path, demand, queues)
+        return True
+
+    def _note_refusal(self, path: Path, decision: Decision, now: float) -> None:
+        reason = decision.reason.partition(" for ")[0].partition(" after ")[0]
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        if decision.reason.startswith("max_connections"):
+            self._find_starved(path, now)
+        if decision.ask_at != math.inf:
+            self._ask_at(path, decision.ask_at)
+
+    def _find_starved(self, path: Path, now: float) -> None:
+        """All slots are taken: where a site of the path has none of them, the others must yield."""
+        if len(path.sites) < 2 or path in self._starved:
+            return
+        for demand in path.sites.values():
+            if not demand.sessions and not demand.opening and demand.retry_at <= now and demand.waiting() > 0:
+                self._starved[path] = demand
+                for other in path.sites.values():
+                    for session in list(self._idle.get(other, ())):
+                        session.wake()
+                return
+
+    def _ask_at(self, path: Path, at: float) -> None:
+        """Kick the path at `at`; an earlier date that is already set stays."""
+        timer = self._timers.get(path)
+        if timer is not None:
+            if timer.when() <= at and not timer.cancelled():
+                return
+            timer.cancel()
+        self._timers[path] = self._loop.call_at(at, self._alarm, path)
+
+    def _alarm(self, path: Path) -> None:
+        self._timers.pop(path, None)
+        self.kick(path)

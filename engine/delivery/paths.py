@@ -1,0 +1,154 @@
+"""Every path of this shard, with the limits that vmtas of one source address share.
+
+Owns: paths by (vmta, destination, customer section); shared limits by (address group, destination);
+caps per vmta; which vmtas are held.
+Never: opens sessions; decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from engine.policy.fold import PolicySet
+from engine.policy.model import Destination, Policy
+from engine.queue.limits import RateState
+from engine.queue.path import Cap, Hold, Path, PathLimits
+from engine.settings.model import VirtualMTA
+
+_decode_limits = msgspec.msgpack.Decoder(list[tuple[str, str, RateState, RateState, RateState]]).decode
+
+
+class PathTable:
+    """The paths of the vmtas that this shard owns."""
+
+    def __init__(self, policies: PolicySet, shard_caps: tuple[Cap, ...], clock: Callable[[], float]) -> None:
+        self.policies = policies
+        self.paths: dict[tuple[str, Destination, str], Path] = {}
+        self.vmtas: dict[str, VirtualMTA] = {}
+        self._groups: dict[str, str] = {}
+        self._limits: dict[tuple[str, str], PathLimits] = {}
+        self._vmta_caps: dict[str, Cap] = {}
+        self._shard_caps = shard_caps
+        self._holds: dict[str, dict[str, Hold]] = {}
+        self._clock = clock
+        self._since: dict[str, float] = {}  # before which nothing is known of what was spent
+        self._quiet_until = 0.0
+
+    def own(self, vmtas: Iterable[VirtualMTA], quiet_until: float) -> None:
+        """Take over vmtas; their first connections wait until `quiet_until` (monotonic)."""
+        self._quiet_until = quiet_until
+        for vmta in vmtas:
+            self._since.setdefault(vmta.name, self._clock())
+            self.vmtas[vmta.name] = vmta
+            cap = self._vmta_caps.setdefault(vmta.name, Cap("max_connections of the vmta", 0))
+            cap.limit = vmta.max_connections
+        self._groups = group_by_address(self.vmtas.values())
+
+    def disown(self, names: Iterable[str]) -> list[Path]:
+        """Forget vmtas that another shard takes over; return their paths."""
+        gone = set(names)
+        paths = [path for path in self.paths.values() if path.vmta in gone]
+        self.paths = {key: path for key, path in self.paths.items() if path.vmta not in gone}
+        for name in gone:
+            self.vmtas.pop(name, None)
+            self._holds.pop(name, None)
+            self._vmta_caps.pop(name, None)
+            self._since.pop(name, None)
+        return paths
+
+    def path(self, vmta: str, destination: Destination, customer: str) -> Path:
+        """Return the path, made at first use."""
+        key = (vmta, destination, customer)
+        path = self.paths.get(key)
+        if path is None:
+            policy = self.policies.effective(destination, customer, vmta)
+            caps = (self._vmta_caps[vmta], *self._shard_caps)
+            path = Path(vmta, destination.name, customer, policy, self.limits(vmta, destination.name), caps)
+            path.holds.update(self._holds.get(vmta, {}))
+            self.paths[key] = path
+        return path
+
+    def policy_of(self, path: Path) -> Policy:
+        """Return all of a path's policy; the path itself reads only its limits."""
+        assert isinstance(path.policy, Policy)
+        return path.policy
+
+    def limits(self, vmta: str, destination: str) -> PathLimits:
+        """Return what the peer counts of that vmta's source address towards a destination."""
+        key = (self._groups[vmta], destination)
+        limits = self._limits.get(key)
+        if limits is None:
+            limits = self._limits[key] = PathLimits(self._since[vmta], self._quiet_until)
+        return limits
+
+    def replace_policies(self, policies: PolicySet) -> None:
+        """Give every path its policy from a new set (reload); what was counted stays."""
+        self.policies = policies
+        for (vmta, destination, customer), path in self.paths.items():
+            path.set_policy(policies.effective(destination, customer, vmta))
+
+    def hold_vmta(self, vmta: str, key: str, reason: str, until: float) -> None:
+        """Stop every path of a vmta, those not yet made too."""
+        self._holds.setdefault(vmta, {})[key] = Hold(reason, until)
+        for path in self.paths.values():
+            if path.vmta == vmta:
+                path.hold(key, reason, until)
+
+    def release_vmta(self, vmta: str, key: str) -> list[Path]:
+        """Take a hold of a vmta back; return the paths that may go again."""
+        self._holds.get(vmta, {}).pop(key, None)
+        paths = [path for path in self.paths.values() if path.vmta == vmta]
+        for path in paths:
+            path.release(key)
+        return paths
+
+    def held_vmtas(self) -> dict[str, dict[str, Hold]]:
+        """Return the holds in force by vmta."""
+        return {vmta: holds for vmta, holds in self._holds.items() if holds}
+
+    def vmta_cap(self, vmta: str) -> Cap:
+        return self._vmta_caps[vmta]
+
+    def export_limits(self, names: Iterable[str], now: float, unix_now: float, over_s: float = 0.0) -> bytes:
+        """Return what these vmtas' addresses have spent, for their next owner or (long windows) the disk."""
+        groups = {self._groups[name]: name for name in names if name in self._groups}
+        rows = [
+            (
+                groups[group],
+                destination,
+                *(limit.export(now, unix_now, over_s=over_s) for limit in limits.rates),
+            )
+            for (group, destination), limits in self._limits.items()
+            if group in groups
+        ]
+        return msgspec.msgpack.encode(rows)
+
+    def restore_limits(self, state: bytes, now: float, unix_now: float) -> None:
+        """Take over what `export_limits` gave; vmtas that are not ours, and limits in use, are skipped."""
+        if not state:
+            return
+        for vmta, destination, *states in _decode_limits(state):
+            if vmta in self._groups and (self._groups[vmta], destination) not in self._limits:
+                for limit, kept in zip(self.limits(vmta, destination).rates, states, strict=True):
+                    limit.restore(kept, now, unix_now)
+
+
+def group_by_address(vmtas: Iterable[VirtualMTA]) -> dict[str, str]:
+    """Map each vmta to the first, by name, of those that share a source address with it."""
+    leader: dict[str, str] = {}
+    by_address: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for vmta in sorted(vmtas, key=lambda vmta: vmta.name):
+        leader[vmta.name] = vmta.name
+        for address in filter(None, (vmta.v4, vmta.v6)):
+            first = by_address.setdefault(address, vmta.name)
+            one, two = sorted((find(first), find(vmta.name)))
+            leader[two] = one
+    return {name: find(name) for name in leader}

@@ -1,0 +1,355 @@
+"""From the store's due queues into ready queues, within a bounded window.
+
+Everything accepted is in the store. What has just been committed goes straight on where there is room;
+the rest is read in turn, a few deliveries from each due queue, so that a blast fills neither the
+window nor the time of others. A queue that waits on disk for room stands in `behind` of its ready
+queue by name; new arrivals of such a queue wait on disk too, behind what is older.
+
+Owns: which deliveries are in memory, which queues wait on disk.
+Never: decides where mail goes (sites), connects, settles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.core.envelope import Delivery
+from engine.core.errors import ResolvePermanent, ResolveTemporary
+from engine.core.reply import Reply, make_reply
+from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.site_queue import SiteQueue
+from engine.delivery.sites import SiteQueues
+from engine.net.site import Site
+from engine.queue.scheduled import Window
+from engine.store.records import parse_queue, position, queue_name
+
+TURN = 4  # deliveries read from a queue before the next queue has its turn
+SLICE = 64  # deliveries read before the loop gets its turn
+SCAN_SLICE = 400  # heads looked at before the loop gets its turn (about 1 ms)
+SCAN_EVERY_S = 0.1
+SCAN_SHARE = 20  # scanning may take one part in so many of a core
+KEEP_WHEN_STOPPED = 8  # of a ready queue that can't go on; the rest makes room for others
+MAX_BEHIND = 400_000  # queues known by name to wait on disk: about 120 bytes each
+MAX_RESOLVING = 256
+UNRESOLVED_RETRY_S = 60.0  # a domain whose look-up failed for now is asked again after so long
+
+
+class ReadStore(Protocol):
+    """What reading ahead needs of the store."""
+
+    def due_queues(self, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
+    def due_keys(self, queue: bytes, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
+    def load(self, delivery_key: bytes) -> Delivery | None: ...
+
+
+class Lookup(Protocol):
+    """What reading ahead needs of the resolver."""
+
+    def lookup(self, domain: str) -> Site | None: ...
+    async def resolve(self, domain: str) -> Site: ...
+
+
+class ReadAhead:
+    """Brings due deliveries of this shard into its ready queues."""
+
+    def __init__(  # noqa: PLR0913 (its collaborators, given once by the shard)
+        self,
+        store: ReadStore,
+        resolver: Lookup,
+        sites: SiteQueues,
+        dispatcher: Dispatcher,
+        window: Window,
+        unix_clock: Callable[[], float],
+        *,
+        pool_of: Callable[[str], str],
+        on_unresolved: Callable[[Delivery, Reply, bool], None],
+        on_foreign: Callable[[Delivery], bool],
+    ) -> None:
+        """Args:
+        pool_of: the pool of a customer; "" where the configuration no longer has it.
+        on_unresolved: (delivery, reply, is_permanent): its domain can't be resolved; defer or bounce it.
+        on_foreign: its pool has no vmta here; True where it was taken to be handed over.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._resolver = resolver
+        self._sites = sites
+        self._dispatcher = dispatcher
+        self._window = window
+        self._unix = unix_clock
+        self._pool_of = pool_of
+        self._on_unresolved = on_unresolved
+        self._on_foreign = on_foreign
+        self.in_memory: dict[bytes, Delivery] = {}
+        self._behind_of: dict[bytes, SiteQueue] = {}
+        self._resolving: dict[str, list[Delivery]] = {}
+        self._unresolved_until: dict[str, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scan_after = b""
+        self._scan_cost_s = 0.0
+        self._scan_timer: asyncio.TimerHandle | None = None
+        self._foreign_until: dict[bytes, float] = {}
+        self.is_paused = False
+
+    # -- what has just been accepted --------------------------------------------------------------
+
+    def arrived(self, delivery: Delivery) -> None:
+        """A delivery was committed: bring it on at once if there is room and nothing older waits. HOT."""
+        key = delivery.key
+        if key in self.in_memory or self.is_paused:
+            return
+        envelope = delivery.envelope
+        if self._behind_of and queue_name(envelope.customer, delivery.domain) in self._behind_of:
+            return
+        self._bring(delivery, key)
+
+    def _bring(self, delivery: Delivery, key: bytes) -> bool:
+        """Take a delivery into memory and on to its ready queue; False where there is no room."""
+        envelope = delivery.envelope
+        site = self._resolver.lookup(delivery.domain)
+        if site is None:
+            return self._resolve_for(delivery, key)
+        site_queue = self._sites.find(envelope.pool, envelope.customer, delivery.domain, site)
+        if site_queue is None:
+            return self._hand_over(delivery, key)
+        if not self._window.admit(envelope.customer, envelope.size_bytes):
+            self._wait_behind(delivery, site_queue)
+            return False
+        if not site_queue.push(delivery):
+            self._window.leave(envelope.customer, envelope.size_bytes)
+            self._wait_behind(delivery, site_queue)
+            return False
+        self.in_memory[key] = delivery
+        self._dispatcher.pushed(site_queue)
+        return True
+
+    def _hand_over(self, delivery: Delivery, key: bytes) -> bool:
+        if self._on_foreign(delivery):
+            self.in_memory[key] = delivery
+            self._window.force(delivery.envelope.customer, delivery.envelope.size_bytes)
+            return True
+        return False
+
+    def _wait_behind(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        self._put_behind(queue_name(delivery.envelope.customer, delivery.domain), site_queue)
+
+    def _put_behind(self, queue: bytes, site_queue: SiteQueue) -> None:
+        if queue in self._behind_of:
+            return
+        if len(self._behind_of) >= MAX_BEHIND:
+            return  # the scan will come upon it again
+        self._behind_of[queue] = site_queue
+        site_queue.behind[queue] = b""
+        self.refill_soon(site_queue)
+
+    # -- what leaves memory -----------------------------------------------------------------------
+
+    def left(self, delivery: Delivery) -> None:
+        """A delivery is settled, handed over, or scheduled again: its room is free. HOT."""
+        if self.in_memory.pop(delivery.key, None) is not None:
+            self._window.leave(delivery.envelope.customer, delivery.envelope.size_bytes)
+
+    def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        """A delivery that no peer has looked at goes back to the head of its ready queue."""
+        if self.is_paused or delivery.key not in self.in_memory:
+            self.left(delivery)
+            return
+        site_queue.queue.push_front(delivery)
+        self._dispatcher.pushed(site_queue)
+
+    def stopped(self, site_queue: SiteQueue) -> None:
+        """A ready queue can't go on for now: leave a few to try with, the rest waits on disk."""
+        excess = len(site_queue.queue) - KEEP_WHEN_STOPPED
+        for _ in range(max(0, excess)):
+            delivery = site_queue.queue.pop_last()
+            if delivery is None:
+                return
+            self.left(delivery)
+            self._wait_behind(delivery, site_queue)
+
+    def put_all_back(self) -> None:
+        """Forget every ready delivery and queue (reload, release of vmtas): the scan brings them again."""
+        for site_queue in self._sites:
+            while (delivery := site_queue.queue.pop()) is not None:
+                self.left(delivery)
+            site_queue.behind.clear()
+        self._behind_of.clear()
+        self._unresolved_until.clear()
+        self._scan_after = b""
+
+    # -- what waits on disk -----------------------------------------------------------------------
+
+    def refill_soon(self, site_queue: SiteQueue) -> None:
+        """Read for this ready queue in this turn of the loop."""
+        if not site_queue.is_refill_due:
+            site_queue.is_refill_due = True
+            self._loop.call_soon(self.refill, site_queue)
+
+    def refill(self, site_queue: SiteQueue) -> None:
+        """Read a slice for a ready queue, a few deliveries from each of its queues in turn."""
+        site_queue.is_refill_due = False
+        if self.is_paused:
+            return
+        left = SLICE
+        stuck = 0
+        while site_queue.behind and left > 0 and stuck < len(site_queue.behind) and self._window.has_room:
+            queue = next(iter(site_queue.behind))
+            read, goes_on = self._read_turn(queue, site_queue)
+            left -= max(read, 1)
+            stuck = stuck + 1 if goes_on and not read else 0
+        if site_queue.behind and left <= 0:
+            self.refill_soon(site_queue)
+
+    def _read_turn(self, queue: bytes, site_queue: SiteQueue) -> tuple[int, bool]:
+        """Read a queue's turn; return how many were brought, and whether the queue has (or may have) more."""
+        after = site_queue.behind.pop(queue)
+        customer, _ = parse_queue(queue)
+        if not site_queue.has_room(customer):
+            site_queue.behind[queue] = after
+            return 0, True
+        now = self._unix()
+        keys = self._store.due_keys(queue, after, int(now * 1000), SLICE)
+        brought = 0
+        for due, key in keys:
+            if brought == TURN:
+                break
+            if key not in self.in_memory:
+                delivery = self._store.load(key)
+                if delivery is not None and delivery.due_at <= now and not self._bring_behind(delivery, key):
+                    site_queue.behind[queue] = after
+                    return brought, True
+                brought += 1
+            after = position(due, key)
+        else:
+            if len(keys) < SLICE:
+                del self._behind_of[queue]
+                return brought, False
+        site_queue.behind[queue] = after
+        return brought, True
+
+    def _bring_behind(self, delivery: Delivery, key: bytes) -> bool:
+        """As `_bring`; what is held one by one is passed over."""
+        return bool(delivery.held) or self._bring(delivery, key)
+
+    # -- the scan ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to scan for due queues."""
+        self._scan_timer = self._loop.call_soon(self._scan)  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """Stop scanning and resolving."""
+        if self._scan_timer is not None:
+            self._scan_timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _scan(self) -> None:
+        """Look at one slice of the due queues; a whole pass is repeated without end."""
+        if self.is_paused:
+            self._scan_timer = self._loop.call_later(SCAN_EVERY_S, self._scan)
+            return
+        began = self._loop.time()
+        now_ms = int(self._unix() * 1000)
+        heads = self._store.due_queues(self._scan_after, now_ms, SCAN_SLICE)
+        for _, queue in heads:
+            if queue not in self._behind_of:
+                self._consider(queue, now_ms)
+        self._scan_cost_s += self._loop.time() - began
+        if len(heads) == SCAN_SLICE:
+            due, queue = heads[-1]
+            self._scan_after = due.to_bytes(8, "big") + queue
+            pause_s = 0.001
+        else:
+            self._scan_after = b""
+            for site_queue in self._sites:
+                if site_queue.behind and not site_queue.queue:
+                    self.refill_soon(site_queue)
+            pause_s = max(SCAN_EVERY_S, self._scan_cost_s * SCAN_SHARE)
+            self._scan_cost_s = 0.0
+        self._scan_timer = self._loop.call_later(pause_s, self._scan)
+
+    def _consider(self, queue: bytes, now_ms: int) -> None:
+        """Put a due queue behind its ready queue, unless its first delivery is under way already."""
+        first = self._store.due_keys(queue, b"", now_ms, 1)
+        if not first or first[0][1] in self.in_memory:
+            return
+        customer, domain = parse_queue(queue)
+        if self._foreign_until.get(queue, 0.0) > self._loop.time():
+            return
+        site = self._resolver.lookup(domain)
+        if site is not None and self._put_behind_its_own(queue, customer, domain, site):
+            return
+        if self._unresolved_until.get(domain, 0.0) > self._loop.time():
+            return
+        if site is None and domain not in self._resolving and len(self._resolving) >= MAX_RESOLVING:
+            return
+        self._bring_some(queue, now_ms)
+
+    def _put_behind_its_own(self, queue: bytes, customer: str, domain: str, site: Site) -> bool:
+        """Put the queue behind the ready queue of its customer's pool; False where that is carried elsewhere.
+
+        Deliveries that name another pool find their own ready queue when they are read.
+        """
+        found = self._sites.find(self._pool_of(customer), customer, domain, site)
+        if found is None:
+            return False
+        self._put_behind(queue, found)
+        return True
+
+    def _bring_some(self, queue: bytes, now_ms: int) -> None:
+        """Bring a few deliveries whose way is not known yet: to be resolved, or handed over."""
+        for _, key in self._store.due_keys(queue, b"", now_ms, SLICE):
+            if key in self.in_memory:
+                continue
+            delivery = self._store.load(key)
+            if delivery is not None and not delivery.held and not self._bring(delivery, key):
+                self._foreign_until[queue] = self._loop.time() + 1.0
+                if len(self._foreign_until) > MAX_BEHIND // 10:
+                    self._foreign_until.clear()
+                return
+
+    # -- resolving --------------------------------------------------------------------------------
+
+    def _resolve_for(self, delivery: Delivery, key: bytes) -> bool:
+        """Keep a delivery while its domain is looked up; False where too much waits for that already."""
+        envelope = delivery.envelope
+        domain = delivery.domain
+        waiting = self._resolving.get(domain)
+        if waiting is None:
+            if (
+                self._unresolved_until.get(domain, 0.0) > self._loop.time()
+                or len(self._resolving) >= MAX_RESOLVING
+            ):
+                return False
+            waiting = self._resolving[domain] = []
+            task = self._loop.create_task(self._resolve(domain))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        if len(waiting) >= SLICE or not self._window.admit(envelope.customer, envelope.size_bytes):
+            return False
+        self.in_memory[key] = delivery
+        waiting.append(delivery)
+        return True
+
+    async def _resolve(self, domain: str) -> None:
+        reply: Reply | None = None
+        is_permanent = False
+        try:
+            await self._resolver.resolve(domain)
+        except ResolvePermanent as error:
+            reply, is_permanent = error.reply, True
+        except ResolveTemporary as error:
+            reply = make_reply(451, "4.4.3", str(error))
+            self._unresolved_until[domain] = self._loop.time() + UNRESOLVED_RETRY_S
+            if len(self._unresolved_until) > MAX_BEHIND:
+                self._unresolved_until.clear()
+        waiting = self._resolving.pop(domain)
+        for delivery in waiting:
+            self.left(delivery)
+            if reply is not None:
+                self._on_unresolved(delivery, reply, is_permanent)
+            else:
+                self._bring(delivery, delivery.key)

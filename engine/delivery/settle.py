@@ -1,0 +1,326 @@
+"""Outcomes to dispositions: what each recipient of a transaction gets. HOT.
+
+The event is given to the log before the store learns of the removal, and both go to disk with the
+same commit, event first: a crash in between tells of a delivery twice, and loses none.
+
+Owns: which reply is which disposition, when a deferred delivery is due again, what bounces.
+Never: chooses what is delivered next, opens or closes sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.core.envelope import Delivery
+from engine.core.reply import Reply, make_reply
+from engine.delivery.session import Flight, Session
+from engine.delivery.site_queue import SiteQueue
+from engine.message.dsn import Failure
+from engine.policy.model import Policy
+from engine.queue.scheduled import retry_at
+from engine.smtp.client import Outcome
+from engine.telemetry.events import Event
+from engine.telemetry.labels import DestinationLabels
+from engine.telemetry.metrics import Cell, Counters, Histogram
+
+EXPIRED = make_reply(554, "5.4.7", "delivery time expired")
+MAX_REPLY_CHARS = 1000  # of the last reply, as the store keeps it
+
+
+class SettleStore(Protocol):
+    """What settling needs of the store."""
+
+    def amend(self, delivery: Delivery, due_at: float) -> None: ...
+    def remove(self, delivery: Delivery) -> None: ...
+
+
+class Settlement(Protocol):
+    """Who hears what became of a delivery."""
+
+    def deferred(self, delivery: Delivery) -> None:
+        """It is scheduled again, and no longer ready."""
+
+    def ended(self, delivery: Delivery) -> None:
+        """Its last recipient has a disposition."""
+
+    def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        """It goes back to the head of its ready queue."""
+
+
+Bounce = Callable[[Delivery, list[Failure], str], None]
+
+
+class _Cells:
+    """The counters of one destination label."""
+
+    __slots__ = ("attempt", "by_event", "queue", "transactions")
+
+    def __init__(self, counters: Counters, label: str) -> None:
+        self.queue: Histogram = counters.histogram("mailrail_queue_seconds", destination=label)
+        self.attempt: Histogram = counters.histogram("mailrail_attempt_seconds", destination=label)
+        self.by_event: dict[tuple[str, str], Cell] = {}
+        self.transactions: dict[str, Cell] = {}
+
+
+class Dispositions:
+    """Gives every recipient its disposition."""
+
+    def __init__(  # noqa: PLR0913 (its collaborators, given once by the shard)
+        self,
+        store: SettleStore,
+        add_event: Callable[[Event], None],
+        counters: Counters,
+        labels: DestinationLabels,
+        settlement: Settlement,
+        bounce: Bounce,
+        *,
+        shard: int,
+        unix_clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        """`bounce(delivery, failed, reason)` makes the message that tells the sender."""
+        self._store = store
+        self._add_event = add_event
+        self._counters = counters
+        self._labels = labels
+        self._settlement = settlement
+        self._bounce = bounce
+        self._shard = shard
+        self._unix = unix_clock
+        self._jitter = jitter
+        self._cells: dict[str, _Cells] = {}
+        self._uncertain = counters.counter("mailrail_uncertain_total")
+
+    # -- a transaction ended ----------------------------------------------------------------------
+
+    def settle(self, flight: Flight, outcome: Outcome, session: Session) -> None:
+        """Give every recipient of the flight its disposition."""
+        delivery = flight.delivery
+        site_queue = _queue_of(delivery, session)
+        now = self._unix()
+        cells = self._cells_of(site_queue.destination.name)
+        attempt_s = session.now - flight.begun_at
+        cells.attempt.observe(attempt_s)
+        deferred: list[str] = []
+        failed: list[Failure] = []
+        for index, recipient in enumerate(flight.recipients):
+            reply = outcome.reply_for(index) or make_reply(451, "4.4.2", "connection lost")
+            disposition = disposition_of(reply, outcome, index)
+            event = self._event(disposition, delivery, recipient, now, site_queue)
+            _describe(event, session)
+            event.reply = reply
+            event.attempt = delivery.attempts + 1
+            event.attempt_s = round(attempt_s, 6)
+            if disposition == "deferred":
+                deferred.append(recipient)
+                delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
+                event.is_uncertain = outcome.is_uncertain
+                self._uncertain[0] += outcome.is_uncertain
+            elif disposition == "bounced":
+                failed.append(Failure(recipient, reply, session.facts.peer.host))
+            self._add_event(event)
+            self._count(cells, event)
+        self._close(delivery, site_queue, len(flight.recipients), deferred, failed, now)
+
+    def put_back(self, delivery: Delivery, session: Session) -> None:
+        """The peer never looked at it: it is ready again, and this was no attempt."""
+        self._settlement.ready_again(delivery, _queue_of(delivery, session))
+
+    def _close(
+        self,
+        delivery: Delivery,
+        site_queue: SiteQueue,
+        tried: int,
+        deferred: list[str],
+        failed: list[Failure],
+        now: float,
+    ) -> None:
+        """Bring the delivery's record up to date: gone, due later, or ready with those not yet tried."""
+        policy = site_queue.policy_of(delivery.envelope.customer)
+        if failed and policy.bounce_message:
+            self._bounce(delivery, failed, "")
+        total = len(delivery.recipients)
+        if tried == total and not deferred and not delivery.deferred:
+            self._store.remove(delivery)
+            self._settlement.ended(delivery)
+            return
+        delivery.recipients = delivery.recipients[tried:] + deferred
+        delivery.deferred += len(deferred)
+        if not delivery.recipients:
+            self._store.remove(delivery)
+            self._settlement.ended(delivery)
+        elif delivery.deferred < len(delivery.recipients):
+            self._store.amend(delivery, delivery.due_at)
+            self._settlement.ready_again(delivery, site_queue)
+        else:
+            self._defer(delivery, policy, now)
+
+    def _defer(self, delivery: Delivery, policy: Policy, now: float) -> None:
+        delivery.attempts += 1
+        delivery.deferred = 0
+        due_at = retry_at(now, delivery.attempts, self._jitter(), policy.retry_s)
+        self._store.amend(
+            delivery, min(due_at, max(now, delivery.envelope.accepted_at + policy.expire_after_s))
+        )
+        self._settlement.deferred(delivery)
+
+    # -- without a transaction --------------------------------------------------------------------
+
+    def defer(self, delivery: Delivery, site_queue: SiteQueue, reply: Reply, vmta: str = "") -> None:
+        """An attempt failed before any transaction: no session, no host."""
+        now = self._unix()
+        self.defer_by(
+            delivery, reply, site_queue.policy_of(delivery.envelope.customer), now, site_queue, vmta
+        )
+
+    def defer_by(
+        self,
+        delivery: Delivery,
+        reply: Reply,
+        policy: Policy,
+        now: float,
+        site_queue: SiteQueue | None,
+        vmta: str = "",
+    ) -> None:
+        """The same, for a delivery that may have no site yet."""
+        delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
+        self._tell_all("deferred", delivery, reply, now, site_queue, vmta)
+        self._defer(delivery, policy, now)
+
+    def bounce(self, delivery: Delivery, reply: Reply, policy: Policy, site_queue: SiteQueue | None) -> None:
+        """Nothing can be delivered: every recipient bounces with `reply`."""
+        self._end("bounced", delivery, reply, policy, site_queue, "")
+
+    def expire(
+        self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None, reason: str = ""
+    ) -> None:
+        """It waited too long; `reason` is what it waited for."""
+        text = EXPIRED.text + (f"; last reply: {delivery.last_reply}" if delivery.last_reply else "")
+        text += f"; it waited for: {reason}" if reason else ""
+        reply = make_reply(EXPIRED.code, EXPIRED.enhanced, text)
+        self._end("expired", delivery, reply, policy, site_queue, reason)
+
+    def cancel(self, delivery: Delivery, reason: str) -> None:
+        """An operator ends it; nobody gets a bounce message."""
+        self._tell_all("cancelled", delivery, None, self._unix(), None, "", reason)
+        self._store.remove(delivery)
+        self._settlement.ended(delivery)
+
+    def _end(
+        self,
+        disposition: str,
+        delivery: Delivery,
+        reply: Reply,
+        policy: Policy,
+        site_queue: SiteQueue | None,
+        reason: str,
+    ) -> None:
+        self._tell_all(disposition, delivery, reply, self._unix(), site_queue, "", reason)
+        if policy.bounce_message:
+            self._bounce(delivery, [Failure(recipient, reply) for recipient in delivery.recipients], reason)
+        self._store.remove(delivery)
+        self._settlement.ended(delivery)
+
+    def _tell_all(
+        self,
+        disposition: str,
+        delivery: Delivery,
+        reply: Reply | None,
+        now: float,
+        site_queue: SiteQueue | None,
+        vmta: str = "",
+        reason: str = "",
+    ) -> None:
+        """One event for each recipient."""
+        cells = self._cells_of(site_queue.destination.name if site_queue else delivery.domain)
+        for recipient in delivery.recipients:
+            event = self._event(disposition, delivery, recipient, now, site_queue)
+            event.reply = reply
+            event.vmta = vmta
+            event.reason = reason
+            event.attempt = delivery.attempts + (disposition == "deferred")
+            self._add_event(event)
+            self._count(cells, event)
+
+    # -- events and counters ----------------------------------------------------------------------
+
+    def _event(
+        self, disposition: str, delivery: Delivery, recipient: str, now: float, site_queue: SiteQueue | None
+    ) -> Event:
+        envelope = delivery.envelope
+        event = Event(
+            disposition,
+            now,
+            delivery.message_id.hex(),
+            envelope.customer,
+            envelope.pool,
+            envelope.sender,
+            envelope.accepted_at,
+            envelope.size_bytes,
+            self._shard,
+            recipient,
+        )
+        event.domain = delivery.domain
+        event.queue_s = round(now - envelope.accepted_at, 6)
+        event.feed = envelope.feed
+        event.job = envelope.job
+        event.tags = envelope.tags
+        if site_queue is not None:
+            destination = site_queue.destination
+            event.destination = destination.name
+            event.provider = destination.provider
+            event.site = site_queue.site.name
+        return event
+
+    def _count(self, cells: _Cells, event: Event) -> None:
+        key = (event.event, event.customer)
+        cell = cells.by_event.get(key)
+        if cell is None:
+            label = self._labels.peek(event.destination or event.domain)
+            cell = cells.by_event[key] = self._counters.counter(
+                "mailrail_messages_total", event=event.event, customer=event.customer, destination=label
+            )
+        cell[0] += 1
+        if event.event != "deferred":
+            cells.queue.observe(event.queue_s)
+
+    def _cells_of(self, destination: str) -> _Cells:
+        label = self._labels.label(destination)
+        cells = self._cells.get(label)
+        if cells is None:
+            cells = self._cells[label] = _Cells(self._counters, label)
+        return cells
+
+
+def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:
+    """Turn the reply that decides a recipient into delivered, deferred or bounced.
+
+    552 at RCPT is temporary: RFC 5321 section 4.5.3.1.10 (too many recipients, said with the wrong code).
+    """
+    code = reply.code
+    if code < 300:
+        return "delivered"
+    if code >= 500 and not (
+        code == 552 and index < len(outcome.recipients) and outcome.recipients[index] is reply
+    ):
+        return "bounced"
+    return "deferred"
+
+
+def _queue_of(delivery: Delivery, session: Session) -> SiteQueue:
+    queues = session.site_queues
+    if len(queues) == 1:
+        return queues[0]
+    pool = delivery.envelope.pool
+    return next((queue for queue in queues if queue.pool == pool), queues[0])
+
+
+def _describe(event: Event, session: Session) -> None:
+    facts = session.facts
+    event.vmta = facts.vmta
+    event.source = facts.source
+    event.hostname = facts.hostname
+    event.peer = facts.peer
+    event.session = facts.id
+    event.tls = facts.tls

@@ -1,0 +1,129 @@
+"""What is ready for one (pool, site), and the paths that may carry it.
+
+Late binding lives here: a delivery joins the ready queue of its pool and site, and gets a vmta only
+when one of that vmta's sessions takes it. Weights are kept by stride: a path's `passes` grows by
+1/weight with each delivery it takes, and the path that is furthest behind is asked first.
+
+Owns: the ready queue, the paths' shares, and which stored queues wait behind it on disk (`behind`).
+Never: opens sessions, touches the store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from engine.core.envelope import Delivery
+from engine.net.site import Site
+from engine.policy.model import Destination, Policy
+from engine.queue.path import Path
+from engine.queue.ready import ReadyQueue
+
+PASS_SLACK = 8.0  # deliveries that a path may be ahead of an idle one, so that bursts need no hand-overs
+
+
+class SiteQueue:
+    """Ready queue of one (pool, destination, site, customer section)."""
+
+    __slots__ = (
+        "behind",
+        "customer",
+        "destination",
+        "is_kick_due",
+        "is_refill_due",
+        "opening",
+        "passes",
+        "paths",
+        "policies",
+        "pool",
+        "queue",
+        "resolve_policy",
+        "site",
+        "weights",
+    )
+
+    def __init__(
+        self,
+        pool: str,
+        destination: Destination,
+        site: Site,
+        customer: str,
+        resolve_policy: Callable[[str], Policy],
+        share_of: Callable[[str], int],
+    ) -> None:
+        """Args:
+        resolve_policy: the policy of a customer's messages to this destination.
+        share_of: a customer's share of the ready queue against others.
+        """
+        self.pool = pool
+        self.destination = destination
+        self.site = site
+        self.customer = customer
+        self.queue = ReadyQueue(share_of)
+        self.paths: list[Path] = []
+        self.weights: dict[Path, float] = {}
+        self.passes: dict[Path, float] = {}
+        self.opening = 0
+        self.behind: dict[bytes, bytes] = {}
+        self.policies: dict[str, Policy] = {}
+        self.resolve_policy = resolve_policy
+        self.is_kick_due = False
+        self.is_refill_due = False
+
+    def has_room(self, customer: str) -> bool:
+        """Return whether `push` would take one more delivery of that customer."""
+        return self.queue.waiting(customer) < self.policy_of(customer).ready_limit
+
+    def policy_of(self, customer: str) -> Policy:
+        """Return the policy for that customer's messages; HOT on a hit."""
+        policy = self.policies.get(customer)
+        if policy is None:
+            policy = self.policies[customer] = self.resolve_policy(customer)
+        return policy
+
+    def add_path(self, path: Path, weight: float) -> None:
+        """Let a path carry from here; it starts level with the one furthest behind."""
+        if path not in self.weights:
+            self.paths.append(path)
+            self.passes[path] = min(self.passes.values(), default=0.0)
+        self.weights[path] = weight
+
+    def drop_path(self, path: Path) -> None:
+        """Take a path away (its vmta moved, left the pool or the configuration)."""
+        if path in self.weights:
+            self.paths.remove(path)
+            del self.weights[path], self.passes[path]
+
+    def count_taken(self, path: Path) -> None:
+        """A path took one delivery."""
+        self.passes[path] += 1.0 / self.weights[path]
+
+    def is_ahead(self, path: Path, other: Path) -> bool:
+        """Return whether `path` has carried more than its share compared with `other`."""
+        return self.passes[path] - self.passes[other] > PASS_SLACK / self.weights[path]
+
+    def in_order(self) -> list[Path]:
+        """Return the paths, the one furthest behind its share first."""
+        if len(self.paths) < 2:
+            return self.paths
+        return sorted(self.paths, key=self.passes.__getitem__)
+
+    def share(self, path: Path) -> int:
+        """Return how much of what waits falls to a path by weight; at least 1 where anything does."""
+        waiting = len(self.queue) - self.opening
+        if waiting <= 0 or path not in self.weights:
+            return 0
+        if len(self.paths) == 1:
+            return waiting
+        return math.ceil(waiting * self.weights[path] / sum(self.weights.values()))
+
+    def push(self, delivery: Delivery) -> bool:
+        """Queue a delivery; False when its customer has `ready_limit` here already. HOT."""
+        customer = delivery.envelope.customer
+        policy = self.policies.get(customer) or self.policy_of(customer)
+        delivery.expires_at = delivery.envelope.accepted_at + policy.expire_after_s
+        return self.queue.push(delivery, policy.ready_limit)
+
+    def __repr__(self) -> str:
+        waiting = f"{len(self.queue)} ready, {len(self.behind)} queues behind"
+        return f"<SiteQueue {self.pool}@{self.site.name} {waiting}>"

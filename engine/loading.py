@@ -1,0 +1,126 @@
+"""Reads the files of a configuration and builds the model that every process of the engine shares.
+
+Two steps, so that a shard builds from the texts that the supervisor read, not from files that may
+have changed since: `load_texts` does the reading, `build_model` is pure.
+
+Fails: ConfigError naming the file, and the line that asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from engine.core.document import Document
+from engine.core.errors import ConfigError, Origin
+from engine.core.fields import suggest
+from engine.core.finding import Finding
+from engine.policy.check import check_policies
+from engine.policy.fold import PolicySet
+from engine.policy.layers import Scope
+from engine.policy.parse import parse_policies
+from engine.settings.check import check_settings
+from engine.settings.model import Settings
+from engine.settings.parse import parse_settings
+
+
+class Texts(msgspec.Struct, frozen=True):
+    """Everything that was read, by file name; travels between processes."""
+
+    config_path: str
+    settings: str
+    policies: list[tuple[str, str]]  # shipped ones first, then the operator's, in the order of reading
+    keys: dict[str, str]  # private keys (PEM) by path, as [[customer.dkim]] names them
+
+
+class Model(msgspec.Struct, frozen=True):
+    """One generation of the configuration."""
+
+    settings: Settings
+    policies: PolicySet
+    keys: dict[str, str]
+
+
+def load_texts(config_path: str) -> Texts:
+    """Read mailrail.toml, the policies that ship, those it names, and its DKIM keys."""
+    text = _read(config_path, Origin(config_path, 0))
+    settings = parse_settings(config_path, text)
+    document = Document(config_path, text)
+    policies = load_shipped_policies()
+    for index, place in enumerate(settings.engine.policies):
+        asked_by = document.origin(("engine", "policies", index))
+        policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+    keys = {
+        key.key: _read(key.key, document.origin(("customer", index, "dkim", number, "key")))
+        for index, customer in enumerate(settings.customers.values())
+        for number, key in enumerate(customer.dkim)
+    }
+    return Texts(config_path, text, policies, keys)
+
+
+def build_model(texts: Texts) -> Model:
+    """Build the model; the same texts give the same model in every process."""
+    settings = parse_settings(texts.config_path, texts.settings)
+    policies = parse_policies(texts.policies)
+    _require_names("customer", policies.layers.customers, settings.customers)
+    _require_names("vmta", policies.layers.vmtas, settings.vmtas)
+    return Model(settings, policies, texts.keys)
+
+
+def check_texts(texts: Texts) -> list[Finding]:
+    """Return what looks wrong in a configuration that loads."""
+    model = build_model(texts)
+    return [
+        *check_settings(texts.config_path, texts.settings, model.settings),
+        *check_policies(model.policies),
+    ]
+
+
+def load_shipped_policies() -> list[tuple[str, str]]:
+    """Read the policies that ship: beside the package in a checkout, inside it when installed.
+
+    default.toml comes first: the others stand on it.
+    """
+    package = Path(__file__).parent
+    for directory in (package / "policies", package.parent / "policies"):
+        if (directory / "default.toml").is_file():
+            files = sorted(
+                directory.glob("*.toml"), key=lambda file: (file.name != "default.toml", file.name)
+            )
+            return [(str(file), _read(str(file), Origin(str(file), 0))) for file in files]
+    raise ConfigError(
+        Origin(str(package / "policies"), 0), "the policies that ship with Mailrail are missing"
+    )
+
+
+def _policy_files(place: Path, asked_by: Origin) -> list[Path]:
+    """Return a file itself, or the *.toml files of a directory, by name."""
+    try:
+        if place.is_dir():
+            return sorted(file for file in place.iterdir() if file.suffix == ".toml")
+    except OSError as error:
+        raise ConfigError(asked_by, f"can't read {place}: {error.strerror}") from error
+    return [place]
+
+
+def _read(file: str, asked_by: Origin) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(asked_by, f"can't read {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            Origin(file, 0), f"expected UTF-8, got octet {error.object[error.start]:#04x}"
+        ) from error
+
+
+def _require_names(kind: str, scopes: dict[str, Scope], known: Iterable[str]) -> None:
+    """A policy for a customer or vmta that there is not is a slip of its name, or a left-over."""
+    names = set(known)
+    for name, scope in scopes.items():
+        for section in scope.all():
+            if name not in names:
+                detail = f"{section.header}: there is no {kind} {name!r}; {suggest(name, names)}"
+                raise ConfigError(section.origin, detail)

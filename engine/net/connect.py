@@ -1,0 +1,377 @@
+"""A socket from a vmta's source address to a peer, and an SMTP session opened over it.
+
+`open_socket` binds and connects; `open_session` lets aiosmtplib read the greeting, say EHLO (or
+HELO) and do STARTTLS, and gives the transport back for a protocol of our own (`OpenSession.hand_over`).
+
+Owns: socket options, the seam to aiosmtplib (nothing else in the engine knows its private names),
+    and every octet that the peer sent before the hand-over: none is dropped.
+Never: sends mail, decides where to connect, retries.
+Fails: NetworkError with its phase; TimedOut, SourceUnavailable; RemoteProtocolError where the peer
+    talks nonsense. A peer that refuses is a value: `Rejection`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+from aiosmtplib import (
+    SMTP,
+    SMTPException,
+    SMTPHeloError,
+    SMTPResponse,
+    SMTPResponseException,
+    SMTPTimeoutError,
+)
+from aiosmtplib.protocol import SMTPProtocol
+
+from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut
+from engine.core.reply import Reply, make_reply
+from engine.net.extensions import NO_EXTENSIONS, Extensions, parse_extensions
+from engine.net.tls import TLSFacts
+from engine.smtp.wire import ReplyReader
+
+# Linux, include/uapi/linux/in.h; the socket module of Python 3.11 lacks it. The kernel then picks the
+# port at connect, when it knows the peer: 28,000 sessions per peer instead of over all peers.
+IP_BIND_ADDRESS_NO_PORT = 24
+
+# How long octets that we sent may stay unacknowledged before the connection counts as lost. A live
+# peer acknowledges within a second; RFC 5321's timers are for a live peer that thinks.
+USER_TIMEOUT_MS = 60_000
+
+# What a peer may send unasked before the hand-over; a reply that does not fit is bounded by aiosmtplib.
+_MAX_SURPLUS_BYTES = 16_384
+
+# Our own host is the cause of these: no descriptor, buffer, or local port left.
+_LOCAL_ERRORS = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE)
+)
+
+
+class OpenTimeouts(NamedTuple):
+    """How long each step of opening may take, in seconds (RFC 5321 section 4.5.3.2; policy has them)."""
+
+    greeting_s: float = 300.0
+    ehlo_s: float = 300.0
+    tls_s: float = 60.0
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """The peer (or the policy's TLS requirement) refused the session in `phase`: greeting, ehlo or tls."""
+
+    phase: str
+    reply: Reply
+
+
+class OpenSession:
+    """A session that is open: greeted, EHLO said, TLS up where it should be."""
+
+    __slots__ = ("_opening", "extensions", "greeting", "tls", "transport")
+
+    def __init__(
+        self,
+        opening: _OpeningProtocol,
+        greeting: Reply,
+        extensions: Extensions,
+        tls: TLSFacts | None,
+    ) -> None:
+        assert opening.transport is not None
+        self.transport: asyncio.Transport = opening.transport  # type: ignore[assignment]
+        self.greeting = greeting
+        self.extensions = extensions
+        self.tls = tls
+        self._opening: _OpeningProtocol | None = opening
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Make `protocol` the transport's own: calls its `connection_made`, and `data_received` with
+        whatever the peer has sent unasked.
+
+        Raises:
+            NetworkError: the peer has closed since.
+        """
+        opening, self._opening = self._opening, None
+        assert opening is not None, "a session is handed over once"
+        if opening.transport is None or self.transport.is_closing():
+            raise NetworkError("ehlo", f"connection lost {_show(opening.surplus)}".rstrip())
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if opening.surplus:
+            protocol.data_received(bytes(opening.surplus))
+
+    def close(self) -> None:
+        """Give the session up instead of handing it over."""
+        self._opening = None
+        self.transport.abort()
+
+
+async def open_socket(source: str | None, address: str, port: int, timeout_s: float) -> socket.socket:
+    """Return a non-blocking socket, bound to `source` and connected to `address`.
+
+    Args:
+        source: an address of this host, of the peer's family; None lets the kernel choose.
+        address: IPv4 or IPv6, as text.
+
+    Raises:
+        SourceUnavailable: `source` is not on this host.
+        TimedOut, NetworkError: phase "connect" is the peer's or the network's failing, phase "local"
+            this host's own (no descriptor, no port).
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = _bind_socket(source, family)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except TimeoutError as error:
+        sock.close()
+        raise TimedOut("connect", f"{address} port {port}: no connection in {timeout_s:g} s") from error
+    except OSError as error:
+        sock.close()
+        raise _translate_connect(error, address, port) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def open_session(
+    sock: socket.socket,
+    *,
+    peer_host: str,
+    helo: str,
+    timeouts: OpenTimeouts,
+    tls: str = "none",
+    tls_context: ssl.SSLContext | None = None,
+) -> OpenSession | Rejection:
+    """Open an SMTP session over a connected socket, which from now on belongs to the session.
+
+    Args:
+        peer_host: the MX host's name: SNI, and what a verifying context compares the certificate with.
+        helo: the name to give in EHLO.
+        tls: "none"; "opportunistic" (where offered; in clear where the peer then refuses STARTTLS);
+            "required" (with a verifying context: "verify").
+
+    Raises:
+        NetworkError, TimedOut: phase is greeting, ehlo or tls; the socket is closed.
+        RemoteProtocolError: what the peer said is no reply, or came where it may not.
+    """
+    assert tls == "none" or tls_context is not None
+    smtp = _Opener(hostname=peer_host, local_hostname=helo, sock=sock, start_tls=False, timeout=None)
+    try:
+        greeting = await _read_greeting(smtp, timeouts.greeting_s)
+        extensions = await _say_hello(smtp, timeouts.ehlo_s)
+        facts = None
+        if tls_context is not None and await _start_tls(smtp, extensions, timeouts.tls_s, tls, tls_context):
+            facts = _tls_facts(smtp, tls_context)
+            extensions = await _say_hello(smtp, timeouts.ehlo_s)
+        return OpenSession(smtp.release(), greeting, extensions, facts)
+    except _RejectedError as refused:
+        smtp.leave()
+        return Rejection(refused.phase, refused.reply)
+    except BaseException:
+        smtp.abandon()
+        raise
+
+
+async def _read_greeting(smtp: _Opener, timeout_s: float) -> Reply:
+    with _translated("greeting", smtp, timeout_s):
+        response = await smtp.connect(timeout=timeout_s)
+        if not 200 <= response.code < 300:
+            raise SMTPResponseException(response.code, response.message)
+        return _to_reply(response.code, response.message)
+
+
+async def _say_hello(smtp: _Opener, timeout_s: float) -> Extensions:
+    """Say EHLO, and HELO to a peer that permanently refuses that (RFC 5321 section 3.2)."""
+    with _translated("ehlo", smtp, timeout_s):
+        smtp.check_silence()
+        try:
+            text = (await smtp.ehlo(timeout=timeout_s)).message
+        except SMTPHeloError as error:
+            if not 500 <= error.code < 600 or not smtp.is_connected:
+                raise
+        else:
+            return parse_extensions(text.partition("\n")[2])
+        smtp.check_silence()
+        await smtp.helo(timeout=timeout_s)
+        return NO_EXTENSIONS
+
+
+async def _start_tls(
+    smtp: _Opener, extensions: Extensions, timeout_s: float, tls: str, context: ssl.SSLContext
+) -> bool:
+    """Encrypt the session; return False where it stays in clear, which only "opportunistic" allows."""
+    if tls == "none" or (tls == "opportunistic" and not extensions.has_starttls):
+        return False
+    if not extensions.has_starttls:
+        raise _RejectedError(
+            "tls", make_reply(451, "4.7.4", "TLS is required, but the peer does not offer it")
+        )
+    with _translated("tls", smtp, timeout_s):
+        smtp.check_silence()
+        try:
+            await smtp.starttls(tls_context=context, timeout=timeout_s)
+        except SMTPResponseException as error:
+            if tls == "opportunistic" and 400 <= error.code < 600 and error.code != 421:
+                return False
+            raise
+        if smtp.opening.surplus:
+            # RFC 3207 section 4.2: what came in clear behind the 220 may be another's word.
+            raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
+    return True
+
+
+def _tls_facts(smtp: _Opener, context: ssl.SSLContext) -> TLSFacts:
+    with _translated("tls", smtp, 0.0):
+        name, version, _ = smtp.get_transport_info("cipher")
+    return TLSFacts(version, name, context.verify_mode is ssl.CERT_REQUIRED)
+
+
+class _OpeningProtocol(SMTPProtocol):
+    """aiosmtplib's protocol, but what arrives unasked is kept, where aiosmtplib drops it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.surplus = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._response_waiter
+        if waiter is None or waiter.done() or not self._response_pending:
+            self.surplus += data
+        else:
+            super().data_received(data)
+            if waiter.done():
+                self.surplus += self._buffer
+                self._buffer.clear()
+        if len(self.surplus) > _MAX_SURPLUS_BYTES and self.transport is not None:
+            self.transport.abort()  # type: ignore[attr-defined]
+
+    def unasked_reply(self) -> SMTPResponse | None:
+        """Return the whole reply that arrived unasked, or None."""
+        if not self.surplus:
+            return None
+        self._buffer[:] = self.surplus
+        try:
+            return self._read_response_from_buffer()
+        except SMTPException:
+            return None
+
+
+class _Opener(SMTP):
+    """aiosmtplib's client with our protocol inside, which can let go of its connection."""
+
+    opening: _OpeningProtocol
+
+    async def _create_connection(self, timeout: float | None) -> SMTPResponse:  # noqa: ASYNC109 - its signature
+        """Take the socket over and return the greeting, whatever its code."""
+        assert self.loop is not None
+        protocol = _OpeningProtocol(loop=self.loop, connection_lost_callback=self._on_connection_lost)
+        self.opening = protocol
+        self.transport, self.protocol = await self.loop.create_connection(lambda: protocol, sock=self.sock)
+        return await protocol.read_response(timeout=timeout)
+
+    def check_silence(self) -> None:
+        """Raise where the peer has spoken unasked: its reply, if that is a 421, else RemoteProtocolError."""
+        if not self.opening.surplus:
+            return
+        response = self.opening.unasked_reply()
+        if response is None or response.code != 421:
+            raise RemoteProtocolError(f"octets that nobody asked for: {_show(self.opening.surplus)}")
+        raise SMTPResponseException(response.code, response.message)
+
+    def release(self) -> _OpeningProtocol:
+        """Let go of the connection, and cut the circle of references that would keep us in memory."""
+        if self.protocol is None:
+            raise NetworkError("ehlo", f"connection lost {_show(self.opening.surplus)}".rstrip())
+        self.opening._connection_lost_callback = None
+        self.protocol = self.transport = self.sock = None
+        return self.opening
+
+    def leave(self) -> None:
+        """Say QUIT to a peer that refused us, and close without waiting for its word."""
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"QUIT\r\n")  # type: ignore[attr-defined]
+        self.close()
+
+    def abandon(self) -> None:
+        """Close at once, whatever state the connection is in."""
+        transport, sock = self.transport, self.sock
+        self.close()
+        if transport is not None:
+            transport.abort()  # type: ignore[attr-defined]
+        elif sock is not None:
+            sock.close()
+
+
+class _RejectedError(Exception):
+    """Carries a rejection up to `open_session`, from where aiosmtplib raised it."""
+
+    def __init__(self, phase: str, reply: Reply) -> None:
+        self.phase = phase
+        self.reply = reply
+
+
+@contextmanager
+def _translated(phase: str, smtp: _Opener, timeout_s: float) -> Iterator[None]:
+    """Translate what aiosmtplib and the loop raise in this phase."""
+    try:
+        yield
+    except SMTPResponseException as error:
+        raise _RejectedError(phase, _to_reply(error.code, error.message)) from None
+    except (SMTPTimeoutError, TimeoutError):
+        raise TimedOut(phase, f"no reply in {timeout_s:g} s") from None
+    except ssl.SSLError as error:
+        raise NetworkError("tls", error.reason or str(error)) from error
+    except (SMTPException, OSError) as error:
+        response = smtp.opening.unasked_reply()
+        if response is not None:  # the peer said why, and closed
+            raise _RejectedError(phase, _to_reply(response.code, response.message)) from None
+        raise NetworkError(phase, str(error)) from error
+    except UnicodeError as error:  # a host name that no certificate can carry
+        raise NetworkError(phase, str(error)) from error
+
+
+def _to_reply(code: int, message: str) -> Reply:
+    """Parse a reply as a session's own replies are parsed; aiosmtplib has taken it apart.
+
+    Raises:
+        RemoteProtocolError: it is none (aiosmtplib's code is -1 then).
+    """
+    if code < 0:
+        raise RemoteProtocolError(f"not a reply: {message[:80]!r}")
+    *lines, last = message.split("\n")
+    text = "".join(f"{code}-{line}\n" for line in lines) + f"{code} {last}\n"
+    return ReplyReader().feed(text.encode("utf-8", "surrogateescape"))[0]
+
+
+def _show(surplus: bytes | bytearray) -> str:
+    """Return what a peer said unasked, for people; "" for nothing."""
+    return repr(bytes(surplus[:80])) if surplus else ""
+
+
+def _bind_socket(source: str | None, family: socket.AddressFamily) -> socket.socket:
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise NetworkError("local", f"no socket: {error.strerror}") from error
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        if source is not None:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
+    except OSError as error:
+        sock.close()
+        raise SourceUnavailable("local", f"{source}: {error.strerror}") from error
+    return sock
+
+
+def _translate_connect(error: OSError, address: str, port: int) -> NetworkError:
+    phase = "local" if error.errno in _LOCAL_ERRORS else "connect"
+    return NetworkError(phase, f"{address} port {port}: {error.strerror or error}")

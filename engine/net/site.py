@@ -1,0 +1,123 @@
+"""Where a domain's mail goes: its ordered MX set, or its route.
+
+A site's name is canonical: two domains with the same hosts in the same order of preference have
+the same site, whatever the preference numbers are. Hosts that share a preference are joined by
+",", ranks by ";": "mx1.example,mx2.example;backup.example". A route's name is "route:" and its
+hosts with their ports.
+
+Owns: the shape and the name of sites and hosts, and the order in which hosts are tried.
+Never: asks DNS, draws chance (`shuffle` comes in by argument).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+# Where a domain lists more, the least preferred are left out: nobody reaches the 21st
+# (Postfix tries 5 addresses, smtp_mx_address_limit), and a lie of 4,000 hosts stays small.
+MAX_HOSTS = 20
+
+Shuffle = Callable[[list[Any]], None]  # random.shuffle, or a test's own
+
+
+class Host(msgspec.Struct, frozen=True, gc=False):
+    """One host of a site.
+
+    `address` is set where the host is an address literal, so that DNS is not asked.
+    `port` is None where policy says the port. `is_routed`: a route names this host, so that it may
+    lie in a prohibited network.
+    """
+
+    name: str
+    preference: int = 0
+    port: int | None = None
+    address: str = ""
+    is_routed: bool = False
+
+    def __str__(self) -> str:
+        name = f"[{self.address}]" if ":" in self.address else self.name
+        return name if self.port is None else f"{name}:{self.port}"
+
+
+class Site(msgspec.Struct, frozen=True, weakref=True):
+    """The hosts that take a domain's mail, most preferred first; equal preferences by name."""
+
+    name: str
+    hosts: tuple[Host, ...]
+    is_route: bool = False
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """The names that provider patterns are matched against."""
+        return tuple(host.name for host in self.hosts)
+
+
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
+    """One address of one host: what a session is opened to. `port` is None where policy says it."""
+
+    host: Host
+    address: str
+
+    @property
+    def port(self) -> int | None:
+        return self.host.port
+
+
+def make_site(hosts: Iterable[Host], *, is_route: bool = False) -> Site:
+    """Return the site of these hosts, with its canonical name.
+
+    A host that is listed twice keeps its better preference. Preferences become ranks (0, 1, ...), so
+    that sites which differ in numbers only are equal.
+    """
+    unique: dict[tuple[str, int | None], Host] = {}
+    for host in sorted(hosts, key=_by_preference):
+        unique.setdefault((host.name, host.port), host)
+    kept = list(unique.values())[:MAX_HOSTS]
+    assert kept, "a site has at least one host"
+    ranks = [list(group) for _, group in groupby(kept, key=lambda host: host.preference)]
+    ranked = tuple(
+        msgspec.structs.replace(host, preference=rank) for rank, group in enumerate(ranks) for host in group
+    )
+    name = ";".join(",".join(str(host) for host in group) for group in ranks)
+    return Site("route:" + name if is_route else name, ranked, is_route)
+
+
+def order_hosts(site: Site, shuffle: Shuffle) -> list[Host]:
+    """Return the hosts in the order to try them: by preference, equal ones shuffled.
+
+    Source: RFC 5321 section 5.1, "MUST randomize them to spread the load".
+    """
+    if len(site.hosts) == 1:
+        return list(site.hosts)
+    ordered: list[Host] = []
+    for _, group in groupby(site.hosts, key=lambda host: host.preference):
+        equal = list(group)
+        shuffle(equal)
+        ordered += equal
+    return ordered
+
+
+def pick_family(address_family: str, sources: Sequence[str]) -> str:
+    """Narrow a policy's `address_family` to the families in which a vmta has a source.
+
+    Args:
+        address_family: "v4", "v6", "prefer_v4" or "prefer_v6".
+        sources: the vmta's source addresses; none means that the kernel chooses.
+
+    Returns:
+        The family to ask addresses for, "" where the vmta can't go there at all.
+    """
+    if not sources:
+        return address_family
+    has = {"v6" if ":" in source else "v4" for source in sources}
+    if address_family in ("v4", "v6"):
+        return address_family if address_family in has else ""
+    return address_family if len(has) == 2 else has.pop()
+
+
+def _by_preference(host: Host) -> tuple[int, str, int]:
+    return host.preference, host.name, host.port or 0

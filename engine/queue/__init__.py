@@ -1,0 +1,11 @@
+"""What waits, for what, and who goes next. Pure: `now` and `jitter` come in as arguments.
+
+limits      message rates and connection slots of a path, exact as the peer counts
+ready       deficit round robin between customers in one ready queue
+scheduled   retry times, expiry, and how far a shard may read ahead
+placement   which shard a new message goes to
+assignment  which shard owns which vmta
+leases      amounts of a limit that spans shards, borrowed in advance
+path        what decide needs to know of one path
+decide      how many sessions to open, or the reason why not
+"""

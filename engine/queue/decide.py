@@ -1,0 +1,110 @@
+"""Decide how many sessions a path opens now, and for which site; or why none, and when to ask again.
+
+Pure: everything it looks at is in the path, the clock is an argument, nothing is changed but what
+has run out (ended holds). The reasons are what operators read, verbatim.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from engine.queue.path import Path, SiteDemand
+
+# The first sessions of a path open at once; later ones follow the backlog along 1 - e^(-q/limit):
+# a few messages don't open a connection each, a backlog of twice the limit uses 86 % of it and a
+# long one all of it.
+_NEVER = math.inf
+
+
+class Decision(NamedTuple):
+    """`open` sessions for `site`; when 0, `reason` says why and `ask_at` when that may change (inf: on an event)."""
+
+    open: int
+    site: str
+    reason: str
+    ask_at: float
+
+
+def _no(reason: str, ask_at: float = _NEVER) -> Decision:
+    return Decision(0, "", reason, ask_at)
+
+
+def _until(at: float, now: float) -> str:
+    return f"for {max(0.0, at - now):.1f} s"
+
+
+def wanted_sessions(waiting: int, limit: int) -> int:
+    """Return how many sessions a backlog deserves: 1 for 1, all of `limit` for a long one."""
+    if waiting <= 0:
+        return 0
+    return min(waiting, limit, math.ceil(limit * (1.0 - math.exp(-waiting / limit)) + 0.02 * limit))
+
+
+def decide(path: Path, now: float) -> Decision:
+    """Say how many sessions to open for which site of the path, or why not.
+
+    Asked in this order, so that the reason shown is the one an operator must act on first: hold,
+    nothing to do, back-off, rates, connection limits, caps, connection rate.
+    """
+    hold = path.hold_in_force(now)
+    if hold is not None:
+        return _no(f"held: {hold.reason}", hold.until)
+    demand, refusal = _neediest(path, now)
+    if demand is None:
+        return refusal
+    ready_at = path.message_ready_at(now)
+    if ready_at > now:
+        return _no(f"message rate spent {_until(ready_at, now)}", ready_at)
+    return _connections(path, demand, now)
+
+
+def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
+    """Return the site with the most waiting per session, leaving out idle ones and those in back-off."""
+    best: SiteDemand | None = None
+    best_need = 0.0
+    refusal = _no("nothing waits")
+    for demand in path.sites.values():
+        waiting = demand.waiting()
+        if waiting <= 0:
+            continue
+        if demand.idle > 0:
+            refusal = refusal if refusal.ask_at < _NEVER else _no("an idle session will take it")
+            continue
+        if demand.retry_at > now:
+            if demand.retry_at < refusal.ask_at:
+                refusal = _no(
+                    f"back-off after {demand.failures} failures {_until(demand.retry_at, now)}: {demand.last_failure}",
+                    demand.retry_at,
+                )
+            continue
+        need = waiting / (1 + demand.sessions + demand.opening)
+        if need > best_need:
+            best, best_need = demand, need
+    return best, refusal
+
+
+def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
+    policy = path.policy
+    limit = policy.max_connections
+    serving = demand.sessions + demand.opening
+    free_at = path.limits.slots.next_free_at(limit, now)
+    room = limit - path.limits.slots.in_use(now)
+    if room <= 0:
+        return _no(f"max_connections {limit} reached", free_at)
+    if free_at > now:
+        return _no(f"quiet after a start {_until(free_at, now)}", free_at)
+    for cap in path.caps:
+        if cap.is_spent:
+            return _no(f"{cap.name} {cap.limit} reached")
+        if cap.limit:
+            room = min(room, cap.limit - cap.in_use)
+    want = wanted_sessions(demand.waiting() + demand.sessions, limit) - serving
+    if demand.failures:
+        want = 1 - demand.opening  # one probe at a time until the site has answered
+    if want <= 0:
+        return _no("enough sessions for what waits")
+    at = path.connect_ready_at(now)
+    if at > now:
+        return _no(f"connection rate spent {_until(at, now)}", at)
+    return Decision(min(room, want), demand.site, "", now)

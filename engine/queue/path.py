@@ -1,0 +1,241 @@
+"""A path: one vmta towards one destination, where connection and rate limits live.
+
+What a path counts is its own (`sites`); what the peer counts is shared by all vmtas with the same
+source address (`limits`), each asking with its own thresholds.
+
+Owns: how many sessions are open, opening and idle for each site; holds; back-off after failures to connect.
+Never: opens a session, reads a clock, logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from engine.core.units import Rate
+from engine.queue.limits import ConnectionSlots, RateLimit
+
+# Back-off of a site whose every address failed: doubles from the first to the last value. Operators'
+# practice (Postfix: minimal back-off 300 s for a whole destination; ours is per path and site, and
+# costs one connection per step, so it may start lower). 2026-11.
+BACKOFF_FIRST_S = 1.0
+BACKOFF_LAST_S = 300.0
+
+
+class PathPolicy(Protocol):
+    """What a path reads of its policy (engine.policy.model.Policy has all of it)."""
+
+    @property
+    def max_connections(self) -> int: ...
+    @property
+    def max_messages_per_connection(self) -> int: ...
+    @property
+    def max_message_rate(self) -> Rate | None: ...
+    @property
+    def max_connection_rate(self) -> Rate | None: ...
+    @property
+    def message_interval_s(self) -> float: ...
+    @property
+    def burst(self) -> int: ...
+
+
+class Hold(NamedTuple):
+    """Why a path, a vmta or one message is stopped, and until when (monotonic; inf: until resumed)."""
+
+    reason: str
+    until: float
+
+
+class Cap:
+    """A bound on connections over many paths: per vmta, per shard, total. 0 is no bound."""
+
+    __slots__ = ("in_use", "limit", "name")
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.in_use = 0
+
+    @property
+    def is_spent(self) -> bool:
+        return self.limit > 0 and self.in_use >= self.limit
+
+
+class PathLimits:
+    """What a peer counts of one source address towards one destination."""
+
+    __slots__ = ("connects", "interval", "messages", "slots")
+
+    def __init__(self, now: float, quiet_until: float = 0.0) -> None:
+        self.slots = ConnectionSlots(quiet_until)
+        self.messages = RateLimit(now)
+        self.interval = RateLimit(now)
+        self.connects = RateLimit(now)
+
+    @property
+    def rates(self) -> tuple[RateLimit, RateLimit, RateLimit]:
+        """All that is counted by time, in the order in which it is exported."""
+        return self.messages, self.interval, self.connects
+
+
+class SiteDemand:
+    """One site of a path: what waits for it and which sessions serve it."""
+
+    __slots__ = ("failures", "idle", "last_failure", "opening", "retry_at", "sessions", "site", "waiting")
+
+    def __init__(self, site: str, waiting: Callable[[], int]) -> None:
+        self.site = site
+        self.waiting = waiting
+        self.sessions = 0
+        self.opening = 0
+        self.idle = 0
+        self.failures = 0
+        self.retry_at = 0.0
+        self.last_failure = ""
+
+    def fail(self, now: float, detail: str) -> None:
+        """Every address of the site failed: back off, twice as long as the last time."""
+        self.failures += 1
+        self.last_failure = detail
+        self.retry_at = now + min(BACKOFF_FIRST_S * 2.0 ** min(self.failures - 1, 16), BACKOFF_LAST_S)
+
+    def succeed(self) -> None:
+        """A session opened: forget the failures."""
+        self.failures = 0
+        self.retry_at = 0.0
+
+
+class Path:
+    """One vmta towards one destination (and one customer, where a customer's section applies)."""
+
+    __slots__ = (
+        "_connect_burst",
+        "_connect_rate",
+        "_interval",
+        "_rate",
+        "caps",
+        "customer",
+        "destination",
+        "holds",
+        "limits",
+        "policy",
+        "sites",
+        "vmta",
+    )
+
+    policy: PathPolicy
+
+    def __init__(
+        self,
+        vmta: str,
+        destination: str,
+        customer: str,
+        policy: PathPolicy,
+        limits: PathLimits,
+        caps: tuple[Cap, ...],
+    ) -> None:
+        self.vmta = vmta
+        self.destination = destination
+        self.customer = customer
+        self.limits = limits
+        self.caps = caps
+        self.set_policy(policy)
+        self.sites: dict[str, SiteDemand] = {}
+        self.holds: dict[str, Hold] = {}
+
+    @property
+    def sessions(self) -> int:
+        return sum(demand.sessions + demand.opening for demand in self.sites.values())
+
+    def hold(self, key: str, reason: str, until: float) -> None:
+        """Stop the path for a named reason; the same key replaces what it said before."""
+        self.holds[key] = Hold(reason, until)
+
+    def release(self, key: str) -> None:
+        """Take a hold back; unknown keys are fine."""
+        self.holds.pop(key, None)
+
+    def hold_in_force(self, now: float) -> Hold | None:
+        """Return the hold that lasts longest, forgetting those that have ended."""
+        if not self.holds:
+            return None
+        for key in [key for key, hold in self.holds.items() if hold.until <= now]:
+            del self.holds[key]
+        return max(self.holds.values(), key=lambda hold: hold.until, default=None)
+
+    def set_policy(self, policy: PathPolicy) -> None:
+        """Use these limits from now on; what was spent stays spent."""
+        self.policy = policy
+        self._rate = policy.max_message_rate
+        self._interval = Rate(1, policy.message_interval_s) if policy.message_interval_s > 0.0 else None
+        self._connect_rate = policy.max_connection_rate
+        self._connect_burst = 1
+        if self._connect_rate is not None:
+            self._connect_burst = connect_burst(policy.max_connections, self._connect_rate.count)
+
+    def message_ready_at(self, now: float) -> float:
+        """Return when the rates let one more transaction start; <= now means at once. HOT."""
+        limits = self.limits
+        at = limits.messages.ready_at(self._rate, self.policy.burst, now)
+        if self._interval is not None:
+            at = max(at, limits.interval.ready_at(self._interval, 1, now))
+        return at
+
+    def reserve_message(self, now: float) -> float:
+        """Count a transaction that starts; returns what `redeem_message` or `cancel_message` must be given."""
+        if self._rate is not None:
+            self.limits.messages.reserve(now)
+        if self._interval is not None:
+            self.limits.interval.reserve(now)
+        return now
+
+    def redeem_message(self, now: float, started: float) -> float:
+        """Return when the end-of-message may be written (>= now); it counts from then."""
+        at = now
+        if self._interval is not None:
+            at = self.limits.interval.redeem(self._interval, 1, at, started)
+        if self._rate is not None:
+            at = self.limits.messages.redeem(self._rate, self.policy.burst, at, started)
+        return at
+
+    def cancel_message(self, started: float) -> None:
+        """The transaction never came to its end: its reservation goes back."""
+        if self._rate is not None:
+            self.limits.messages.cancel(started)
+        if self._interval is not None:
+            self.limits.interval.cancel(started)
+
+    def observe_reply(self, permit_at: float, replied_at: float) -> None:
+        """The reply to the message of that permit came (or its session was lost)."""
+        if self._rate is not None:
+            self.limits.messages.observe(permit_at, replied_at)
+        if self._interval is not None:
+            self.limits.interval.observe(permit_at, replied_at)
+
+    def postpone_message(self, permit_at: float, written_at: float) -> None:
+        """The end-of-message left later than its permit said."""
+        if self._rate is not None:
+            self.limits.messages.postpone(permit_at, written_at)
+        if self._interval is not None:
+            self.limits.interval.postpone(permit_at, written_at)
+
+    def connect_ready_at(self, now: float) -> float:
+        """Return when the connection rate lets one more connection open."""
+        return self.limits.connects.ready_at(self._connect_rate, self._connect_burst, now)
+
+    def try_connect(self, now: float) -> bool:
+        """Take a slot and a place in the connection rate; False: not now, nothing was taken."""
+        limits = self.limits
+        if self.connect_ready_at(now) > now or not limits.slots.acquire(self.policy.max_connections, now):
+            return False
+        limits.connects.spend(self._connect_rate, self._connect_burst, now)
+        return True
+
+    def __repr__(self) -> str:
+        name = f"{self.vmta}->{self.destination}" + (f" for {self.customer}" if self.customer else "")
+        return f"<Path {name} {self.sessions}/{self.policy.max_connections} sessions>"
+
+
+def connect_burst(max_connections: int, per_window: int) -> int:
+    """Return how many connections may open at once: a whole set, but at most half of the window's."""
+    return max(1, min(max_connections, per_window // 2))

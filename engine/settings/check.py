@@ -1,0 +1,52 @@
+"""What `mailrail check` finds in a mailrail.toml that parses, but hardly says what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.core.document import Document
+from engine.core.finding import Finding
+from engine.settings.model import Settings
+
+
+def check_settings(file: str, text: str, settings: Settings) -> list[Finding]:
+    """Return the findings about what `settings`, parsed from `text`, leaves unused or unreachable."""
+    document = Document(file, text)
+    return [
+        *_unused_vmtas(document, settings),
+        *_unused_pools(document, settings),
+        *_mute(document, settings),
+    ]
+
+
+def _unused_vmtas(document: Document, settings: Settings) -> Iterator[Finding]:
+    used = {member for pool in settings.pools.values() for member in pool.members}
+    for index, name in enumerate(settings.vmtas):
+        if name not in used:
+            yield Finding(
+                "warning", document.origin(("vmta", index)), f"vmta {name!r} is in no pool: nothing uses it"
+            )
+
+
+def _unused_pools(document: Document, settings: Settings) -> Iterator[Finding]:
+    used = {customer.pool for customer in settings.customers.values()}
+    is_open = any(listener.trusted for listener in settings.listeners)
+    for index, name in enumerate(settings.pools):
+        if name not in used and not is_open:
+            detail = f"pool {name!r} is no customer's, and no trusted listener could name it"
+            yield Finding("warning", document.origin(("pool", index)), detail)
+
+
+def _mute(document: Document, settings: Settings) -> Iterator[Finding]:
+    """Customers who have no listener can't send."""
+    if not settings.listeners:
+        yield Finding(
+            "warning", document.origin(("listener",)), "there is no [[listener]]: no mail can come in"
+        )
+        return
+    heard = {listener.customer for listener in settings.listeners}
+    is_open = any(listener.trusted for listener in settings.listeners)
+    for index, name in enumerate(settings.customers):
+        if name not in heard and not is_open:
+            detail = f"customer {name!r} has no listener, and none is trusted to name it"
+            yield Finding("warning", document.origin(("customer", index)), detail)

@@ -1,0 +1,97 @@
+"""What must agree between the sections of `mailrail.toml`: names, addresses, paths.
+
+Fails: ConfigError at the line of the key that points nowhere, or that claims what another has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.core.document import Document, KeyPath
+from engine.core.errors import ConfigError
+from engine.core.fields import describe, suggest
+from engine.settings.fields import UNIX_PATH_BYTES
+from engine.settings.model import ListenerSettings, Settings
+
+# The longest socket that the engine makes below data_dir.
+_LONGEST_SOCKET = "/run/shard-255.sock"
+
+
+def check_agreement(document: Document, settings: Settings) -> None:
+    """Complain about the first thing that does not agree."""
+    _check_paths(document, settings)
+    _check_pools(document, settings)
+    _check_customers(document, settings)
+    _check_listeners(document, settings)
+
+
+def _check_paths(document: Document, settings: Settings) -> None:
+    longest = settings.engine.data_dir + _LONGEST_SOCKET
+    if len(longest.encode()) > UNIX_PATH_BYTES:
+        room = UNIX_PATH_BYTES - len(_LONGEST_SOCKET)
+        _fail(
+            document,
+            ("engine", "data_dir"),
+            f"expected a path of at most {room} octets: sockets live below it",
+        )
+    if settings.engine.dns_min_ttl_s > settings.engine.dns_max_ttl_s:
+        _fail(document, ("engine", "dns_min_ttl"), "expected no more than dns_max_ttl")
+
+
+def _check_pools(document: Document, settings: Settings) -> None:
+    for index, pool in enumerate(settings.pools.values()):
+        for member in pool.members:
+            _check_name(document, ("pool", index, "members", member), member, "vmta", settings.vmtas)
+
+
+def _check_customers(document: Document, settings: Settings) -> None:
+    for index, customer in enumerate(settings.customers.values()):
+        _check_name(document, ("customer", index, "pool"), customer.pool, "pool", settings.pools)
+        seen = set()
+        for number, key in enumerate(customer.dkim):
+            if (key.domain, key.selector) in seen:
+                path = ("customer", index, "dkim", number, "selector")
+                _fail(document, path, f"{key.domain} has a key of selector {key.selector!r} already")
+            seen.add((key.domain, key.selector))
+
+
+def _check_listeners(document: Document, settings: Settings) -> None:
+    names: dict[str, int] = {}
+    places: dict[str, int] = {}
+    for index, listener in enumerate(settings.listeners):
+        path: KeyPath = ("listener", index)
+        if bool(listener.customer) == listener.trusted:
+            detail = "expected customer (whose mail that is) or trusted = true, and not both"
+            raise ConfigError(document.origin(path), f"{describe(path)}: {detail}")
+        if listener.customer:
+            _check_name(document, (*path, "customer"), listener.customer, "customer", settings.customers)
+        place = _place(listener)
+        if place in places:
+            key = "listen" if listener.listen else "path"
+            _fail(document, (*path, key), f"{place} is taken by [[listener]] number {places[place] + 1}")
+        if listener.name in names:
+            _fail(document, (*path, "name"), f"there is a listener {listener.name!r} already")
+        places[place] = names[listener.name] = index
+    _check_admin(document, settings, places)
+
+
+def _check_admin(document: Document, settings: Settings, places: dict[str, int]) -> None:
+    admin = settings.admin
+    host = f"[{admin.address}]" if ":" in admin.address else admin.address
+    place = admin.path or f"{host}:{admin.port}"
+    if place in places:
+        _fail(document, ("admin", "listen"), f"{place} is taken by [[listener]] number {places[place] + 1}")
+
+
+def _place(listener: ListenerSettings) -> str:
+    return listener.listen or listener.path
+
+
+def _check_name(document: Document, path: KeyPath, name: str, kind: str, known: Iterable[str]) -> None:
+    if name not in known:
+        _fail(document, path, f"there is no {kind} {name!r}; {suggest(name, known)}")
+
+
+def _fail(document: Document, path: KeyPath, detail: str) -> None:
+    where = path[:-1]
+    raise ConfigError(document.origin(path), f"{describe(where)}: key {path[-1]}: {detail}")

@@ -1,0 +1,203 @@
+"""Which keys each section of `mailrail.toml` has, and what each may hold.
+
+The defaults stand in `model`; here are the ranges, each with what it protects.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from engine.core import fields
+from engine.core.fields import Field, ItemError
+
+MAX_SHARDS = 256  # a message id has one octet for its shard
+UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets and ends in a zero
+
+_DAY_S = 86400.0
+
+
+def sender_pattern(value: Any) -> str:
+    """ "*", "*@domain", "*@*.domain" or one address; domain in lower case."""
+    try:
+        pattern = fields.text(value)
+        local, at, domain = pattern.rpartition("@")
+        if pattern == "*":
+            return pattern
+        if at and local and not re.search(r"[\s<>]", local):
+            return f"{local}@{fields.pattern(domain)}"
+    except ValueError:
+        pass
+    raise ValueError('expected "*@acme.example", "*@*.acme.example", one address, or "*" for any sender')
+
+
+def mailbox(value: Any) -> str:
+    """One plain address: local part, "@", domain."""
+    if isinstance(value, str) and re.fullmatch(r"[^\s@<>\"]{1,64}@[^\s@<>]+", value):
+        local, _, domain = value.rpartition("@")
+        return f"{local}@{fields.hostname(domain)}"
+    raise ValueError('expected an address such as "postmaster@example.net"')
+
+
+def host_and_port(value: Any, default_port: int = 0) -> str:
+    """ "host:port" or "[v6]:port", canonical; without a port only where there is a default."""
+    found = (
+        re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::(\d{1,5}))?", value)
+        if isinstance(value, str)
+        else None
+    )
+    port = int(found[2] or default_port) if found else 0
+    if found is None or not 1 <= port <= 65535:
+        raise ValueError('expected "host:port", or "[address]:port" for IPv6')
+    return f"{_host(found[1])}:{port}"
+
+
+def split_host_and_port(text: str) -> tuple[str, int]:
+    """Return the host (no brackets) and port of what `host_and_port` returned."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _host(host: str) -> str:
+    if host.startswith("["):
+        return f"[{fields.address(host[1:-1])}]"
+    return fields.address(host) if re.fullmatch(r"[\d.]+", host) else fields.hostname(host)
+
+
+def listen_address(value: Any) -> str:
+    """An address of this host and a port; names are not looked up."""
+    listen = host_and_port(value)
+    host, _ = split_host_and_port(listen)
+    try:
+        fields.address(host)
+    except ValueError:
+        raise ValueError('expected an address and a port such as "127.0.0.1:2525" or "[::]:25"') from None
+    return listen
+
+
+def admin_listen(value: Any) -> str:
+    """An address and port, or the absolute path of a unix socket."""
+    if isinstance(value, str) and value.startswith("/"):
+        return socket_path(value)
+    try:
+        return listen_address(value)
+    except ValueError:
+        raise ValueError(
+            'expected an address and a port such as "127.0.0.1:8025", or an absolute path'
+        ) from None
+
+
+def socket_path(value: Any) -> str:
+    path = fields.absolute_path(value)
+    if len(path.encode()) > UNIX_PATH_BYTES:
+        raise ValueError(
+            f"expected a path of at most {UNIX_PATH_BYTES} octets, which is all a unix socket may have"
+        )
+    return path
+
+
+def route_hop(value: Any) -> str:
+    return host_and_port(value, default_port=25)
+
+
+def mode(value: Any) -> int:
+    """Permissions in octal, as chmod has them."""
+    if not isinstance(value, str) or not re.fullmatch(r"0?[0-7]{3}", value):
+        raise ValueError('expected permissions in octal such as "0660"')
+    return int(value, 8)
+
+
+def weights(value: Any) -> dict[str, int]:
+    """A table of vmta names and weights."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected a table of vmtas and weights such as { acme-1 = 1 }")
+    weight = fields.whole(1, 1_000_000)
+    parsed = {}
+    for name, raw in value.items():
+        try:
+            parsed[name] = weight(raw)
+        except ValueError as error:
+            raise ItemError(name, raw, f"weight of {name!r}: {error}") from None
+    return parsed
+
+
+ENGINE = {
+    "hostname": Field("hostname", fields.hostname, required=True),
+    "data_dir": Field("data_dir", fields.absolute_path, required=True),
+    "shards": Field("shards", fields.whole(0, MAX_SHARDS)),
+    "policies": Field("policies", fields.many(fields.absolute_path, 0, 1000)),
+    "durability": Field("durability", fields.choice("sync", "async")),
+    "postmaster": Field("postmaster", mailbox),
+    "log_level": Field("log_level", fields.choice("debug", "info", "warning", "error")),
+    "log_format": Field("log_format", fields.choice("logfmt", "json")),
+    "grace": Field("grace_s", fields.duration(0, 3600)),
+    "max_connections": Field("max_connections", fields.whole(0, 1_000_000)),
+    "max_connections_per_shard": Field("max_connections_per_shard", fields.whole(0, 1_000_000)),
+    "prohibited_networks": Field("prohibited_networks", fields.many(fields.network, 0, 1000)),
+    "nameservers": Field("nameservers", fields.many(fields.address, 1, 16)),
+    "dns_port": Field("dns_port", fields.whole(1, 65535)),
+    "dns_min_ttl": Field("dns_min_ttl_s", fields.duration(0, _DAY_S)),
+    "dns_max_ttl": Field("dns_max_ttl_s", fields.duration(1, 7 * _DAY_S)),
+    "dns_negative_ttl": Field("dns_negative_ttl_s", fields.duration(0, _DAY_S)),
+    "dns_cache_size": Field("dns_cache_size", fields.whole(100, 10_000_000)),
+    "map_size": Field("map_size_bytes", fields.size(16 << 20, 16 << 40)),
+    "min_free_disk": Field("min_free_disk_bytes", fields.size(0, 1 << 50)),
+    "window_messages": Field("window_messages", fields.whole(100, 1_000_000)),
+    "window_size": Field("window_size_bytes", fields.size(10**6, 1 << 40)),
+    "event_log_dir": Field("event_log_dir", fields.absolute_path),
+    "event_log_size": Field("event_log_size_bytes", fields.size(10**6, 1 << 40)),
+    "event_log_age": Field("event_log_age_s", fields.duration(60, 366 * _DAY_S)),
+}
+
+LISTENER = {
+    "name": Field("name", fields.name),
+    "protocol": Field("protocol", fields.choice("smtp", "socket", "spool"), required=True),
+    "listen": Field("listen", listen_address),
+    "path": Field("path", fields.absolute_path),
+    "allow": Field("allow", fields.many(fields.network, 0, 10_000)),
+    "customer": Field("customer", fields.name),
+    "trusted": Field("trusted", fields.boolean),
+    "hostname": Field("hostname", fields.hostname),
+    "max_message_size": Field("max_message_size_bytes", fields.size(1000, 1 << 30)),
+    "max_recipients": Field("max_recipients", fields.whole(1, 50_000)),
+    "max_connections": Field("max_connections", fields.whole(1, 100_000)),
+    "mode": Field("mode", mode),
+}
+
+# What a listener of each protocol needs and may have, beyond what all have.
+LISTENER_NEEDS = {"smtp": "listen", "socket": "path", "spool": "path"}
+LISTENER_ONLY = {
+    "listen": ("smtp",),
+    "path": ("socket", "spool"),
+    "allow": ("smtp",),
+    "hostname": ("smtp",),
+    "max_connections": ("smtp", "socket"),
+    "mode": ("socket",),
+}
+
+ADMIN = {"listen": Field("listen", admin_listen)}
+
+VMTA = {
+    "name": Field("name", fields.name, required=True),
+    "source": Field("source", fields.one_or_many(fields.address, 2), required=True),
+    "hostname": Field("hostname", fields.hostname, required=True),
+    "max_connections": Field("max_connections", fields.whole(0, 1_000_000)),
+}
+
+POOL = {
+    "name": Field("name", fields.name, required=True),
+    "members": Field("members", weights, required=True),
+}
+
+CUSTOMER = {
+    "name": Field("name", fields.name, required=True),
+    "pool": Field("pool", fields.name, required=True),
+    "senders": Field("senders", fields.many(sender_pattern, 1, 100_000), required=True),
+    "share": Field("share", fields.whole(1, 1000)),
+}
+
+DKIM = {
+    "domain": Field("domain", fields.hostname, required=True),
+    "selector": Field("selector", fields.hostname, required=True),
+    "key": Field("key", fields.absolute_path, required=True),
+}

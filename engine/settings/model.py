@@ -1,0 +1,137 @@
+"""`mailrail.toml`, parsed: what this installation is and whose mail it carries.
+
+Owns: the names, units and defaults of every setting of the engine.
+Never: reads a file; policies (limits towards destinations) have their own package.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+# Never connected to unless a route names them: this host, networks that do not leave the
+# site, and addresses that name no single host. IANA special-purpose registries (RFC 6890), 2026-01.
+PROHIBITED_NETWORKS = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/128",
+    "::1/128",
+    "::ffff:0:0/96",
+    "fc00::/7",
+    "fe80::/10",
+    "ff00::/8",
+)
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[engine]: one installation. 0 for a cap means that there is none."""
+
+    hostname: str
+    data_dir: str
+    shards: int = 0  # 0: one per core
+    policies: tuple[str, ...] = ()  # directories and files, over the ones that ship
+    durability: str = "sync"  # sync | async
+    postmaster: str = ""  # filled in: postmaster@hostname
+    log_level: str = "info"  # debug | info | warning | error
+    log_format: str = "logfmt"  # logfmt | json
+    grace_s: float = 30.0
+
+    max_connections: int = 0  # outbound sessions, all shards
+    max_connections_per_shard: int = 0
+    prohibited_networks: tuple[str, ...] = PROHIBITED_NETWORKS
+
+    nameservers: tuple[str, ...] = ()  # addresses; none: those of /etc/resolv.conf
+    dns_port: int = 53
+    dns_min_ttl_s: float = 30.0
+    dns_max_ttl_s: float = 86400.0
+    dns_negative_ttl_s: float = 60.0
+    dns_cache_size: int = 50_000
+
+    map_size_bytes: int = 64 << 30  # of each shard's store; address space and a sparse file, not memory
+    min_free_disk_bytes: int = 1 << 30  # less than this on the disk of data_dir: new mail is refused
+    window_messages: int = 10_000  # read ahead from the store by each shard
+    window_size_bytes: int = 256_000_000
+
+    event_log_dir: str = ""  # filled in: data_dir/events
+    event_log_size_bytes: int = 256_000_000  # a file is rotated past this
+    event_log_age_s: float = 86400.0  # or when it is this old
+
+
+class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[[listener]]: where mail comes in. `customer` or `trusted`, never both."""
+
+    name: str  # filled in: protocol:listen or protocol:path
+    protocol: str  # smtp | socket | spool
+    listen: str = ""  # smtp: as written, host:port
+    address: str = ""  # smtp: the host of listen
+    port: int = 0  # smtp: the port of listen
+    path: str = ""  # socket: of the unix socket; spool: the directory
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # smtp: networks that may inject
+    customer: str = ""
+    trusted: bool = False
+    hostname: str = ""  # smtp: what it says in its greeting; filled in: the engine's
+    max_message_size_bytes: int = 50_000_000
+    max_recipients: int = 1000
+    max_connections: int = 1000  # of each shard
+    mode: int = 0o660  # socket: permissions of the unix socket
+
+
+class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """[admin]: API, console and /metrics. Either a unix socket (mode 0600) or address and port."""
+
+    path: str = ""  # filled in: data_dir/admin.sock
+    address: str = ""
+    port: int = 0
+
+
+class VirtualMTA(msgspec.Struct, frozen=True, kw_only=True):
+    """[[vmta]]: a source address (v4, v6 or both) and the host name it says in EHLO."""
+
+    name: str
+    v4: str  # "" where it has none
+    v6: str
+    hostname: str
+    max_connections: int = 0
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """[[pool]]: a weighted set of vmtas."""
+
+    name: str
+    members: dict[str, int]
+
+
+class DkimKey(msgspec.Struct, frozen=True, kw_only=True):
+    """[[customer.dkim]]: signs mail whose From is at `domain` with the private key in file `key`."""
+
+    domain: str
+    selector: str
+    key: str
+
+
+class Customer(msgspec.Struct, frozen=True, kw_only=True):
+    """[[customer]]: whose mail it is."""
+
+    name: str
+    pool: str
+    senders: tuple[str, ...]  # patterns: "*@acme.example", "*@*.acme.example", "ann@acme.example", "*"
+    share: int = 1  # of a ready queue, against other customers
+    dkim: tuple[DkimKey, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All of mailrail.toml, cross-checked. The dicts are keyed by name, in the order of the file."""
+
+    engine: EngineSettings
+    admin: AdminSettings
+    listeners: tuple[ListenerSettings, ...]
+    vmtas: dict[str, VirtualMTA]
+    pools: dict[str, Pool]
+    customers: dict[str, Customer]
+    routes: dict[str, tuple[str, ...]]  # domain pattern -> "host:port" or "[v6]:port", in order

@@ -1,0 +1,154 @@
+"""From the text of `mailrail.toml` to `Settings`.
+
+Owns: which sections there are and how each becomes a struct.
+Never: reads a file; the names in it are absolute paths that others open.
+Fails: ConfigError that names file, line, key, what was expected and the nearest known key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.core.document import Document, KeyPath
+from engine.core.errors import ConfigError
+from engine.core.fields import Field, describe, is_known, pattern, read_table, read_value, require_table, show
+from engine.core.fields import one_or_many as one_or_many_of
+from engine.settings import fields
+from engine.settings.cross import check_agreement
+from engine.settings.model import (
+    AdminSettings,
+    Customer,
+    DkimKey,
+    EngineSettings,
+    ListenerSettings,
+    Pool,
+    Settings,
+    VirtualMTA,
+)
+
+_SECTIONS = ("engine", "listener", "admin", "vmta", "pool", "customer", "routes")
+_MAX_HOPS = 100  # of one route: as many as a domain may sensibly have MX hosts
+
+
+def parse_settings(origin_file: str, text: str) -> Settings:
+    """Return the settings that `text` holds; `origin_file` is the name that errors say."""
+    document = Document(origin_file, text)
+    for key in document.table:
+        is_known(document, (), key, _SECTIONS)
+    engine = _parse_engine(document)
+    settings = Settings(
+        engine=engine,
+        admin=_parse_admin(document, engine),
+        listeners=tuple(
+            _parse_listener(document, path, table, engine) for path, table in _tables(document, "listener")
+        ),
+        vmtas=_by_name(document, "vmta", _parse_vmta),
+        pools=_by_name(document, "pool", _parse_pool),
+        customers=_by_name(document, "customer", _parse_customer),
+        routes=_parse_routes(document),
+    )
+    check_agreement(document, settings)
+    return settings
+
+
+def _parse_engine(document: Document) -> EngineSettings:
+    values = read_table(document, ("engine",), document.table.get("engine", {}), fields.ENGINE)
+    values.setdefault("postmaster", f"postmaster@{values['hostname']}")
+    values.setdefault("event_log_dir", f"{values['data_dir']}/events")
+    return EngineSettings(**values)
+
+
+def _parse_admin(document: Document, engine: EngineSettings) -> AdminSettings:
+    values = read_table(document, ("admin",), document.table.get("admin", {}), fields.ADMIN)
+    listen = values.get("listen", f"{engine.data_dir}/admin.sock")
+    if listen.startswith("/"):
+        return AdminSettings(path=listen)
+    address, port = fields.split_host_and_port(listen)
+    return AdminSettings(address=address, port=port)
+
+
+def _parse_listener(
+    document: Document, path: KeyPath, table: Any, engine: EngineSettings
+) -> ListenerSettings:
+    values = read_table(document, path, table, fields.LISTENER)
+    protocol = values["protocol"]
+    need = fields.LISTENER_NEEDS[protocol]
+    if need not in table:
+        raise ConfigError(
+            document.origin(path), f"{describe(path)}: a listener of protocol {protocol} needs {need}"
+        )
+    for key, protocols in fields.LISTENER_ONLY.items():
+        if key in table and protocol not in protocols:
+            detail = f"{describe(path)}: key {key} has no meaning for protocol {protocol}"
+            raise ConfigError(document.origin((*path, key)), detail)
+    if protocol == "socket":
+        read_value(document, (*path, "path"), table["path"], fields.socket_path)
+    if protocol == "smtp":
+        values["address"], values["port"] = fields.split_host_and_port(values["listen"])
+        values.setdefault("hostname", engine.hostname)
+    values.setdefault("name", f"{protocol}:{values[need]}")
+    return ListenerSettings(**values)
+
+
+def _parse_vmta(document: Document, path: KeyPath, table: Any) -> VirtualMTA:
+    values = read_table(document, path, table, fields.VMTA)
+    sources = values.pop("source")
+    v4 = [source for source in sources if ":" not in source]
+    v6 = [source for source in sources if ":" in source]
+    if len(v4) > 1 or len(v6) > 1:
+        detail = f"expected at most one IPv4 and one IPv6 address, got {show(table['source'])}"
+        raise ConfigError(document.origin((*path, "source")), f"{describe(path)}: key source: {detail}")
+    return VirtualMTA(v4="".join(v4), v6="".join(v6), **values)
+
+
+def _parse_pool(document: Document, path: KeyPath, table: Any) -> Pool:
+    return Pool(**read_table(document, path, table, fields.POOL))
+
+
+def _parse_customer(document: Document, path: KeyPath, table: Any) -> Customer:
+    keys = require_table(document, path, table)
+    known = {**fields.CUSTOMER, "dkim": Field("dkim", lambda raw: raw)}
+    values = read_table(document, path, keys, known)
+    values["dkim"] = tuple(
+        DkimKey(**read_table(document, dkim_path, dkim, fields.DKIM))
+        for dkim_path, dkim in _items(document, (*path, "dkim"), keys.get("dkim", []))
+    )
+    return Customer(**values)
+
+
+def _parse_routes(document: Document) -> dict[str, tuple[str, ...]]:
+    hops = one_or_many_of(fields.route_hop, _MAX_HOPS)
+    routes: dict[str, tuple[str, ...]] = {}
+    for key, raw in require_table(document, ("routes",), document.table.get("routes", {})).items():
+        path = ("routes", key)
+        domain = key if key == "*" else read_value(document, path, key, pattern)
+        if domain in routes:
+            raise ConfigError(document.origin(path), f"[routes]: {domain!r} has a route already")
+        routes[domain] = read_value(document, path, raw, hops)
+    return routes
+
+
+def _by_name(document: Document, section: str, parse: Any) -> dict[str, Any]:
+    """Return the tables of one section as structs by name; a name may stand once."""
+    found: dict[str, Any] = {}
+    for path, table in _tables(document, section):
+        item = parse(document, path, table)
+        if item.name in found:
+            detail = f"{describe(path)}: key name: there is a {section} {item.name!r} already"
+            raise ConfigError(document.origin((*path, "name")), detail)
+        found[item.name] = item
+    return found
+
+
+def _tables(document: Document, section: str) -> list[tuple[KeyPath, Any]]:
+    return _items(document, (section,), document.table.get(section, []))
+
+
+def _items(document: Document, path: KeyPath, tables: Any) -> list[tuple[KeyPath, Any]]:
+    """Return the path and table of each [[section]]."""
+    if isinstance(tables, list):
+        return [((*path, index), table) for index, table in enumerate(tables)]
+    keys = ".".join(str(key) for key in path if isinstance(key, str))
+    raise ConfigError(
+        document.origin(path), f"{keys}: expected [[{keys}]], one table each, got {show(tables)}"
+    )

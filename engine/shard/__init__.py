@@ -1,0 +1,10 @@
+"""One engine process: the only place that builds its objects and hands them to each other.
+
+main       the process: event loop, control link, its end
+build      the engine of one generation of configuration, wired
+feeds      listeners of this shard, as they come and go
+exchange   messages to and from other shards: placing, forwarding, handing over
+duties     what the supervisor asks for
+answers    what operators ask for: status, paths, queues, messages
+step       on record before a step that may kill: which delivery it was
+"""

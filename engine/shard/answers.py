@@ -1,0 +1,230 @@
+"""What operators ask of a shard: status, paths, queues, messages, why.
+
+    status    {} -> counts that add up over shards
+    paths     {vmta destination pool} -> rows: sessions, ready, reason
+    queues    {customer domain pool} -> rows: messages, ready, due
+    messages  {customer domain pool} -> rows      message {id} -> one, whole
+    explain   {domain vmta customer} -> the effective policy, and what binds the path now
+
+Owns: the field names of these answers (docs/admin.md).
+Never: changes anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
+from engine.policy.explain import explain
+from engine.queue.decide import decide
+from engine.queue.path import Path
+from engine.shard.build import Engine
+from engine.store.records import parse_queue, queue_name
+
+MAX_DEPTH = 100_000  # deliveries of one queue that are counted
+PAGE = 500  # rows of the store read at a time
+
+Row = dict[str, Any]
+
+
+class Answers:
+    """Looks at one shard for people."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def answer(self, what: str, criteria: Mapping[str, str], limit: int) -> Any:
+        """Return the answer to one query."""
+        if what == "status":
+            return self._status()
+        if what == "message":
+            return self._message(criteria["id"])
+        if what == "explain":
+            return self._explain(criteria)
+        rows = {"paths": self._paths, "queues": self._queues, "messages": self._messages}[what](
+            criteria, limit
+        )
+        return {"rows": rows[:limit], "is_whole": len(rows) <= limit}
+
+    # -- status -----------------------------------------------------------------------------------
+
+    def _status(self) -> Row:
+        engine = self._engine
+        events: dict[str, float] = {}
+        for name, (event, *_), value in engine.counters.snapshot()["counters"]:
+            if name == "mailrail_messages_total":
+                events[event] = events.get(event, 0) + value
+        sessions = list(engine.opener.sessions)
+        return {
+            "stored": engine.store.count(),
+            "ready": sum(len(queue.queue) for queue in engine.sites),
+            "in_memory": len(engine.readahead.in_memory),
+            "in_memory_bytes": engine.window.size_bytes,
+            "sessions": len(sessions),
+            "idle_sessions": sum(session.phase == "idle" for session in sessions),
+            "vmtas": len(engine.paths.vmtas),
+            "vmtas_held": len(engine.paths.held_vmtas()),
+            "events": events,
+            "started_at": engine.started_at,
+        }
+
+    # -- paths ------------------------------------------------------------------------------------
+
+    def _paths(self, criteria: Mapping[str, str], limit: int) -> list[Row]:
+        pools = {id(path): queue.pool for queue in self._engine.sites for path in queue.paths}
+        rows = []
+        for path in list(self._engine.paths.paths.values()):
+            if not _matches(
+                criteria, vmta=path.vmta, destination=path.destination, pool=pools.get(id(path), "")
+            ):
+                continue
+            rows.append(self._describe_path(path))
+            if len(rows) > limit:
+                break
+        return rows
+
+    def _describe_path(self, path: Path) -> Row:
+        now = self._engine.loop.time()
+        decision = decide(path, now)
+        demands = path.sites.values()
+        return {
+            "vmta": path.vmta,
+            "destination": path.destination,
+            "customer": path.customer,
+            "sessions": sum(demand.sessions for demand in demands),
+            "idle": sum(demand.idle for demand in demands),
+            "opening": sum(demand.opening for demand in demands),
+            "connections": path.limits.slots.in_use(now),
+            "max_connections": path.policy.max_connections,
+            "ready": sum(demand.waiting() for demand in demands),
+            "reason": decision.reason,
+            "is_held": path.hold_in_force(now) is not None,
+            "sites": {demand.site: demand.last_failure for demand in demands if demand.failures},
+        }
+
+    # -- queues and messages ----------------------------------------------------------------------
+
+    def _queues(self, criteria: Mapping[str, str], limit: int) -> list[Row]:
+        ready: dict[tuple[str, str], int] = {}
+        reasons: dict[tuple[str, str], str] = {}
+        now = self._engine.loop.time()
+        for site_queue in self._engine.sites:
+            why = next((decide(path, now).reason for path in site_queue.paths), "")
+            for delivery in site_queue.queue:
+                name = (delivery.envelope.customer, delivery.domain)
+                ready[name] = ready.get(name, 0) + 1
+                reasons[name] = why
+        rows: list[Row] = []
+        for queue, due_ms in self._each_queue(criteria):
+            customer, domain = parse_queue(queue)
+            if not _matches(criteria, customer=customer, domain=domain, pool=self._engine.pool_of(customer)):
+                continue
+            messages = self._engine.store.depth(queue, MAX_DEPTH)
+            rows.append(
+                {
+                    "customer": customer,
+                    "domain": domain,
+                    "messages": messages,
+                    "ready": ready.get((customer, domain), 0),
+                    "due_at": due_ms / 1000,
+                    "reason": reasons.get((customer, domain), ""),
+                }
+            )
+            if len(rows) > limit:
+                break
+        return rows
+
+    def _each_queue(self, criteria: Mapping[str, str]) -> Any:
+        """Yield (queue, its earliest due): just one where the criteria name it."""
+        store = self._engine.store
+        if criteria.get("customer") and criteria.get("domain"):
+            name = queue_name(criteria["customer"], criteria["domain"])
+            found = store.due_keys(name, b"", (1 << 62) - 1, 1)
+            if found:
+                yield name, found[0][0]
+            return
+        after = b""
+        while rows := store.queues(PAGE, after):
+            yield from rows
+            after = rows[-1][0]
+
+    def _messages(self, criteria: Mapping[str, str], limit: int) -> list[Row]:
+        rows: list[Row] = []
+        for queue, _ in self._each_queue(criteria):
+            customer, domain = parse_queue(queue)
+            if not _matches(criteria, customer=customer, domain=domain):
+                continue
+            for _, key in self._engine.store.due_keys(queue, b"", (1 << 62) - 1, limit + 1 - len(rows)):
+                delivery = self._engine.store.peek(key)
+                if delivery is not None and _matches(criteria, pool=delivery.envelope.pool):
+                    rows.append(self._describe(delivery))
+            if len(rows) > limit:
+                break
+        return rows
+
+    def _message(self, message_id: str) -> Row | None:
+        found = self._engine.store.deliveries_of(bytes.fromhex(message_id)[:MESSAGE_ID_BYTES])
+        if not found:
+            return None
+        return {"id": message_id, "deliveries": [self._describe(delivery) for delivery in found]}
+
+    def _describe(self, delivery: Delivery) -> Row:
+        envelope = delivery.envelope
+        in_memory = self._engine.readahead.in_memory.get(delivery.key)
+        state = "held" if delivery.held else "ready" if in_memory is not None else "scheduled"
+        return {
+            "id": delivery.message_id.hex(),
+            "customer": envelope.customer,
+            "pool": envelope.pool,
+            "domain": delivery.domain,
+            "sender": envelope.sender,
+            "recipients": delivery.recipients,
+            "size": envelope.size_bytes,
+            "accepted_at": accepted_at(delivery.message_id),
+            "due_at": delivery.due_at,
+            "attempts": delivery.attempts,
+            "last_reply": delivery.last_reply,
+            "state": state,
+            "held": delivery.held,
+            "job": envelope.job,
+            "tags": envelope.tags,
+        }
+
+    # -- explain ----------------------------------------------------------------------------------
+
+    def _explain(self, criteria: Mapping[str, str]) -> Row:
+        engine = self._engine
+        domain = criteria["domain"].lower()
+        customer, vmta = criteria.get("customer", ""), criteria.get("vmta", "")
+        settings = engine.model.settings
+        if customer and customer not in settings.customers:
+            return {"error": f"no customer {customer!r}"}
+        if vmta and vmta not in settings.vmtas:
+            return {"error": f"no vmta {vmta!r}"}
+        site = engine.resolver.lookup(domain)
+        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        policies = engine.paths.policies
+        destination = policies.destination(domain, name, hosts)
+        caps = {
+            "max_connections of the vmta": settings.vmtas[vmta].max_connections if vmta else 0,
+            "max_connections_per_shard": settings.engine.max_connections_per_shard,
+            "max_connections in total": settings.engine.max_connections,
+        }
+        answer: Row = msgspec.to_builtins(explain(policies, destination, customer, vmta, caps=caps))
+        answer["domain"] = domain
+        answer["site"] = name
+        answer["paths"] = [
+            self._describe_path(path)
+            for path in engine.paths.paths.values()
+            if path.destination == destination.name and vmta in ("", path.vmta)
+        ]
+        answer["asked_at"] = time.time()
+        return answer
+
+
+def _matches(criteria: Mapping[str, str], **facts: str) -> bool:
+    return all(criteria.get(name, fact) == fact for name, fact in facts.items())

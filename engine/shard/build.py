@@ -1,0 +1,360 @@
+"""The engine of one shard, wired: every object is built here and handed to those that call it.
+
+Owns: the order of building and closing, and what a new generation of the configuration changes.
+Never: does the work of any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import random
+import ssl
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.core.envelope import Delivery, MessageIds
+from engine.core.errors import StoreError
+from engine.core.reply import Reply
+from engine.delivery.bounces import Bouncer
+from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.expiry import Expiry
+from engine.delivery.handover import Handover
+from engine.delivery.opening import SWEEP_EVERY_S, Opener
+from engine.delivery.paths import PathTable
+from engine.delivery.readahead import ReadAhead
+from engine.delivery.settle import Dispositions
+from engine.delivery.site_queue import SiteQueue
+from engine.delivery.sites import SiteQueues
+from engine.inject.accept import Acceptor
+from engine.inject.signing import Signers
+from engine.loading import Model
+from engine.net.resolver import Resolver
+from engine.net.tls import make_client_context
+from engine.policy.model import Policy
+from engine.queue.path import Cap
+from engine.queue.path import Path as EnginePath
+from engine.queue.scheduled import Window
+from engine.settings.model import Settings
+from engine.shard.exchange import Exchange
+from engine.shard.orphans import OrphanStore
+from engine.shard.step import StepRecord
+from engine.store.environment import StoreOptions
+from engine.store.lmdb import Store
+from engine.telemetry.eventlog import EventLog
+from engine.telemetry.labels import DestinationLabels
+from engine.telemetry.log import Log
+from engine.telemetry.metrics import Counters
+
+QUIET_AFTER_RESTART_S = 2.0  # design section 5: a restarted shard waits before it connects
+
+HELD_UNTIL = 253_402_300_799.0  # the last second of the year 9999: held deliveries are never due
+
+log = Log("shard")
+
+
+class Engine:
+    """All objects of one shard."""
+
+    def __init__(self, shard: int, model: Model, incarnation: bytes, assignment: dict[str, int]) -> None:
+        self.shard = shard
+        self.model = model
+        self.loop = asyncio.get_running_loop()
+        self.counters = Counters()
+        self.started_at = time.time()
+        settings = model.settings
+        data_dir = Path(settings.engine.data_dir)
+        self.events = EventLog(
+            Path(settings.engine.event_log_dir),
+            shard,
+            max_bytes=settings.engine.event_log_size_bytes,
+            max_age_s=settings.engine.event_log_age_s,
+        )
+        self.store = Store(
+            data_dir / f"shard-{shard}",
+            loop=self.loop,
+            options=StoreOptions(
+                map_size_bytes=settings.engine.map_size_bytes,
+                durability=settings.engine.durability,
+                min_free_bytes=settings.engine.min_free_disk_bytes,
+            ),
+            journal=self.events,
+            on_damaged=self._on_damaged,
+            on_unhealthy=self._on_unhealthy,
+            observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
+        )
+        self.labels = DestinationLabels(frozenset(model.policies.providers))
+        self.resolver = make_resolver(settings)
+        self.shard_cap = Cap("max_connections_per_shard", settings.engine.max_connections_per_shard)
+        self.total_cap = Cap("max_connections in total", settings.engine.max_connections)
+        self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
+        self.exchange = Exchange(shard, data_dir / "run", self.counters)
+        self.ids = MessageIds(shard, incarnation)
+        self._build_delivery(settings)
+        self.acceptor = Acceptor(
+            shard=shard,
+            hostname=settings.engine.hostname,
+            ids=self.ids,
+            store=self.store,
+            place=self.exchange.place,
+            forward=self.exchange.forward,
+            arrived=self.readahead.arrived,
+            sign=self._sign,
+            add_event=self.events.add,
+            counters=self.counters,
+            unix_clock=time.time,
+        )
+        self.exchange.acceptor = self.acceptor
+        self.signers = Signers(settings, model.keys)
+        self.step: StepRecord
+        self.orphans: dict[int, OrphanStore] = {}
+        self.assignment: dict[str, int] = {}
+        self._use(model, assignment)
+
+    def _build_delivery(self, settings: Settings) -> None:
+        self.opener = Opener(
+            self.resolver, self.paths, client_context, self.counters, self.labels.peek, self._on_unreachable
+        )
+        self.dispatcher = Dispatcher(
+            self.loop,
+            self.opener.open_soon,
+            self._on_expired,
+            lambda queue: self.readahead.refill(queue),
+            time.time,
+        )
+        self.sites = SiteQueues(self.paths, self.dispatcher, settings.pools, self.share_of)
+        self.window = Window(settings.engine.window_messages, settings.engine.window_size_bytes)
+        self.handover = Handover(
+            self.exchange.send, self.exchange.owner_of, self._on_handed_over, self._on_not_handed_over
+        )
+        self.readahead = ReadAhead(
+            self.store,
+            self.resolver,
+            self.sites,
+            self.dispatcher,
+            self.window,
+            time.time,
+            pool_of=self.pool_of,
+            on_unresolved=self._on_unresolved,
+            on_foreign=self.handover.offer,
+        )
+        self.bouncer = Bouncer(self.store, self.ids, self.readahead.arrived, self.events.add, time.time)
+        self.dispositions = Dispositions(
+            self.store,
+            self.events.add,
+            self.counters,
+            self.labels,
+            self,
+            self.bouncer.bounce,
+            shard=self.shard,
+            unix_clock=time.time,
+            jitter=random.random,
+        )
+        self.opener.dispatcher = self.dispatcher
+        self.opener.settler = self.dispositions
+        self.expiry = Expiry(self.store, self.sites, self.readahead, self.policy_for, self._expire, time.time)
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open store and event log, own the vmtas, begin to deliver."""
+        self.events.open()
+        self.store.open()
+        self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
+        await self.exchange.open()
+        await self.resolver.open()
+        self.readahead.start()
+        self.expiry.start()
+        self._sweep_timer = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
+
+    def close(self) -> None:
+        """Stop delivering and close the store; what is in flight is tried again by the next shard."""
+        self._sweep_timer.cancel()
+        self.readahead.close()
+        self.expiry.close()
+        self.opener.close()
+        self.exchange.close()
+        self.resolver.close()
+        self.store.close()
+        self.events.close()
+
+    def _sweep(self) -> None:
+        self.opener.sweep()
+        self._sweep_timer = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
+
+    # -- configuration ----------------------------------------------------------------------------
+
+    def reconfigure(self, model: Model, assignment: dict[str, int]) -> None:
+        """Go over to another generation of the configuration; sessions stay."""
+        self.readahead.put_all_back()
+        self._use(model, assignment)
+        self.sites.clear(model.settings.pools, self.share_of)
+        self.resolver.use(model.settings.routes, model.settings.engine.prohibited_networks)
+
+    def _use(self, model: Model, assignment: dict[str, int]) -> None:
+        settings = model.settings
+        self.model = model
+        self.assignment = assignment
+        ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
+        gone = set(self.paths.vmtas) - {vmta.name for vmta in ours}
+        if gone:
+            self.disown(gone)
+        self.paths.own(ours, self.loop.time() + QUIET_AFTER_RESTART_S if not self.paths.vmtas else 0.0)
+        self.paths.replace_policies(model.policies)
+        self.shard_cap.limit = settings.engine.max_connections_per_shard
+        self.exchange.use(settings, assignment)
+        self.acceptor.use(settings.customers, settings.pools)
+        self.signers = Signers(settings, model.keys)
+        self.bouncer.use(settings)
+        self.labels.name_providers(frozenset(model.policies.providers))
+
+    def disown(self, names: set[str]) -> list[EnginePath]:
+        """Let go of vmtas; their sessions are told to quit."""
+        paths = self.paths.disown(names)
+        for path in paths:
+            self.dispatcher.forget_path(path)
+        gone = set(paths)
+        for session in [session for session in self.opener.sessions if session.path in gone]:
+            session.quit()
+        return paths
+
+    def quit_sessions(self, names: set[str] | None = None) -> None:
+        """Have the sessions of these vmtas (None: all) say QUIT as soon as nothing is in flight."""
+        for session in list(self.opener.sessions):
+            if names is None or session.path.vmta in names:
+                session.quit()
+
+    def abort_sessions(self, names: set[str]) -> None:
+        """Cut the sessions of these vmtas off."""
+        for session in list(self.opener.sessions):
+            if session.path.vmta in names:
+                session.abort()
+
+    def stop_sending(self) -> None:
+        """Begin no transaction any more; those in flight may finish."""
+        self.dispatcher.is_paused = True
+        self.readahead.is_paused = True
+        self.opener.close()
+        self.quit_sessions()
+
+    def hold_poison(self, keys: Iterable[bytes]) -> None:
+        """Hold deliveries on which shards died, until an operator says otherwise."""
+        for key in keys:
+            delivery = self.store.load(key)
+            if delivery is None or delivery.held or key in self.readahead.in_memory:
+                continue
+            delivery.held = "poison"
+            self.store.amend(delivery, HELD_UNTIL)
+            log.error("delivery held as poison", id=delivery.message_id.hex(), domain=delivery.domain)
+
+    def adopt_stores(self, numbers: Iterable[int]) -> None:
+        """Drain stores that a larger number of shards has left."""
+        for number in numbers:
+            if number not in self.orphans:
+                self.orphans[number] = OrphanStore(self, number)
+                self.orphans[number].open()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return every number of this shard, for the supervisor."""
+        return self.counters.snapshot()
+
+    def policy_for(self, customer: str, domain: str) -> Policy:
+        """Return what applies to a customer's mail to a domain, resolved or not."""
+        policies = self.paths.policies
+        site = self.resolver.lookup(domain)
+        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        return policies.effective(policies.destination(domain, name, hosts), customer, "")
+
+    def pool_of(self, customer: str) -> str:
+        found = self.model.settings.customers.get(customer)
+        return found.pool if found is not None else ""
+
+    def share_of(self, customer: str) -> int:
+        found = self.model.settings.customers.get(customer)
+        return found.share if found is not None else 1
+
+    def _sign(self, customer: str, domain: str, message: bytes, unix_now: float) -> bytes:
+        return self.signers.sign(customer, domain, message, unix_now)
+
+    # -- what becomes of deliveries (Settlement, and what others call) ------------------------------
+
+    def deferred(self, delivery: Delivery) -> None:
+        self.readahead.left(delivery)
+
+    def ended(self, delivery: Delivery) -> None:
+        self.readahead.left(delivery)
+
+    def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        self.readahead.ready_again(delivery, site_queue)
+
+    def _on_expired(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        self.expiry.expire_ready(delivery, site_queue)
+
+    def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
+        reason = ""
+        if site_queue is not None and site_queue.paths:
+            decision = self.dispatcher.decisions.get(site_queue.paths[0])
+            reason = decision.reason if decision is not None else ""
+        self.dispositions.expire(delivery, policy, site_queue, reason)
+
+    def _on_unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:
+        policy = self.policy_for(delivery.envelope.customer, delivery.domain)
+        if is_permanent:
+            self.dispositions.bounce(delivery, reply, policy, None)
+        else:
+            self.dispositions.defer_by(delivery, reply, policy, time.time(), None)
+
+    def _on_unreachable(self, queues: list[SiteQueue], reply: Reply, path: EnginePath) -> None:
+        """A path could not open a session: one delivery was tried by it; the rest waits."""
+        for site_queue in queues:
+            site = site_queue.site.name
+            if any(each.sites[site].sessions for each in site_queue.paths):
+                continue  # another vmta of the pool gets through
+            delivery = site_queue.queue.pop()
+            if delivery is not None:
+                self.dispositions.defer(delivery, site_queue, reply, path.vmta)
+            self.readahead.stopped(site_queue)
+
+    def _on_handed_over(self, delivery: Delivery) -> None:
+        delivery.is_remembered = False  # it is the other shard's to remember now
+        self.store.remove(delivery)
+        self.readahead.left(delivery)
+
+    def _on_not_handed_over(self, delivery: Delivery) -> None:
+        self.readahead.left(delivery)
+
+    # -- the store's bad news -----------------------------------------------------------------------
+
+    def _on_damaged(self, key: bytes, detail: str) -> None:
+        self.counters.counter("mailrail_damaged_records_total")[0] += 1
+        log.error("damaged record set aside", delivery=key.hex(), reason=detail)
+
+    def _on_unhealthy(self, error: StoreError) -> None:
+        """Nothing can be promised or settled any more: the next process opens the store anew."""
+        raise AssertionError(f"the store failed: {error}")
+
+
+@functools.lru_cache(maxsize=1)
+def client_context() -> ssl.SSLContext:
+    """Return the one context of opportunistic sessions; made when first needed, it takes 0.3 MB."""
+    return make_client_context()
+
+
+def make_resolver(settings: Settings) -> Resolver:
+    """Return a resolver as the settings say."""
+    engine = settings.engine
+    return Resolver(
+        nameservers=engine.nameservers,
+        port=engine.dns_port,
+        routes=settings.routes,
+        prohibited=engine.prohibited_networks,
+    )
+
+
+def as_builtins(value: Any) -> Any:
+    """Return a struct as plain values, for frames."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,137 @@
+"""Messages to and from other shards: placing, forwarding, handing over.
+
+Owns: which shard owns which vmta, as the supervisor last said; links to the other shards.
+Never: stores (inject.accept does, here and there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.control.peers import PeerLinks
+from engine.core.envelope import Delivery
+from engine.core.errors import NetworkError, StoreError, StoreUnhealthy
+from engine.delivery.handover import pack, unpack
+from engine.inject.accept import Acceptor
+from engine.queue.placement import Placement, weigh_shards
+from engine.settings.model import Settings
+from engine.store.records import Duplicate
+from engine.telemetry.metrics import Counters
+
+REPORT_EVERY_S = 0.2  # how long two shards may both think that the other is ahead
+
+Done = Callable[[StoreError | None], None]
+
+
+class Exchange:
+    """The other shards, as one shard sees them."""
+
+    def __init__(self, shard: int, run_dir: Path, counters: Counters) -> None:
+        self._shard = shard
+        self.peers = PeerLinks(
+            shard, run_dir, {"forward": self._take, "handover": self._take, "placed": self._merge}
+        )
+        self._placement = Placement({}, shard)
+        self._others: set[int] = set()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._forwarded = counters.counter("mailrail_forwarded_total", kind="placed")
+        self._handed = counters.counter("mailrail_forwarded_total", kind="handed_over")
+        self._duplicates = counters.counter("mailrail_duplicates_refused_total")
+        self.acceptor: Acceptor
+
+    def use(self, settings: Settings, assignment: dict[str, int]) -> None:
+        """Place by these pools and owners from now on."""
+        members = {pool.name: pool.members for pool in settings.pools.values()}
+        weights = weigh_shards(members, assignment)
+        self._others = set(assignment.values()) - {self._shard}
+        self._placement = Placement(weights, self._shard)
+        self._note_down()
+
+    async def open(self) -> None:
+        """Listen for the other shards, and tell them from time to time what was placed."""
+        await self.peers.open()
+        self._timer = self._loop.call_later(REPORT_EVERY_S, self._report)
+
+    def close(self) -> None:
+        """Close the links."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.peers.close()
+
+    def set_peer(self, shard: int, incarnation: bytes | None) -> None:
+        """Learn that another shard is up, or down (None)."""
+        self.peers.set_peer(shard, incarnation)
+        self._note_down()
+
+    def _note_down(self) -> None:
+        self._placement.set_down({shard for shard in self._others if not self.peers.is_up(shard)})
+
+    def _report(self) -> None:
+        self._timer = self._loop.call_later(REPORT_EVERY_S, self._report)
+        self._note_down()
+        report = self._placement.take_report()
+        if report:
+            for shard in self.peers.up:
+                self.peers.notify(shard, "placed", report)
+
+    def _merge(self, _from: int, report: Any) -> None:
+        self._placement.merge(report)
+
+    def place(self, pool: str) -> int:
+        """Return the shard that shall own a new message of the pool."""
+        return self._placement.place(pool)
+
+    def owner_of(self, pool: str) -> int | None:
+        """Return another shard that owns a vmta of the pool and is up."""
+        return self._placement.owner(pool)
+
+    def forward(self, shard: int, deliveries: list[Delivery], message: bytes, done: Done) -> None:
+        """Give a message to its owner; `done(None)` after the owner's commit. HOT."""
+
+        def answered(_result: Any, error: NetworkError | None) -> None:
+            if error is None:
+                self._forwarded[0] += 1
+                done(None)
+            else:
+                done(StoreUnhealthy(str(error)))
+
+        octets = pack(deliveries[0].envelope, message, deliveries)
+        self.peers.send(shard, "forward", octets, answered, len(octets))
+
+    def send(
+        self,
+        shard: int,
+        kind: str,
+        body: Any,
+        done: Callable[[Any, NetworkError | None], None],
+        size_bytes: int,
+    ) -> None:
+        """Hand a delivery over."""
+        self._handed[0] += 1
+        self.peers.send(shard, kind, body, done, size_bytes)
+
+    def _take(self, _from: int, octets: bytes) -> asyncio.Future[str]:
+        """Store what another shard gives; answered after the commit. Known already is as good as stored."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        _, message, deliveries = unpack(octets)
+
+        def done(error: StoreError | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result("stored")
+            elif isinstance(error, Duplicate):
+                self._duplicates[0] += 1
+                future.set_result("known")
+            else:
+                future.set_exception(error)
+
+        try:
+            self.acceptor.admit(deliveries, message, done)
+        except StoreError as error:
+            done(error)
+        return future

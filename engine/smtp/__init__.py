@@ -1,0 +1,7 @@
+"""Both ends of an SMTP dialogue, as values and octets: no sockets, no clock.
+
+wire       replies and dot-stuffing: what both ends put on the wire
+client     ClientConversation: transactions that we send
+server     ServerConversation: transactions that we receive
+command    MAIL and RCPT lines, parsed
+"""

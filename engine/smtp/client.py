@@ -1,0 +1,363 @@
+"""The transactions of one open session, as the sending side sees them.
+
+The unit is a whole transaction: `begin` gives MAIL, every RCPT and DATA as one write (or MAIL alone to a
+peer without PIPELINING), `receive` takes whatever the peer says, `content` is asked for when the peer wants
+it, and `pop_outcome` hands back all replies at once. Replies come in the order of the commands, so a count of
+replies tells which command each one answers; there is no table of states.
+
+    wire    MAIL RCPT DATA          content . MAIL RCPT DATA        content .
+    peer                   250 250 354                250 250 250 354        250
+    shell   begin(1)       wants_content: content(1) + begin(2)     ...
+
+Owns: which reply answers which command; RSET where the peer may still hold a transaction.
+Never: decides what a reply means for a recipient, reads a clock, opens or closes anything.
+Fails: RemoteProtocolError when the peer loses step; LocalProtocolError for an address that would inject.
+Source: RFC 5321 4.1.1, 4.3; RFC 2920 3.1; RFC 1870; RFC 6152. After: Postfix's smtp_proto.c.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from engine.core.errors import LocalProtocolError, RemoteProtocolError
+from engine.core.reply import Reply
+from engine.smtp.wire import ReplyReader
+
+_LONE_DOT = b".\r\n"
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """What the peer said to one transaction.
+
+    `recipients` has one reply for each recipient that was answered, in order; shorter if the session ended.
+    `final` answers DATA where that was refused, else the content; a 421 that ended it early is here.
+    `is_uncertain`: the content went out whole and no reply came back: the peer may have the message.
+    `is_untried`: the session ended before the peer looked at it; not an attempt.
+    """
+
+    token: Any
+    mail: Reply | None
+    recipients: list[Reply]
+    final: Reply | None
+    is_uncertain: bool = False
+    is_untried: bool = False
+
+    def reply_for(self, index: int) -> Reply | None:
+        """Return the reply that decides recipient `index`; None when the session was lost before one came."""
+        if self.mail is not None and self.mail.code >= 300:
+            return self.mail
+        if index < len(self.recipients) and self.recipients[index].code >= 300:
+            return self.recipients[index]
+        return self.final
+
+
+class _Flight:
+    """One transaction between `begin` and its outcome."""
+
+    __slots__ = (
+        "accepted",
+        "awaits_reset",
+        "commands",
+        "has_content",
+        "is_dotted",
+        "recipients",
+        "replies",
+        "token",
+    )
+
+    def __init__(self, token: Any, recipients: int) -> None:
+        self.token = token
+        self.recipients = recipients
+        self.replies: list[Reply] = []  # MAIL, each RCPT, DATA, content
+        self.accepted = 0  # recipients
+        self.awaits_reset = False  # an RSET went ahead of it
+        self.has_content = False  # the whole message, final dot included, was given to the transport
+        self.is_dotted = False  # a lone dot went instead of content
+        self.commands: list[bytes] = []  # lockstep: those not sent yet, last one first
+
+
+class ClientConversation:
+    """Transactions on one session that is open: greeting, EHLO, STARTTLS and AUTH lie behind it."""
+
+    __slots__ = (
+        "_flights",
+        "_outcomes",
+        "_pipelining",
+        "_quitting",
+        "_reader",
+        "_sends_8bitmime",
+        "_sends_size",
+        "closing_reply",
+        "is_closing",
+        "needs_reset",
+        "size_limit",
+    )
+
+    def __init__(self, *, pipelining: bool, size_limit: int | None, has_8bitmime: bool) -> None:
+        """Args: size_limit: what EHLO said behind SIZE; 0: no limit; None: SIZE was not offered."""
+        self._pipelining = pipelining
+        self._sends_size = size_limit is not None
+        self._sends_8bitmime = has_8bitmime
+        self._reader = ReplyReader()
+        self._flights: deque[_Flight] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._quitting = False
+        self.size_limit = size_limit or 0
+        self.needs_reset = False  # the peer may hold a transaction: `begin` sends RSET ahead
+        self.is_closing = False  # nothing more may be begun; close when convenient
+        self.closing_reply: Reply | None = None  # the 421 or the answer to QUIT
+
+    # -- what the shell asks ------------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is in flight."""
+        return not self._flights and not self._quitting
+
+    @property
+    def may_begin(self) -> bool:
+        """`begin` is legal: the session goes on, and the content of what is in flight has gone out."""
+        if self.is_closing or self._quitting:
+            return False
+        if not self._flights:
+            return True
+        last = self._flights[-1]
+        return self._pipelining and (last.has_content or last.is_dotted)
+
+    @property
+    def wants_content(self) -> bool:
+        """The peer said 354 and at least one recipient stands."""
+        if not self._flights:
+            return False
+        flight = self._flights[0]
+        return (
+            len(flight.replies) == flight.recipients + 2
+            and flight.accepted > 0
+            and not flight.has_content
+            and not flight.is_dotted
+        )
+
+    @property
+    def content_token(self) -> Any:
+        """The token of the transaction whose content is wanted."""
+        return self._flights[0].token
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What the peer owes us: rset mail rcpt data final quit; None: it is our turn (RFC 5321 4.5.3.2)."""
+        if not self._flights:
+            return "quit" if self._quitting else None
+        flight = self._flights[0]
+        answered = len(flight.replies)
+        if flight.awaits_reset:
+            return "rset"
+        if answered == 0:
+            return "mail"
+        if answered <= flight.recipients:
+            return "rcpt"
+        if answered == flight.recipients + 1:
+            return "data"
+        return None if self.wants_content else "final"
+
+    # -- what the shell does ------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        sender: str,
+        recipients: list[str],
+        size_bytes: int = 0,
+        *,
+        is_8bit: bool = False,
+        token: Any = None,
+    ) -> bytes:
+        """Start a transaction; return what to write now.
+
+        Legal when `may_begin`, and when `wants_content` if what it returns is written behind that content.
+        """
+        assert recipients
+        assert self.may_begin or (self._pipelining and self.wants_content)
+        size = f" SIZE={size_bytes}" if self._sends_size and size_bytes else ""
+        body = " BODY=8BITMIME" if is_8bit and self._sends_8bitmime else ""
+        names = ">\r\nRCPT TO:<".join(recipients)
+        envelope = f"MAIL FROM:<{sender}>{size}{body}\r\nRCPT TO:<{names}>\r\nDATA\r\n".encode()
+        if envelope.count(b"\n") != len(recipients) + 2 or envelope.count(b"\r") != len(recipients) + 2:
+            raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")
+        flight = _Flight(token, len(recipients))
+        self._flights.append(flight)
+        if self.needs_reset:
+            envelope = b"RSET\r\n" + envelope
+            flight.awaits_reset = True
+            self.needs_reset = False
+        if self._pipelining:
+            return envelope
+        flight.commands = envelope.splitlines(keepends=True)[::-1]
+        return flight.commands.pop()
+
+    def content(self, stuffed: bytes, behind: bytes = b"") -> bytes:
+        """Return the content to write now; from here on a lost session leaves the delivery uncertain.
+
+        Args:
+            stuffed: the message as `wire.stuff` made it, terminator included.
+            behind: what `begin` returned for the next transaction.
+        """
+        assert self.wants_content
+        self._flights[0].has_content = True
+        return stuffed + behind if behind else stuffed
+
+    def quit(self) -> bytes:
+        """End the session; nothing may be in flight."""
+        assert not self._flights
+        self._quitting = True
+        return b"QUIT\r\n"
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what the peer said; return what to write at once (lockstep commands, a lone dot).
+
+        Raises:
+            RemoteProtocolError: the peer lost step. Outcomes known before it can still be popped;
+                the rest comes from `lost`.
+        """
+        if self.is_closing and not self._quitting:
+            return b""
+        replies: list[Reply] = []
+        try:
+            self._reader.feed(data, replies)
+        except RemoteProtocolError:
+            self._take_all(replies)
+            self.is_closing = True
+            raise
+        return self._take_all(replies)
+
+    def pop_outcome(self) -> Outcome | None:
+        """Return the oldest outcome not handed out yet."""
+        return self._outcomes.popleft() if self._outcomes else None
+
+    def lost(self) -> list[Outcome]:
+        """The connection is gone: return the outcomes of all that was begun, oldest first."""
+        self.is_closing = True
+        outcomes = [*self._outcomes]
+        self._outcomes.clear()
+        for position, flight in enumerate(self._flights):
+            outcome = _outcome(flight)
+            if flight.has_content:
+                outcome.is_uncertain = True
+            elif position and not flight.replies:
+                outcome.is_untried = True
+            outcomes.append(outcome)
+        self._flights.clear()
+        return outcomes
+
+    # -- replies ------------------------------------------------------------------------------------------
+
+    def _take_all(self, replies: list[Reply]) -> bytes:
+        out = b""
+        for reply in replies:
+            if self.is_closing and not self._quitting:
+                break
+            out += self._take(reply)
+        return out
+
+    def _take(self, reply: Reply) -> bytes:
+        """Give the reply to the command that it answers; return what to write."""
+        flights = self._flights
+        if reply.code == 421:
+            return self._close(reply)
+        if not flights:
+            return self._take_unasked(reply)
+        flight = flights[0]
+        if flight.awaits_reset:
+            return self._take_reset(flight, reply)
+        answered = len(flight.replies)
+        if answered == flight.recipients + 1:
+            return self._take_data(flight, reply)
+        is_last = answered > flight.recipients
+        if 300 <= reply.code < 400 or (is_last and not flight.has_content and not flight.is_dotted):
+            raise self._out_of_step(reply)
+        flight.replies.append(reply)
+        if is_last:
+            self._end(flight)
+        elif answered and reply.code < 300 and flight.replies[0].code < 300:
+            flight.accepted += 1
+        return self._next_command(flight) if flight.commands else b""
+
+    def _take_data(self, flight: _Flight, reply: Reply) -> bytes:
+        """DATA was answered: content is wanted, a lone dot must go (RFC 2920 3.1), or it was refused."""
+        if reply.code < 400 and reply.code != 354:
+            raise self._out_of_step(reply)
+        flight.replies.append(reply)
+        if reply.code == 354:
+            if flight.accepted:
+                return b""
+            flight.is_dotted = True
+            return _LONE_DOT
+        # The peer still holds MAIL, and perhaps recipients: RFC 5321 4.1.1.4 clears them only behind content.
+        self.needs_reset = flight.replies[0].code < 300
+        self._end(flight)
+        return b""
+
+    def _next_command(self, flight: _Flight) -> bytes:
+        """Lockstep: return the next command, or end the transaction if nothing stands."""
+        refused = flight.replies[0].code >= 300
+        if refused or (len(flight.replies) == flight.recipients + 1 and not flight.accepted):
+            self.needs_reset = not refused
+            self._end(flight)
+            return b""
+        return flight.commands.pop()
+
+    def _take_reset(self, flight: _Flight, reply: Reply) -> bytes:
+        """A peer that can't reset would judge the next message by the last one's state: leave it."""
+        if reply.code >= 300:
+            self._give_up(reply)
+            return b""
+        flight.awaits_reset = False
+        return flight.commands.pop() if flight.commands else b""
+
+    def _take_unasked(self, reply: Reply) -> bytes:
+        if not self._quitting:
+            raise self._out_of_step(reply)
+        self._quitting = False
+        self.is_closing = True
+        self.closing_reply = reply
+        return b""
+
+    def _out_of_step(self, reply: Reply) -> RemoteProtocolError:
+        self.is_closing = True
+        return RemoteProtocolError(f"unexpected reply while waiting for {self.waiting_for}: {reply}")
+
+    def _close(self, reply: Reply) -> bytes:
+        """A 421: it answers the oldest command; the transactions behind it were never looked at."""
+        if self._flights and not self._flights[0].awaits_reset:
+            flight = self._flights[0]
+            answered = len(flight.replies)
+            if answered == 0:
+                flight.replies.append(reply)
+            self._outcomes.append(_outcome(flight, reply))
+            self._flights.popleft()
+        self._give_up(reply)
+        return b""
+
+    def _give_up(self, reply: Reply) -> None:
+        self.is_closing = True
+        self._quitting = False
+        self.closing_reply = reply
+        for flight in self._flights:
+            self._outcomes.append(Outcome(flight.token, None, [], None, is_untried=True))
+        self._flights.clear()
+
+    def _end(self, flight: _Flight) -> None:
+        self._outcomes.append(_outcome(flight))
+        self._flights.popleft()
+
+
+def _outcome(flight: _Flight, final: Reply | None = None) -> Outcome:
+    """Return the replies of a flight, apart; the reply to a lone dot is nobody's."""
+    replies, count = flight.replies, flight.recipients
+    if not replies:
+        return Outcome(flight.token, None, [], final)
+    if final is None and len(replies) > count + 1 and flight.accepted:
+        last = replies[-1]
+        final = last if last.code != 354 else None
+    return Outcome(flight.token, replies[0], replies[1 : count + 1], final)

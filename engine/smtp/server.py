@@ -1,0 +1,451 @@
+"""One session as the receiving side sees it: octets in, replies and transactions out.
+
+`receive` takes what arrived, whole commands or parts, and returns the replies to write. When it has read an
+end of message, `completed` holds the transaction and the conversation rests (octets that arrive are kept)
+until `finish` is told the reply; that too returns what to write, and may complete the next one at once.
+
+Strict where leniency has been an attack: a line ends with CRLF and a message with CRLF.CRLF and with nothing
+else, so no two hosts can disagree about where a message ends ("SMTP smuggling", December 2023). Lenient
+where it only helps (a space behind "FROM:", source routes).
+
+Owns: the order of commands, every bound of a session, which octets are a message.
+Never: reads a clock (the shell has the timers), decides about policy (`on_mail`, `on_rcpt` do).
+Fails: never; whatever arrives gets a reply. AssertionError for a shell that finishes what is not complete.
+Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 2920 3.2; RFC 2034. After: h11's connection, Postfix's smtpd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from engine.core.errors import Refused
+from engine.core.lines import MAX_LINE_BYTES, line_fault
+from engine.core.reply import Reply, make_reply
+from engine.smtp.command import parse_mail_parameters, parse_path
+from engine.smtp.wire import format_reply
+
+MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
+# Past twice the size allowed and this: who sends on is not listening.
+MAX_DROPPED_BYTES = 1_000_000
+_TERMINATOR = b"\r\n.\r\n"
+_STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND".split())
+_NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
+_TLS_HELLO = 0x16  # first octet of a TLS record with a handshake in it
+
+_OK_MAIL = b"250 2.1.0 Sender ok\r\n"
+_OK_RCPT = b"250 2.1.5 Recipient ok\r\n"
+_OK_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
+_OK = b"250 2.0.0 Ok\r\n"
+
+
+class ServerLimits(msgspec.Struct, frozen=True):
+    """What a listener allows one session. 0 transactions: no limit."""
+
+    hostname: str
+    max_message_bytes: int = 50_000_000
+    max_recipients: int = 1000
+    max_line_bytes: int = MAX_LINE_BYTES
+    max_transactions: int = 0
+    max_errors: int = 20  # between two messages; Postfix's smtpd_hard_error_limit
+    max_idle_commands: int = 100  # NOOP, RSET, EHLO ... between two messages; Postfix's junk command limit
+
+
+class Transaction(msgspec.Struct, gc=False):
+    """A message and its envelope, read and checked.
+
+    `recipients` are in normal form, in the order given, repeats included.
+    """
+
+    sender: str
+    recipients: list[str]
+    message: bytes
+    is_8bit: bool
+    helo: str
+    is_esmtp: bool
+
+
+class ServerConversation:
+    """The receiving side of one connection."""
+
+    __slots__ = (
+        "_buffer",
+        "_content",
+        "_errors",
+        "_has_dots",
+        "_idle_commands",
+        "_in_content",
+        "_is_esmtp",
+        "_is_oversize",
+        "_limits",
+        "_on_mail",
+        "_on_rcpt",
+        "_recipients",
+        "_sender",
+        "_shut_reply",
+        "_size",
+        "_tail",
+        "completed",
+        "helo",
+        "is_closing",
+        "transactions",
+    )
+
+    def __init__(
+        self,
+        limits: ServerLimits,
+        on_mail: Callable[[str], Reply | None] | None = None,
+        on_rcpt: Callable[[str], Reply | None] | None = None,
+    ) -> None:
+        """Args: on_mail, on_rcpt: asked once per command; None accepts, a reply refuses."""
+        self._limits = limits
+        self._on_mail = on_mail
+        self._on_rcpt = on_rcpt
+        self._buffer = b""  # a partial command, or all that came while resting
+        self._errors = 0
+        self._idle_commands = 0
+        self._is_esmtp = False
+        self._shut_reply: Reply | None = None
+        self._sender: str | None = None
+        self._recipients: list[str] = []
+        self._in_content = False
+        self._content = bytearray()  # what has come of it; unused when it comes in one piece
+        self._tail = b""
+        self._size = 0
+        self._has_dots = False
+        self._is_oversize = False
+        self.completed: Transaction | None = None
+        self.helo = ""
+        self.is_closing = False  # write what was returned, then close
+        self.transactions = 0  # completed so far
+
+    # -- what the shell asks ------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        """MAIL was accepted and its message is not finished yet."""
+        return self._sender is not None
+
+    @property
+    def deadline_kind(self) -> str | None:
+        """Which timer runs: "command" or "data"; None while the message is being finished."""
+        if self.completed is not None:
+            return None
+        return "data" if self._in_content else "command"
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much has come that is not looked at: stop reading while this is large."""
+        return len(self._buffer)
+
+    # -- what the shell does ------------------------------------------------------------------------------
+
+    def greeting(self) -> bytes:
+        """Return the first reply."""
+        return f"220 {self._limits.hostname} ESMTP Mailrail\r\n".encode()
+
+    def receive(self, data: bytes) -> bytes:
+        """Take what arrived; return what to write."""
+        if self.is_closing:
+            return b""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        if self.completed is not None:
+            self._buffer = data
+            return b""
+        return self._read(data)
+
+    def finish(self, reply: Reply) -> bytes:
+        """Answer the completed transaction; return that and the replies to what was pipelined behind it."""
+        assert self.completed is not None
+        self.completed = None
+        out = self._reply(reply)
+        if 200 <= reply.code < 300:
+            self._errors = self._idle_commands = 0
+        out += self._reset()
+        if not self._buffer or self.is_closing:
+            return out
+        data, self._buffer = self._buffer, b""
+        return out + self._read(data)
+
+    def shut(self, reply: Reply) -> bytes:
+        """Say `reply` (a 421) and close: now if idle, else when the transaction has ended."""
+        if self._sender is not None:
+            self._shut_reply = reply
+        if self._sender is not None or self.is_closing:
+            return b""
+        self.is_closing = True
+        return self._reply(reply)
+
+    def time_out(self) -> bytes:
+        """The client was silent for too long: say so and close."""
+        self.is_closing = True
+        return format_reply(421, "4.4.2", f"{self._limits.hostname} Timeout, closing connection")
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> bytes:
+        """Read commands and content until `data` ends, a message is complete or the session closes."""
+        out = b""
+        position, end = 0, len(data)
+        while position < end:
+            if self._in_content:
+                position, replies = self._read_content(data, position)
+                out += replies
+                if self.completed is not None or self.is_closing:
+                    break
+                continue
+            stop = data.find(b"\n", position)
+            if stop < 0 or stop - position > MAX_COMMAND_BYTES:
+                out += self._check_partial(data, position)
+                break
+            out += self._command(data[position : stop + 1])
+            position = stop + 1
+            if self.is_closing:
+                return out
+        if position < end and not self.is_closing:
+            self._buffer = data[position:]
+        return out
+
+    def _check_partial(self, data: bytes, position: int) -> bytes:
+        """A line without an end: wait for it within bounds; strangers are told at once."""
+        if data[position] == _TLS_HELLO:
+            return self._dismiss(521, "5.5.1", "TLS without STARTTLS is not spoken here")
+        if len(data) - position > MAX_COMMAND_BYTES:
+            return self._dismiss(500, "5.5.2", "Line too long")
+        return b""
+
+    def _command(self, line: bytes) -> bytes:
+        """Carry out one command line, its end included; return the reply."""
+        command = line[:-2]
+        if line[-2:] != b"\r\n" or b"\r" in command:
+            return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
+        handler = _HANDLERS.get(command[:4].upper())
+        try:
+            if handler is None or command[4:5] not in (b"", b" ") or b"\0" in command:
+                return self._unknown(command)
+            return handler(self, command)
+        except Refused as refused:
+            return self._error(refused.reply)
+
+    def _read_content(self, data: bytes, start: int) -> tuple[int, bytes]:
+        """Look for the end of the message from `start`; return where to go on, and the reply if there is one.
+
+        Of the octets before `start` only the last four matter: `_tail`. At the start of the content it is
+        a CRLF, since a lone dot may be the first line. A search for CRLF and dot finds the terminator and
+        tells at once whether any line was stuffed; only if one was, the terminator is searched for itself.
+        """
+        tail = self._tail
+        window = tail + data[start : start + 4]
+        found = window.find(_TERMINATOR)
+        if found >= 0:
+            return self._end_content(data, start, start + found + 5 - len(tail))
+        if b"\r\n." in window:
+            self._has_dots = True
+        found = data.find(b"\r\n.", start)
+        if found >= 0 and data[found + 3 : found + 5] != b"\r\n":
+            self._has_dots = True
+            found = data.find(_TERMINATOR, found)
+        if found >= 0:
+            return self._end_content(data, start, found + 5)
+        self._keep(data[start:] if start else data)
+        if self._size > 2 * self._limits.max_message_bytes + MAX_DROPPED_BYTES:
+            return len(data), self._dismiss(552, "5.3.4", "Message far too large")
+        return len(data), b""
+
+    def _keep(self, piece: bytes) -> None:
+        """Keep a piece of content; past the limit only count it."""
+        self._size += len(piece)
+        self._tail = (self._tail + piece[-4:])[-4:]
+        if self._size - 5 > self._limits.max_message_bytes:
+            self._is_oversize = True
+            self._content.clear()
+        else:
+            self._content += piece
+
+    def _end_content(self, data: bytes, start: int, stop: int) -> tuple[int, bytes]:
+        """The terminator ends at `stop`: complete the transaction, or refuse the message."""
+        if self._content:
+            self._content += data[start:stop]
+            del self._content[-3:]
+            message = bytes(self._content)
+            self._content = bytearray()
+        else:
+            message = data[start : stop - 3] if not self._is_oversize else b""
+        if self._has_dots:
+            message = message[1:] if message[:1] == b"." else message
+            message = message.replace(b"\r\n.", b"\r\n")
+        self._in_content = False
+        fault = self._fault(message)
+        if fault is not None:
+            return stop, self._error(fault) + self._reset()
+        self.transactions += 1
+        assert self._sender is not None
+        self.completed = Transaction(
+            self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp
+        )
+        return stop, b""
+
+    def _fault(self, message: bytes) -> Reply | None:
+        """Return the reply for a message that can't be taken, whoever sent it."""
+        if self._is_oversize or len(message) > self._limits.max_message_bytes:
+            return self._too_large()
+        if b"\0" in message:
+            return make_reply(550, "5.6.0", "Message holds a NUL")
+        fault = line_fault(message, self._limits.max_line_bytes)
+        if not fault:
+            return None
+        return make_reply(550, "5.6.11" if fault.startswith("bare") else "5.6.0", f"Message with a {fault}")
+
+    # -- commands -----------------------------------------------------------------------------------------
+
+    def _on_command_mail(self, command: bytes) -> bytes:
+        limits = self._limits
+        if not self.helo:
+            raise Refused(make_reply(503, "5.5.1", "Say EHLO first"))
+        if self._sender is not None:
+            raise Refused(make_reply(503, "5.5.1", "Nested MAIL"))
+        if command[:10].upper() != b"MAIL FROM:":
+            raise Refused(make_reply(501, "5.5.2", "Syntax: MAIL FROM:<address>"))
+        if limits.max_transactions and self.transactions >= limits.max_transactions:
+            return self._dismiss(421, "4.7.0", f"{limits.hostname} Enough messages for one connection")
+        sender, parameters = parse_path(command[10:], is_sender=True)
+        if parameters and parse_mail_parameters(parameters) > limits.max_message_bytes:
+            raise Refused(self._too_large())
+        refusal = self._on_mail(sender) if self._on_mail is not None else None
+        if refusal is not None:
+            return self._reply(refusal)
+        self._sender = sender
+        return _OK_MAIL
+
+    def _on_command_rcpt(self, command: bytes) -> bytes:
+        if self._sender is None:
+            raise Refused(make_reply(503, "5.5.1", "Say MAIL first"))
+        if command[:8].upper() != b"RCPT TO:":
+            raise Refused(make_reply(501, "5.5.2", "Syntax: RCPT TO:<address>"))
+        recipient, parameters = parse_path(command[8:], is_sender=False)
+        if parameters.strip():
+            raise Refused(make_reply(555, "5.5.4", "Parameter not recognized or not offered"))
+        if len(self._recipients) >= self._limits.max_recipients:
+            return format_reply(452, "4.5.3", "Too many recipients")
+        if recipient == "postmaster":
+            recipient = f"postmaster@{self._limits.hostname}"
+        refusal = self._on_rcpt(recipient) if self._on_rcpt is not None else None
+        if refusal is not None:
+            return self._reply(refusal)
+        self._recipients.append(recipient)
+        return _OK_RCPT
+
+    def _on_command_data(self, command: bytes) -> bytes:
+        if command[4:].strip():
+            raise Refused(make_reply(501, "5.5.4", "Syntax: DATA"))
+        if self._sender is None:
+            raise Refused(make_reply(503, "5.5.1", "Say MAIL first"))
+        if not self._recipients:
+            raise Refused(make_reply(554, "5.5.1", "No valid recipients"))
+        self._in_content = True
+        self._tail = b"\r\n"
+        return _OK_DATA
+
+    def _on_command_hello(self, command: bytes) -> bytes:
+        """EHLO and HELO; both end a transaction (RFC 5321 4.1.4)."""
+        name = command[5:].strip()
+        if not 0 < len(name) <= 255 or not name.isascii() or name.translate(None, _NOT_IN_NAMES) != name:
+            raise Refused(make_reply(501, "5.5.4", "Syntax: EHLO name"))
+        self._count_idle()
+        self.helo = name.decode("ascii")
+        self._is_esmtp = command[:1] in b"Ee"
+        out = self._hello_reply()
+        return out + self._reset()
+
+    def _hello_reply(self) -> bytes:
+        limits = self._limits
+        if not self._is_esmtp:
+            return f"250 {limits.hostname}\r\n".encode()
+        size = f"SIZE {limits.max_message_bytes}"
+        return format_reply(250, "", f"{limits.hostname}\nPIPELINING\n{size}\n8BITMIME\nENHANCEDSTATUSCODES")
+
+    def _on_command_rset(self, command: bytes) -> bytes:
+        if command[4:].strip():
+            raise Refused(make_reply(501, "5.5.4", "Syntax: RSET"))
+        self._count_idle()
+        return _OK + self._reset()
+
+    def _on_command_noop(self, _command: bytes) -> bytes:  # RFC 5321 4.1.1.9: any argument
+        self._count_idle()
+        return _OK
+
+    def _on_command_vrfy(self, _command: bytes) -> bytes:  # whatever the name: no harvest
+        self._count_idle()
+        return b"252 2.5.2 Send some mail, it will be tried\r\n"
+
+    def _on_command_help(self, _command: bytes) -> bytes:  # one text for every subject
+        self._count_idle()
+        return b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n"
+
+    def _on_command_quit(self, _command: bytes) -> bytes:  # leave who wants to leave
+        self.is_closing = True
+        return f"221 2.0.0 {self._limits.hostname} Bye\r\n".encode()
+
+    def _unknown(self, command: bytes) -> bytes:
+        verb = command.partition(b" ")[0].upper()
+        if verb in _STRANGERS or (command and command[0] == _TLS_HELLO):
+            return self._dismiss(521, "5.5.1", "This is a mail server")
+        return self._error(make_reply(500, "5.5.2", "Command not recognized"))
+
+    # -- replies ------------------------------------------------------------------------------------------
+
+    def _reply(self, reply: Reply) -> bytes:
+        if reply.code == 421:
+            self.is_closing = True
+        return format_reply(reply.code, reply.enhanced, reply.text)
+
+    def _error(self, reply: Reply) -> bytes:
+        """A reply to something wrong; too many of them end the session."""
+        self._errors += 1
+        out = self._reply(reply)
+        if self._errors > self._limits.max_errors and not self.is_closing:
+            out += self._dismiss(421, "4.7.0", f"{self._limits.hostname} Too many errors")
+        return out
+
+    def _count_idle(self) -> None:
+        self._idle_commands += 1
+        if self._idle_commands > self._limits.max_idle_commands:
+            raise Refused(
+                make_reply(421, "4.7.0", f"{self._limits.hostname} Too many commands without a message")
+            )
+
+    def _dismiss(self, code: int, enhanced: str, text: str) -> bytes:
+        self.is_closing = True
+        return format_reply(code, enhanced, text)
+
+    def _too_large(self) -> Reply:
+        return make_reply(552, "5.3.4", f"Message larger than {self._limits.max_message_bytes} octets")
+
+    def _reset(self) -> bytes:
+        """Forget the transaction; return the 421 that waited for its end."""
+        self._sender = None
+        self._recipients = []
+        self._size = 0
+        self._has_dots = False
+        self._is_oversize = False
+        self._content.clear()
+        if self._shut_reply is None or self.is_closing:
+            return b""
+        return self._reply(self._shut_reply)
+
+
+_HANDLERS: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {
+    b"MAIL": ServerConversation._on_command_mail,
+    b"RCPT": ServerConversation._on_command_rcpt,
+    b"DATA": ServerConversation._on_command_data,
+    b"EHLO": ServerConversation._on_command_hello,
+    b"HELO": ServerConversation._on_command_hello,
+    b"RSET": ServerConversation._on_command_rset,
+    b"NOOP": ServerConversation._on_command_noop,
+    b"VRFY": ServerConversation._on_command_vrfy,
+    b"HELP": ServerConversation._on_command_help,
+    b"QUIT": ServerConversation._on_command_quit,
+}

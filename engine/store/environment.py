@@ -1,0 +1,256 @@
+"""One LMDB environment: its directory, its owner, its tables, its room.
+
+`lock=False`: one process owns the directory (by flock on `owner`), one thread at a time writes, and no read
+spans a commit; so a transaction may be begun on the loop and committed by another thread.
+
+Owns: the open environment and the lock of its directory.
+Fails: StoreUnhealthy where another process owns it or the file can't be trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+import msgspec
+
+from engine.core.errors import StoreError, StoreFull, StoreUnhealthy
+
+FORMAT = 1  # of keys and tables; records carry versions of their own
+LOCK_POLL_S = 0.05
+FULL_BYTES = 16 << 20  # twice a batch: less than that free, and a write was short for want of room
+GROWTH_BYTES = 16 << 20
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# A meta page of LMDB 0.9 on a 64-bit machine: 16 octets of page header, then magic, version, address and
+# size of the map, two tables of 48 octets (the first begins with the page size), last page, transaction.
+# See MDB_meta in mdb.c.
+_META = struct.Struct("=16xII16xI92xQQ")
+_MAGIC = 0xBEEFC0DE
+_DATA_VERSION = 1
+
+
+class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator can set about a store."""
+
+    map_size_bytes: int = 64 << 30  # sparse: an upper bound, not a reservation
+    durability: str = "sync"
+    map_watermark: float = 0.9
+    min_free_bytes: int = 1 << 30
+    min_free_fraction: float = 0.05
+    lock_wait_s: float = 5.0
+
+
+class Room(NamedTuple):
+    """How full map and disk are."""
+
+    map_used_bytes: int
+    map_size_bytes: int
+    disk_free_bytes: int
+    disk_size_bytes: int
+
+
+class Tables(NamedTuple):
+    """Handles of the tables, in the order in which they are opened."""
+
+    bodies: Any
+    deliveries: Any
+    schedule: Any
+    heads: Any
+    claims: Any
+    seen: Any
+    replies: Any
+    damaged: Any
+    meta: Any
+
+
+def translate(error: Exception, path: Path) -> StoreError:
+    """Turn lmdb's and the system's errors into ours."""
+    code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
+    if isinstance(error, lmdb.MapFullError) or code in NO_ROOM or (code == errno.EIO and _is_disk_full(path)):
+        return StoreFull(f"{path}: {error}")
+    return StoreUnhealthy(f"{path}: {error}")
+
+
+def _is_disk_full(path: Path) -> bool:
+    """Say whether a short write, which LMDB reports as EIO, is explained by the disk."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize < FULL_BYTES
+
+
+class Environment:
+    """The open LMDB environment of one directory."""
+
+    def __init__(self, path: Path, options: StoreOptions) -> None:
+        self.path = path
+        self._options = options
+        self._owner = -1
+        self._map_size_bytes = options.map_size_bytes
+        self.lmdb: Any = None
+        self.tables: Tables = Tables(*[None] * len(Tables._fields))
+
+    def open(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Take the directory, check its file and open it.
+
+        Raises:
+            StoreUnhealthy: another process owns it, or the file can't be trusted.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_owner(sleep)
+            is_short = _extend_short_file(self.path / "data.mdb")
+            self._open_tables()
+            if is_short:
+                self._walk()
+        except (lmdb.Error, OSError) as error:
+            self.close()
+            raise StoreUnhealthy(f"{self.path}: {error}") from error
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the environment and give the directory free; may be called twice."""
+        if self.lmdb is not None:
+            self.lmdb.close()
+            self.lmdb = None
+        if self._owner >= 0:
+            os.close(self._owner)
+            self._owner = -1
+
+    def grow(self) -> bool:
+        """Widen the map for removals, which take pages before they give any; False at a tenth over its size.
+
+        No transaction may be open.
+        """
+        most = self._options.map_size_bytes + max(self._options.map_size_bytes // 10, 4 * GROWTH_BYTES)
+        if self._map_size_bytes + GROWTH_BYTES > most:
+            return False
+        self._map_size_bytes += GROWTH_BYTES
+        self.lmdb.set_mapsize(self._map_size_bytes)
+        return True
+
+    def nudge(self) -> None:
+        """Let a transaction pass: what one has freed serves those after the next, and aborted ones don't count.
+
+        Else a store whose last removals made room would refuse for good: each refused put is an aborted one.
+        """
+        with contextlib.suppress(lmdb.Error), self.lmdb.begin(write=True) as txn:
+            count = int(txn.get(b"nudges", b"0", db=self.tables.meta)) + 1
+            txn.put(b"nudges", str(count).encode(), db=self.tables.meta)
+
+    def room(self) -> Room:
+        """Measure; some 15 system and LMDB calls, none of which walks anything."""
+        with self.lmdb.begin() as txn:
+            stats = [txn.stat(db=table) for table in self.tables]
+        pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        disk = os.statvfs(self.path)
+        return Room(
+            map_used_bytes=pages * stats[0]["psize"],
+            map_size_bytes=self._options.map_size_bytes,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
+            disk_size_bytes=disk.f_blocks * disk.f_frsize,
+        )
+
+    def why_full(self, room: Room) -> str:
+        """Say which watermark is passed; "" if none is."""
+        options = self._options
+        if room.map_used_bytes > room.map_size_bytes * options.map_watermark:
+            return f"{self.path}: {room.map_used_bytes} of {room.map_size_bytes} octets of the map are used"
+        floor = max(options.min_free_bytes, int(room.disk_size_bytes * options.min_free_fraction))
+        if room.disk_free_bytes < floor:
+            return f"{self.path}: {room.disk_free_bytes} octets are free on the disk, {floor} must be"
+        return ""
+
+    def _lock_owner(self, sleep: Callable[[float], None]) -> None:
+        self._owner = os.open(self.path / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        waits = int(self._options.lock_wait_s / LOCK_POLL_S)
+        for left in range(waits, -1, -1):
+            try:
+                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left:
+                    raise StoreUnhealthy(f"{self.path / 'owner'}: another process owns this store") from None
+                sleep(LOCK_POLL_S)
+        os.truncate(self._owner, 0)
+        os.pwrite(self._owner, f"{os.getpid()}\n".encode(), 0)
+
+    def _open_tables(self) -> None:
+        names = Tables._fields
+        self.lmdb = lmdb.open(
+            str(self.path),
+            map_size=self._options.map_size_bytes,
+            max_dbs=len(names),
+            mode=0o700,
+            readahead=False,
+            lock=False,
+            max_spare_txns=1,
+            lib_version=0,
+        )
+        self.tables = Tables(*[self.lmdb.open_db(name.encode()) for name in names])
+        with self.lmdb.begin() as txn:
+            found = txn.get(b"format", db=self.tables.meta)
+        if found is None:
+            with self.lmdb.begin(write=True) as txn:
+                txn.put(b"format", str(FORMAT).encode(), db=self.tables.meta)
+        elif found != str(FORMAT).encode():
+            raise StoreUnhealthy(f"{self.path}: format {found.decode()}, and this Mailrail reads {FORMAT}")
+
+    def _walk(self) -> None:
+        """Read every key: a page that is not there raises; a lost message shows when it is loaded."""
+        with self.lmdb.begin(buffers=True) as txn:
+            for table in self.tables:
+                for _ in txn.cursor(db=table).iternext(values=False):
+                    pass
+
+
+def _extend_short_file(path: Path) -> bool:
+    """Give a data file that ends before its last page its length back; True if it was short.
+
+    Reading past the end of a mapped file is SIGBUS, which kills; a hole reads as zeros, which LMDB and our
+    checksums report. A healthy file may be short: LMDB does not write pages that it took and freed in one
+    transaction.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return False
+    pages_bytes = _expected_bytes(path)
+    if path.stat().st_size >= pages_bytes:
+        return False
+    os.truncate(path, pages_bytes)
+    return True
+
+
+def _expected_bytes(path: Path) -> int:
+    """Return the length that the newer of the two meta pages promises.
+
+    Raises:
+        StoreUnhealthy: neither can be read.
+    """
+    with path.open("rb") as file:
+        first = _parse_meta(file.read(_META.size))
+        page_bytes = first[0] if first else os.sysconf("SC_PAGE_SIZE")
+        file.seek(page_bytes)
+        second = _parse_meta(file.read(_META.size))
+    metas = [meta for meta in (first, second) if meta]
+    if not metas:
+        raise StoreUnhealthy(f"{path}: neither of its first two pages is a meta page")
+    page_bytes, last_page, _ = max(metas, key=lambda meta: meta[2])
+    return page_bytes * (last_page + 1)
+
+
+def _parse_meta(octets: bytes) -> tuple[int, int, int] | None:
+    """Return page size, last page and transaction of a meta page, or None if it is none."""
+    if len(octets) < _META.size:
+        return None
+    magic, version, page_bytes, last_page, transaction = _META.unpack(octets)
+    is_meta = magic == _MAGIC and version == _DATA_VERSION and 256 <= page_bytes <= 0x8000
+    return (page_bytes, last_page, transaction) if is_meta else None

@@ -1,0 +1,67 @@
+"""What is known for 24 hours longer than it is stored: ids from other shards, replies to injectors.
+
+A handed-over delivery whose copy could come twice is refused by its id; an injector that repeats an `id`
+gets the reply it got before. Expired records leave as new ones come: each commit looks at a few, in a
+circle, so there is no index by expiry and no timer.
+
+Owns: the record's expiry, and where the circle stands.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+from engine.store.records import MAX_KEY_BYTES
+
+REMEMBERED_S = 24 * 3600  # design section 2: longer than any shard or injector keeps a copy to repeat
+LOOKS_PER_RECORD = 4  # with 4 looks for each new record, expired ones are at most a third of the table
+
+
+def encode_remembered(expires_at: float, record: bytes = b"") -> bytes:
+    """Return the record with its expiry (Unix seconds) in front."""
+    return int(expires_at).to_bytes(5, "big") + record
+
+
+def decode_remembered(raw: bytes | None, unix_now: float) -> bytes | None:
+    """Return the record, or None if there is none or its time is over."""
+    if raw is None or int.from_bytes(raw[:5], "big") <= unix_now:
+        return None
+    return raw[5:]
+
+
+def reply_key(customer: str, given_id: str) -> bytes:
+    """Return the key of an injector's id."""
+    return _bounded(f"{customer}\0{given_id}")
+
+
+def claim_key(name: str) -> bytes:
+    """Return the key of a spool file's claim."""
+    return _bounded(name)
+
+
+def _bounded(text: str) -> bytes:
+    """Encode; what is too long for a key, or empty, is replaced by its hash."""
+    key = text.encode("utf-8", "surrogateescape")
+    return key if 0 < len(key) <= MAX_KEY_BYTES else blake2b(key, digest_size=32).digest()
+
+
+class Circle:
+    """Looks at a few records of one table at each call and takes out the expired, around and around."""
+
+    def __init__(self, table: object) -> None:
+        self._table = table
+        self._after = b""
+
+    def sweep(self, txn: Any, looks: int, unix_now: float) -> None:
+        """Look at the next `looks` records of the table."""
+        cursor = txn.cursor(db=self._table)
+        more = cursor.set_range(self._after) if self._after else cursor.first()
+        while more and looks > 0:
+            looks -= 1
+            if int.from_bytes(cursor.value()[:5], "big") > unix_now:
+                more = cursor.next()
+            else:
+                cursor.delete()
+                more = bool(cursor.key())
+        self._after = cursor.key() if more else b""

@@ -1,0 +1,16 @@
+"""`mailrail serve`: the process above the shards.
+
+serve          the way from a configuration file to a running engine and an exit status
+supervisor     starts shards, restarts them, reloads, drains, stops
+rollout        brings a new plan to running shards; vmtas move in two phases
+plan           what all shards are told: texts, assignment, listeners
+slot           one shard number: its process, its restarts
+process        one spawned shard: link, listeners' channel, death
+listeners      listening sockets, opened once
+data_dir       lock, directories, stores left by a smaller shard count
+assignments    which vmta belongs to which shard, on disk
+poison         deliveries on which shards died, on disk
+figures        the shards' metrics, kept when they die
+steering       what the admin API asks of the engine
+notify         systemd's readiness protocol
+"""

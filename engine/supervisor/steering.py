@@ -1,0 +1,91 @@
+"""What the admin API asks of the engine, answered by asking the shards.
+
+Owns: which shards a query goes to, how long they may take.
+Never: speaks HTTP, merges answers (admin does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from engine.admin.engine import Answers
+from engine.core.errors import NetworkError
+from engine.supervisor.slot import Slot
+
+if TYPE_CHECKING:
+    from engine.supervisor.supervisor import Supervisor
+
+QUERY_TIMEOUT_S = 5.0  # a person waits; a shard that takes longer is named as not answering
+
+
+class Steering:
+    """The supervisor as the admin API sees it."""
+
+    def __init__(
+        self, supervisor: Supervisor, format_metrics: Callable[[], Awaitable[tuple[bytes, str]]]
+    ) -> None:
+        self._supervisor = supervisor
+        self._format_metrics = format_metrics
+        self._started_at = time.time()
+
+    async def format_metrics(self) -> tuple[bytes, str]:
+        return await self._format_metrics()
+
+    def describe(self) -> dict[str, Any]:
+        supervisor = self._supervisor
+        return {
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "generation": supervisor.plan.generation,
+            "is_draining": supervisor.is_draining,
+            "listeners": supervisor.plan.listeners,
+            "shards": [_describe_slot(slot) for slot in supervisor.slots],
+        }
+
+    async def ask(self, what: str, criteria: dict[str, str], limit: int) -> Answers:
+        body = {"what": what, "filter": criteria, "limit": limit}
+        answers = Answers({}, {})
+        await asyncio.gather(*[_ask(slot, body, answers) for slot in self._choose(what, criteria)])
+        return answers
+
+    async def reload(self) -> dict[str, Any]:
+        await self._supervisor.reload()
+        return {"generation": self._supervisor.plan.generation}
+
+    async def drain(self, is_on: bool) -> dict[str, Any]:
+        await self._supervisor.drain(is_on)
+        return {"is_draining": is_on}
+
+    def _choose(self, what: str, criteria: dict[str, str]) -> list[Slot]:
+        """Return the slots that can answer: all, but for `explain` the one that owns the vmta, or any."""
+        slots = self._supervisor.slots
+        if what != "explain":
+            return slots
+        owner = self._supervisor.plan.assignment.get(criteria.get("vmta", ""))
+        if owner is not None:
+            return [slots[owner]]
+        return [slot for slot in slots if slot.is_up][:1] or slots[:1]
+
+
+async def _ask(slot: Slot, body: dict[str, Any], answers: Answers) -> None:
+    try:
+        answers.results[slot.shard] = await slot.request("query", body, QUERY_TIMEOUT_S)
+    except NetworkError as error:
+        answers.errors[slot.shard] = str(error)
+
+
+def _describe_slot(slot: Slot) -> dict[str, Any]:
+    process = slot.process
+    return {
+        "shard": slot.shard,
+        "is_up": slot.is_up,
+        "pid": process.pid if process is not None else 0,
+        "started_at": process.started_at if process is not None else 0.0,
+        "starts": slot.starts,
+        "last_death": slot.last_death,
+        "refusal": slot.refusal,
+    }

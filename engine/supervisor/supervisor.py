@@ -1,0 +1,282 @@
+"""The process above the shards.
+
+It opens every listening socket once and gives all shards a copy, so that a shard that is dead or busy
+keeps no client waiting: the others accept. It restarts shards that die, tells their peers, counts what
+they died on, brings new configurations to them, and stops them within a grace.
+
+Owns: the plan, the slots, the listening sockets, the assignment of vmtas.
+Never: touches a message; what it does not do can't lose one.
+Fails: ConfigError when the start or a reload is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.core.errors import ConfigError, NetworkError, Origin
+from engine.loading import Model, Texts, build_model, load_texts
+from engine.supervisor.assignments import deal_vmtas, load_assignment, store_assignment
+from engine.supervisor.data_dir import DataDir
+from engine.supervisor.figures import Figures, Keep
+from engine.supervisor.listeners import Listeners, Place, admin_place, listener_place
+from engine.supervisor.notify import notify_ready, notify_reloading, notify_stopping
+from engine.supervisor.plan import Plan
+from engine.supervisor.poison import PoisonRecord, take_step
+from engine.supervisor.process import ShardProcess
+from engine.supervisor.rollout import Rollout, RolloutError
+from engine.supervisor.slot import Slot
+from engine.telemetry.log import Log
+
+SHARD_COMMAND = (sys.executable, "-m", "engine", "_shard")
+STOP_MARGIN_S = 5.0  # past the grace: last commits, event lines, process exit
+DRAIN_TIMEOUT_S = 5.0
+# Read once, at start, by the supervisor or by each shard's store and event log.
+FIXED_SETTINGS = ("data_dir", "shards", "durability", "map_size_bytes", "event_log_dir")
+
+log = Log("supervisor")
+
+Applied = Callable[[Plan], Awaitable[None]]
+
+
+class Supervisor:
+    """One running engine."""
+
+    def __init__(
+        self, config_path: str, keep: Keep, applied: Applied, shard_command: Sequence[str] = SHARD_COMMAND
+    ) -> None:
+        """Load the configuration.
+
+        Args:
+            keep: is given every shard's metrics.
+            applied: is called with each plan that is in force.
+
+        Raises:
+            ConfigError: nothing has been started.
+        """
+        self._config_path = config_path
+        self._applied = applied
+        texts = load_texts(config_path)
+        model = build_model(texts)
+        self.shards = count_shards(model)
+        self.data_dir = DataDir(model.settings.engine.data_dir)
+        self.plan = Plan(0, texts, model, {}, {}, "")
+        self.slots = [
+            Slot(n, shard_command, self._make_body, self._upped, self._downed) for n in range(self.shards)
+        ]
+        self.is_draining = False
+        self.listeners = Listeners()
+        self.poison = PoisonRecord(self.data_dir.poison_file)
+        self.figures = Figures(self.slots, keep, self._end_hung)
+        self._rollout = Rollout(self.slots, self._set_plan, self._make_body)
+        self._reload_lock = asyncio.Lock()
+        self._is_stopping = False
+
+    # -- start and stop --------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take the data directory, listen, start every shard and wait until each is up or has failed once.
+
+        Raises:
+            ConfigError: a directory or address can't be used.
+        """
+        await self.data_dir.open(self.shards)
+        self.poison.load()
+        self._clear_steps()
+        previous = load_assignment(self.data_dir.assignment_file)
+        self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
+        self.listeners.add(_find_places(self.plan.model))
+        await self._applied(self.plan)
+        store_assignment(self.data_dir.assignment_file, self.plan.assignment, self.shards)
+        for slot in self.slots:
+            slot.start()
+        await asyncio.gather(*[slot.first_outcome.wait() for slot in self.slots])
+        up = sum(slot.is_up for slot in self.slots)
+        log.info("serving", shards=self.shards, up=up, listeners=len(self.plan.listeners), pid=os.getpid())
+        notify_ready(f"{up} of {self.shards} shards up")
+
+    async def stop(self) -> None:
+        """Stop within the configured grace: transactions in flight may finish."""
+        self._is_stopping = True
+        grace_s = self.plan.model.settings.engine.grace_s
+        notify_stopping()
+        log.info("stopping", grace_s=grace_s)
+        for slot in self.slots:
+            slot.stop_restarting()
+        self.listeners.close()
+        await asyncio.gather(*[self._stop_one(slot, grace_s) for slot in self.slots])
+        self.data_dir.close()
+        log.info("stopped")
+
+    def kill(self) -> None:
+        """End every shard at once; what is accepted is on disk."""
+        self._is_stopping = True
+        for slot in self.slots:
+            slot.stop_restarting()
+            if slot.process is not None:
+                slot.process.end()
+
+    async def _stop_one(self, slot: Slot, grace_s: float) -> None:
+        process = slot.process
+        if process is None:
+            return
+        try:
+            await process.request("stop", {"grace_s": grace_s}, grace_s + STOP_MARGIN_S)
+        except NetworkError as error:
+            log.debug("shard did not confirm its stop", shard=slot.shard, error=str(error))
+        if not await process.wait_ended(STOP_MARGIN_S):
+            log.warning("shard did not stop in time, killed", shard=slot.shard, pid=process.pid)
+            process.end()
+            await process.wait_ended()
+
+    # -- reload and drain ------------------------------------------------------------------
+
+    async def reload(self) -> None:
+        """Load the configuration anew and bring it to all shards; without dropping a session.
+
+        Raises:
+            ConfigError: refused; everything runs on as before.
+        """
+        async with self._reload_lock:
+            notify_reloading()
+            try:
+                await self._reload()
+            except ConfigError as error:
+                log.error("reload refused", error=str(error))
+                raise
+            finally:
+                if not self._is_stopping:
+                    notify_ready(f"generation {self.plan.generation}")
+
+    async def drain(self, is_on: bool) -> None:
+        """Refuse new mail on every shard, or take it again; shards that start later are told too."""
+        self.is_draining = is_on
+        log.info("draining" if is_on else "draining ended")
+        asked = [slot.request("drain", {"on": is_on}, DRAIN_TIMEOUT_S) for slot in self.slots]
+        for slot, answer in zip(
+            self.slots, await asyncio.gather(*asked, return_exceptions=True), strict=True
+        ):
+            if isinstance(answer, NetworkError):
+                log.warning("shard was not told of draining", shard=slot.shard, error=str(answer))
+            elif isinstance(answer, BaseException):
+                raise answer
+
+    async def _reload(self) -> None:
+        old = self.plan
+        texts = load_texts(self._config_path)
+        model = build_model(texts)
+        self._refuse_fixed(model)
+        new = self._make_plan(texts, model, old.generation + 1, old.assignment)
+        self.listeners.add(_find_places(model))
+        try:
+            await self._rollout.run(old, new)
+        except RolloutError as error:
+            back = replace(old, generation=new.generation + 1)
+            await self._roll_back(self.plan, back)
+            raise ConfigError(Origin(self._config_path, 0), f"not taken by the shards: {error}") from None
+        finally:
+            self.listeners.keep(self.plan.keys)
+        await self._applied(new)
+        store_assignment(self.data_dir.assignment_file, new.assignment, self.shards)
+        log.info(
+            "reloaded", generation=new.generation, vmtas=len(new.assignment), listeners=len(new.listeners)
+        )
+
+    async def _roll_back(self, failed: Plan, back: Plan) -> None:
+        try:
+            await self._rollout.run(failed, back)
+        except RolloutError as error:
+            # It ran this plan before: a shard that can't take it back is restarted with it.
+            log.error("shards could not go back to the plan before", error=str(error))
+            for slot in self.slots:
+                if slot.process is not None and slot.process.generation != back.generation:
+                    slot.process.end()
+
+    def _refuse_fixed(self, model: Model) -> None:
+        """Refuse changes that only a restart can bring, by name."""
+        old, new = self.plan.model.settings.engine, model.settings.engine
+        for key in FIXED_SETTINGS:
+            before, after = getattr(old, key), getattr(new, key)
+            if key == "shards":
+                before, after = self.shards, count_shards(model)
+            if before != after:
+                detail = f"engine.{key} can't change while the engine runs ({before} to {after}): restart it"
+                raise ConfigError(Origin(self._config_path, 0), detail)
+
+    # -- what shards are told --------------------------------------------------------------
+
+    def _make_plan(self, texts: Texts, model: Model, generation: int, previous: dict[str, int]) -> Plan:
+        assignment = deal_vmtas(model.settings, self.shards, previous)
+        settings = model.settings
+        listeners = {each.name: place.key for each in settings.listeners if (place := listener_place(each))}
+        return Plan(generation, texts, model, assignment, listeners, admin_place(settings.admin).key)
+
+    def _set_plan(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def _make_body(self, slot: Slot, process: ShardProcess) -> dict[str, Any]:
+        """Return the body of "configure" for one shard, and give it the sockets that it names."""
+        plan = self.plan
+        wanted = set(plan.listeners.values())
+        process.generation = plan.generation
+        process.give_listeners({key: sock for key, sock in self.listeners.sockets.items() if key in wanted})
+        leftover = self.data_dir.leftover_stores(self.shards)
+        return {
+            **plan.as_body(),
+            "shard": slot.shard,
+            "shards": self.shards,
+            "incarnation": process.incarnation,
+            "adopt_stores": [number for number in leftover if number % self.shards == slot.shard],
+            "poison": self.poison.keys,
+            "is_draining": self.is_draining,
+        }
+
+    # -- what shards do --------------------------------------------------------------------
+
+    def _upped(self, slot: Slot) -> None:
+        """Introduce a shard that came up to the others, and the others to it."""
+        for other in self.slots:
+            if other is not slot:
+                other.notify("peer", _describe_peer(slot))
+                slot.notify("peer", _describe_peer(other))
+
+    def _downed(self, slot: Slot, process: ShardProcess, returncode: int) -> None:
+        """Tell the others that a shard died; count what it died on."""
+        for other in self.slots:
+            if other is not slot:
+                other.notify("peer", _describe_peer(slot))
+        if not self._is_stopping:
+            for key in self.poison.note_death(self.data_dir.step_file(process.shard), returncode):
+                log.error("delivery held as poison", delivery=key, shard=process.shard)
+
+    def _end_hung(self, slot: Slot) -> None:
+        if slot.process is not None:
+            log.error("shard hung, ended", shard=slot.shard, pid=slot.process.pid)
+            slot.process.end(
+                signal.SIGABRT
+            )  # counts as a death of its own, so that what hangs it becomes poison
+
+    def _clear_steps(self) -> None:
+        """Forget what shards worked on when they were ended with their supervisor: it did not kill them."""
+        for step_file in self.data_dir.path.glob("shard-*/step"):
+            take_step(step_file)
+
+
+def count_shards(model: Model) -> int:
+    """Return how many shards the settings ask for: one per core that we may use, unless told otherwise."""
+    return model.settings.engine.shards or len(os.sched_getaffinity(0))
+
+
+def _find_places(model: Model) -> list[Place]:
+    settings = model.settings
+    places = [place for each in settings.listeners if (place := listener_place(each))]
+    return [*places, admin_place(settings.admin)]
+
+
+def _describe_peer(slot: Slot) -> dict[str, Any]:
+    return {"shard": slot.shard, "up": slot.is_up, "incarnation": slot.incarnation}

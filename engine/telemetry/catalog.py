@@ -1,0 +1,161 @@
+"""Every metric there is: name, kind, labels, meaning.
+
+Owns: the table. A cell can be made only for a row of it, with exactly its labels, so the reference page,
+the dashboards and the code can be compared with one thing.
+Never: counts.
+
+Recipients are what `mailrail_messages_total` counts, for every event, so that accepted equals delivered
+plus bounced, expired, cancelled and what still waits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# Doubling from a local relay's hand-over to the four days after which mail expires by default.
+QUEUE_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 43200, 86400, 345600)
+# One round trip in a data center up to the ten minutes of RFC 5321 4.5.3.2.6.
+ATTEMPT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5, 10, 30, 60, 120, 300, 600)
+# An fdatasync on NVMe is under 1 ms; 30 ms is the budget of a commit at p99 (design, section 4).
+COMMIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Metric(NamedTuple):
+    """One row: `kind` is counter, gauge or histogram; `bounds` are a histogram's upper ends, in seconds."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+    bounds: tuple[float, ...] = ()
+
+
+_ROWS = (
+    Metric(
+        "mailrail_messages_total",
+        "counter",
+        ("event", "customer", "destination"),
+        "Recipients by event: accepted, delivered, deferred, bounced, expired, cancelled. "
+        "Accepted has no destination yet.",
+    ),
+    Metric(
+        "mailrail_injections_total",
+        "counter",
+        ("feed", "listener", "result"),
+        "Messages offered by injectors; result is accepted, or refused at the end of the message.",
+    ),
+    Metric(
+        "mailrail_injected_bytes_total",
+        "counter",
+        ("feed", "listener"),
+        "Octets of accepted messages.",
+    ),
+    Metric(
+        "mailrail_refusals_total",
+        "counter",
+        ("feed", "code"),
+        "Replies above 399 to injectors, by code.",
+    ),
+    Metric(
+        "mailrail_sessions_opened_total",
+        "counter",
+        ("destination", "result"),
+        "Sessions tried; result is opened, or the phase that failed (connect, greeting, ehlo, tls).",
+    ),
+    Metric(
+        "mailrail_transactions_total",
+        "counter",
+        ("destination", "result"),
+        "Transactions ended; result is accepted, temporary, permanent, lost or uncertain.",
+    ),
+    Metric(
+        "mailrail_sent_bytes_total",
+        "counter",
+        ("destination",),
+        "Octets of message content written to peers.",
+    ),
+    Metric(
+        "mailrail_uncertain_total",
+        "counter",
+        (),
+        "Recipients retried though the connection was lost after the final dot: possible duplicates.",
+    ),
+    Metric(
+        "mailrail_holds_total",
+        "counter",
+        ("reason",),
+        "Times a decision was no, by reason.",
+    ),
+    Metric(
+        "mailrail_forwarded_total",
+        "counter",
+        ("kind",),
+        "Messages given to another shard: placed when accepted, or handed_over later.",
+    ),
+    Metric(
+        "mailrail_duplicates_refused_total",
+        "counter",
+        (),
+        "Messages from another shard that this one had or remembered.",
+    ),
+    Metric("mailrail_bounce_messages_total", "counter", (), "Bounce messages made (RFC 3464)."),
+    Metric(
+        "mailrail_lookups_total",
+        "counter",
+        ("result",),
+        "DNS look-ups sent; result is found, temporary or permanent.",
+    ),
+    Metric("mailrail_lookup_hits_total", "counter", (), "Domains answered from the resolver's cache."),
+    Metric("mailrail_damaged_records_total", "counter", (), "Records of the store set aside as damaged."),
+    Metric(
+        "mailrail_store_operations_total", "counter", ("operation",), "Puts, amends and removes committed."
+    ),
+    Metric("mailrail_log_lines_suppressed_total", "counter", (), "Repeated log lines not written."),
+    Metric("mailrail_shard_restarts_total", "counter", ("shard",), "Restarts of a shard that had died."),
+    Metric("mailrail_reloads_total", "counter", ("result",), "Reloads; result is done or refused."),
+    Metric(
+        "mailrail_queue_seconds",
+        "histogram",
+        ("destination",),
+        "From acceptance to the last disposition of a recipient.",
+        QUEUE_BOUNDS_S,
+    ),
+    Metric(
+        "mailrail_attempt_seconds",
+        "histogram",
+        ("destination",),
+        "From MAIL to the peer's reply to the end of the message.",
+        ATTEMPT_BOUNDS_S,
+    ),
+    Metric(
+        "mailrail_accept_seconds",
+        "histogram",
+        ("feed",),
+        "From the end of an injected message to our reply.",
+        ATTEMPT_BOUNDS_S,
+    ),
+    Metric("mailrail_commit_seconds", "histogram", (), "One group commit of the store.", COMMIT_BOUNDS_S),
+    Metric("mailrail_commit_wait_seconds", "histogram", (), "From staging to commit.", COMMIT_BOUNDS_S),
+    Metric(
+        "mailrail_sessions",
+        "gauge",
+        ("vmta", "destination", "state"),
+        "Sessions by path; state is opening, busy, idle or closing.",
+    ),
+    Metric("mailrail_inbound_sessions", "gauge", ("listener",), "Sessions of injectors."),
+    Metric("mailrail_ready", "gauge", ("pool", "destination"), "Deliveries that wait for capacity."),
+    Metric(
+        "mailrail_scheduled", "gauge", (), "Deliveries in the store, waiting ones and those on their way."
+    ),
+    Metric("mailrail_held", "gauge", ("vmta", "destination", "reason"), "1 for a path that is held."),
+    Metric("mailrail_held_messages", "gauge", ("reason",), "Deliveries stopped one by one (poison)."),
+    Metric("mailrail_window_messages", "gauge", (), "Deliveries read ahead from the store."),
+    Metric("mailrail_window_bytes", "gauge", (), "Octets of message content in memory."),
+    Metric("mailrail_store_used_bytes", "gauge", (), "Octets of the store's map in use."),
+    Metric("mailrail_store_free_ratio", "gauge", ("shard",), "Free part of map or disk, the smaller."),
+    Metric("mailrail_shard_up", "gauge", ("shard",), "1 while the shard reports."),
+    Metric("mailrail_anonymous_bytes", "gauge", ("process",), "Anonymous memory (RssAnon)."),
+    Metric("mailrail_cpu_seconds_total", "counter", ("process",), "CPU time, user and system."),
+)
+
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}

@@ -1,0 +1,156 @@
+"""Mailboxes, domains, patterns."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.core.address import (
+    domain_of,
+    is_domain,
+    literal_address,
+    matches_sender,
+    parse_domain,
+    parse_mailbox,
+    pattern_matches,
+)
+
+GOOD = [
+    ("a@b.example", "a@b.example"),
+    ("A.b+c=d@B.Example", "A.b+c=d@b.example"),
+    ("a@localhost", "a@localhost"),
+    ("a@x_y.example", "a@x_y.example"),
+    ('"a b"@x.example', '"a b"@x.example'),
+    ('"a@b"@x.example', '"a@b"@x.example'),
+    ('"a\\"b"@x.example', '"a\\"b"@x.example'),
+    ('""@x.example', '""@x.example'),
+    ('"plain"@x.example', "plain@x.example"),
+    ("a@[192.0.2.1]", "a@[192.0.2.1]"),
+    ("a@[IPv6:2001:DB8::1]", "a@[IPv6:2001:db8::1]"),
+    ("a@[ipv6:2001:db8:0:0::1]", "a@[IPv6:2001:db8::1]"),
+    ("a@bücher.example", "a@xn--bcher-kva.example"),
+    ("a@BÜCHER.example", "a@xn--bcher-kva.example"),
+    ("x" * 200 + "@verp.example", "x" * 200 + "@verp.example"),
+]
+
+BAD = [
+    "",
+    "a",
+    "@x.example",
+    "a@",
+    "a@@x.example",
+    ".a@x.example",
+    "a.@x.example",
+    "a..b@x.example",
+    "a b@x.example",
+    "a@x..example",
+    "a@x.example.",
+    "a@-x.example",
+    "a@x-.example",
+    "a@x y",
+    'a"b@x.example',
+    '"a"b"@x.example',
+    '"a\\"@x.example',
+    '"a\r\nb"@x.example',
+    "a\n@x.example",
+    "a@x.example\n",
+    "a@x.example\r\nRSET",
+    "a>@x.example",
+    "a@[192.0.2.256]",
+    "a@[192.0.2.1",
+    "a@[IPv6:zz]",
+    "a@[IPv6:192.0.2.1]",
+    "a@[fe80::1%eth0]",
+    "ä@x.example",
+    "a@" + "x" * 64 + ".example",
+    "x" * 250 + "@x.example",
+    "a@\u2024x",
+    "a@\ud800.example",
+]
+
+
+@pytest.mark.parametrize(("text", "normal"), GOOD)
+def test_mailbox_has_one_normal_form(text: str, normal: str) -> None:
+    assert str(parse_mailbox(text)) == normal
+    assert str(parse_mailbox(normal)) == normal
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_mailbox_says_so(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_mailbox(text)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[a-z\".@\[\]:\\ ü-]{1,30}", fullmatch=True))
+def test_mailbox_raises_only_value_error_and_never_injects(text: str) -> None:
+    try:
+        mailbox = parse_mailbox(text)
+    except ValueError:
+        return
+    normal = str(mailbox)
+    assert normal.isascii()
+    assert normal.isprintable()
+    assert parse_mailbox(normal) == mailbox
+    assert domain_of(normal) == mailbox.domain
+
+
+def test_scope_ids_are_no_literals() -> None:
+    with pytest.raises(ValueError, match="literal"):
+        parse_domain("[IPv6:fe80::1%eth0]")
+
+
+def test_domain_of() -> None:
+    assert domain_of("a@b.example") == "b.example"
+    assert domain_of('"a@b"@c.example') == "c.example"
+    assert domain_of("") == ""
+
+
+def test_literal_address() -> None:
+    assert literal_address("[192.0.2.1]") == "192.0.2.1"
+    assert literal_address("[IPv6:2001:db8::1]") == "2001:db8::1"
+    assert literal_address("x.example") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("x.example", True), ("X", True), ("a_b.example", False), ("", False), ("x..y", False), ("x.", False)],
+)
+def test_is_domain(text: str, expected: bool) -> None:
+    assert is_domain(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("*", "x.example", True),
+        ("x.example", "x.example", True),
+        ("x.example", "y.x.example", False),
+        ("*.example", "x.example", True),
+        ("*.example", "y.x.example", True),
+        ("*.example", "example", False),
+        ("*.example", ".example", False),
+        ("*.example", "xexample", False),
+    ],
+)
+def test_pattern_matches(pattern: str, name: str, expected: bool) -> None:
+    assert pattern_matches(pattern, name) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "address", "expected"),
+    [
+        ("*@acme.example", "news@acme.example", True),
+        ("*@acme.example", "news@mail.acme.example", False),
+        ("*@*.acme.example", "news@mail.acme.example", True),
+        ("*@ACME.example", "news@acme.example", True),
+        ("News@acme.example", "news@acme.example", True),
+        ("news@acme.example", "other@acme.example", False),
+        ("acme.example", "news@acme.example", True),
+        ("*@acme.example", "", False),
+        ("*", "", True),
+        ("*@acme.example", '"x@acme.example"@evil.example', False),
+    ],
+)
+def test_matches_sender(pattern: str, address: str, expected: bool) -> None:
+    assert matches_sender(pattern, address) is expected

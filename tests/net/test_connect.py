@@ -1,0 +1,524 @@
+"""Sockets and sessions against scripted peers on loopback, under uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import socket
+import ssl
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut
+from engine.net import connect
+from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
+from engine.net.tls import make_client_context
+
+EHLO_REPLY = b"250-mx.example\r\n250-PIPELINING\r\n250-Size 1000\r\n250 8BITMIME\r\n"
+SHORT = OpenTimeouts(0.05, 0.05, 0.05)
+LONG = OpenTimeouts(5.0, 5.0, 5.0)
+
+
+class Recorder(asyncio.Protocol):
+    """Keeps what it is told; the engine's own protocol in these tests."""
+
+    def __init__(self) -> None:
+        self.octets = b""
+        self.has_changed = asyncio.Event()
+        self.is_lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.octets += data
+        self.has_changed.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
+        self.has_changed.set()
+
+    async def wait_change(self) -> None:
+        async with asyncio.timeout(5):
+            await self.has_changed.wait()
+        self.has_changed.clear()
+
+
+def script(*steps: bytes | tuple[bytes, bytes], then_close: bool = False) -> Callable[..., Any]:
+    """Return a dialogue: octets to send unasked, or (a command's beginning, the reply)."""
+
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for step in steps:
+            if isinstance(step, tuple):
+                line = await reader.readline()
+                if not line.upper().startswith(step[0]):
+                    raise ConnectionError(f"{line!r} where {step[0]!r} was expected")
+                writer.write(step[1])
+            else:
+                writer.write(step)
+        if not then_close:
+            await reader.read()
+
+    return dialogue
+
+
+async def open_to(port: int, timeouts: OpenTimeouts = LONG, **options: Any) -> OpenSession | Rejection:
+    sock = await open_socket(None, "127.0.0.1", port, 5.0)
+    return await open_session(
+        sock, peer_host="mx.example", helo="mail1.acme.example", timeouts=timeouts, **options
+    )
+
+
+async def open_ok(port: int, **options: Any) -> OpenSession:
+    session = await open_to(port, **options)
+    assert isinstance(session, OpenSession)
+    return session
+
+
+def test_session_is_opened_and_handed_over(run, peer):
+    async def scenario() -> None:
+        dialogue = script(
+            b"220 mx.example ESMTP\r\n", (b"EHLO MAIL1.ACME.EXAMPLE", EHLO_REPLY), (b"NOOP", b"250 ok\r\n")
+        )
+        async with peer(dialogue) as port:
+            session = await open_ok(port)
+            assert (session.greeting.code, session.greeting.text) == (220, "mx.example ESMTP")
+            assert session.extensions.has_pipelining
+            assert session.extensions.size_limit == 1000
+            assert session.tls is None
+            protocol = Recorder()
+            session.hand_over(protocol)
+            session.transport.write(b"NOOP\r\n")
+            await protocol.wait_change()
+            assert protocol.octets == b"250 ok\r\n"
+            session.transport.close()
+            await protocol.wait_change()
+            assert protocol.is_lost
+
+    run(scenario())
+
+
+def test_own_protocol_learns_that_the_peer_has_closed(run, peer):
+    async def scenario() -> None:
+        greeted = script(b"220 hi\r\n", (b"EHLO", b"250 mx\r\n"), (b"QUIT", b"221 bye\r\n"), then_close=True)
+        async with peer(greeted) as port:
+            session = await open_ok(port)
+            protocol = Recorder()
+            session.hand_over(protocol)
+            session.transport.write(b"QUIT\r\n")
+            while not protocol.is_lost:
+                await protocol.wait_change()
+            assert protocol.octets == b"221 bye\r\n"
+
+    run(scenario())
+
+
+def test_replies_that_come_byte_by_byte_are_read(run, peer):
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for reply in (b"220-mx\r\n220 ESMTP\r\n", EHLO_REPLY):
+            for octet in reply:
+                writer.write(bytes([octet]))
+                await writer.drain()
+            await reader.readline()
+
+    async def scenario() -> None:
+        async with peer(drip) as port:
+            session = await open_ok(port)
+            assert session.greeting.text == "mx\nESMTP"
+            assert session.extensions.has_8bitmime
+            session.close()
+
+    run(scenario())
+
+
+def test_octets_behind_the_ehlo_reply_reach_our_protocol(run, peer):
+    unasked = b"421 4.3.2 shutting down\r\n"
+
+    async def scenario() -> None:
+        async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY + unasked))) as port:
+            session = await open_ok(port)
+            protocol = Recorder()
+            session.hand_over(protocol)
+            assert protocol.octets == unasked
+            session.transport.close()
+
+    run(scenario())
+
+
+def test_octets_between_opening_and_hand_over_reach_our_protocol(run, peer):
+    async def scenario() -> None:
+        gate = asyncio.Event()
+        sent = asyncio.Event()
+
+        async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY), then_close=True)(reader, writer)
+            await gate.wait()
+            writer.write(b"421 4.3.2")
+            await writer.drain()
+            sent.set()
+            await reader.read(1)
+            writer.write(b" later\r\n")
+
+        async with peer(dialogue) as port:
+            session = await open_ok(port)
+            gate.set()
+            await sent.wait()
+            opening = session._opening
+            while not opening.surplus:
+                await asyncio.sleep(0)
+            protocol = Recorder()
+            session.hand_over(protocol)
+            session.transport.write(b"x")
+            while not protocol.octets.endswith(b"later\r\n"):
+                await protocol.wait_change()
+            assert protocol.octets == b"421 4.3.2 later\r\n"
+            session.transport.close()
+
+    run(scenario())
+
+
+def test_hand_over_after_the_peer_closed_says_what_it_said(run, peer):
+    async def scenario() -> None:
+        dialogue = script(b"220 hi\r\n", (b"EHLO", b"250 mx\r\n421 no time\r\n"), then_close=True)
+        async with peer(dialogue) as port:
+            session = await open_ok(port)
+            while session._opening.transport is not None:
+                await asyncio.sleep(0)
+            with pytest.raises(NetworkError, match="connection lost.*421 no time"):
+                session.hand_over(Recorder())
+
+    run(scenario())
+
+
+def test_refusing_greeting_is_a_value_and_gets_a_quit(run, peer):
+    async def scenario() -> None:
+        heard = asyncio.get_running_loop().create_future()
+
+        async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"554-5.7.1 go away\r\n554 5.7.1 203.0.113.9 is listed\r\n")
+            heard.set_result(await reader.read())
+
+        async with peer(dialogue) as port:
+            refused = await open_to(port)
+            assert refused.phase == "greeting"
+            assert (refused.reply.code, refused.reply.enhanced) == (554, "5.7.1")
+            assert refused.reply.text == "go away\n203.0.113.9 is listed"
+            assert not refused.reply.synthetic
+            assert await heard == b"QUIT\r\n"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tail", [b"", b"250 2.0.0 hm\r\n"])
+def test_ehlo_answered_with_421_is_a_rejection(run, peer, tail):
+    async def scenario() -> None:
+        async with peer(script(b"220 hi\r\n", (b"EHLO", b"421 4.7.0 busy\r\n" + tail))) as port:
+            refused = await open_to(port)
+            assert (refused.phase, str(refused.reply)) == ("ehlo", "421 4.7.0 busy")
+
+    run(scenario())
+
+
+def test_peer_without_ehlo_gets_helo(run, peer):
+    async def scenario() -> None:
+        dialogue = script(b"220 old\r\n", (b"EHLO", b"502 what?\r\n"), (b"HELO MAIL1", b"250 old\r\n"))
+        async with peer(dialogue) as port:
+            session = await open_ok(port)
+            assert session.extensions.parameters == {}
+            session.close()
+
+    run(scenario())
+
+
+def test_peer_that_refuses_helo_too_is_a_rejection(run, peer):
+    async def scenario() -> None:
+        dialogue = script(b"220 hi\r\n", (b"EHLO", b"550 no\r\n"), (b"HELO", b"550 5.7.1 bad name\r\n"))
+        async with peer(dialogue) as port:
+            refused = await open_to(port)
+            assert (refused.phase, str(refused.reply)) == ("ehlo", "550 5.7.1 bad name")
+
+    run(scenario())
+
+
+def test_421_behind_the_greeting_is_a_rejection(run, peer):
+    async def scenario() -> None:
+        async with peer(script(b"220 hi\r\n421 4.3.2 or rather not\r\n", then_close=True)) as port:
+            refused = await open_to(port)
+            assert (refused.phase, refused.reply.code) == ("ehlo", 421)
+
+    run(scenario())
+
+
+def test_non_ascii_text_is_kept(run, peer):
+    async def scenario() -> None:
+        async with peer(script(b"554 gr\xfc\xdfe\r\n")) as port:
+            refused = await open_to(port)
+            assert refused.reply.text == "grüße"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\r\n",
+        b"700 what\r\n",
+        b"220 hi\r\n250 unasked\r\n",
+        b"220-" + b"x" * 40_000,
+        b"220-x\r\n" * 8_000,
+        b"220 hi\r\n" + b"noise" * 100_000,
+    ],
+    ids=["http", "tls", "code", "two replies", "long line", "many lines", "flood"],
+)
+def test_nonsense_ends_the_session(run, peer, greeting):
+    async def scenario() -> None:
+        async with peer(script(greeting)) as port:
+            with pytest.raises((RemoteProtocolError, NetworkError)):
+                await open_to(port)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("steps", "phase"),
+    [((), "greeting"), ((b"220-almost\r\n",), "greeting"), ((b"220 hi\r\n", (b"EHLO", b"250-mx\r\n")), "ehlo")],
+)
+def test_silence_times_out_in_its_phase(run, peer, steps, phase):
+    async def scenario() -> None:
+        async with peer(script(*steps)) as port:
+            with pytest.raises(TimedOut, match="no reply in 0.05 s") as caught:
+                await open_to(port, SHORT)
+            assert caught.value.phase == phase
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("steps", "phase"), [((), "greeting"), ((b"22",), "greeting"), ((b"220 hi\r\n", (b"EHLO", b"250-m")), "ehlo")]
+)
+def test_close_is_a_network_error_in_its_phase(run, peer, steps, phase):
+    async def scenario() -> None:
+        async with peer(script(*steps, then_close=True)) as port:
+            with pytest.raises(NetworkError) as caught:
+                await open_to(port)
+            assert caught.value.phase == phase
+
+    run(scenario())
+
+
+def test_cancelled_opening_closes_the_socket(run, peer):
+    async def scenario() -> None:
+        async with peer(script()) as port:
+            sock = await open_socket(None, "127.0.0.1", port, 5.0)
+            task = asyncio.ensure_future(
+                open_session(sock, peer_host="mx.example", helo="me.example", timeouts=LONG)
+            )
+            await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            while sock.fileno() != -1:
+                await asyncio.sleep(0)
+
+    run(scenario())
+
+
+def test_nothing_of_aiosmtplib_remains_after_the_hand_over(run, peer):
+    async def scenario() -> None:
+        async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
+            session = await open_ok(port)
+            leftover = weakref.ref(session._opening)
+            gc.disable()
+            try:
+                session.hand_over(Recorder())
+                assert leftover() is None
+            finally:
+                gc.enable()
+            assert not [thing for thing in gc.get_objects() if isinstance(thing, connect._Opener)]
+            session.transport.close()
+
+    run(scenario())
+
+
+# -- STARTTLS -----------------------------------------------------------------------------------------
+
+
+def tls_peer(certificate: Path, behind: bytes = b"") -> Callable[..., Any]:
+    """A peer that offers STARTTLS; `behind` follows its 220 in clear."""
+
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        offer = b"250-mx.example\r\n250 STARTTLS\r\n"
+        hello = script(
+            b"220 hi\r\n", (b"EHLO", offer), (b"STARTTLS", b"220 go\r\n" + behind), then_close=True
+        )
+        await hello(reader, writer)
+        with contextlib.suppress(ssl.SSLError):
+            await writer.start_tls(context)
+            await script((b"EHLO", EHLO_REPLY), (b"NOOP", b"250 secret\r\n"))(reader, writer)
+
+    return dialogue
+
+
+def test_session_is_handed_over_after_starttls(run, peer, certificate):
+    async def scenario() -> None:
+        async with peer(tls_peer(certificate)) as port:
+            session = await open_ok(port, tls="opportunistic", tls_context=make_client_context())
+            assert session.tls.version == "TLSv1.3"
+            assert not session.tls.is_verified
+            assert not session.extensions.has_starttls  # what was said in clear is forgotten
+            assert session.extensions.has_pipelining
+            protocol = Recorder()
+            session.hand_over(protocol)
+            session.transport.write(b"NOOP\r\n")
+            await protocol.wait_change()
+            assert protocol.octets == b"250 secret\r\n"
+            session.transport.abort()
+            await protocol.wait_change()
+
+    run(scenario())
+
+
+def test_certificate_is_verified_where_asked(run, peer, certificate):
+    async def scenario() -> None:
+        context = make_client_context(is_verifying=True)
+        async with peer(tls_peer(certificate)) as port:
+            with pytest.raises(NetworkError, match="tls: .*CERTIFICATE_VERIFY_FAILED"):
+                await open_to(port, tls="required", tls_context=context)
+            context.load_verify_locations(certificate)
+            session = await open_ok(port, tls="required", tls_context=context)
+            assert session.tls.is_verified
+            session.close()
+
+    run(scenario())
+
+
+def test_octets_in_clear_behind_starttls_are_refused(run, peer, certificate):
+    async def scenario() -> None:
+        async with peer(tls_peer(certificate, b"250-mx\r\n250 AUTH\r\n")) as port:
+            with pytest.raises(RemoteProtocolError, match="clear"):
+                await open_to(port, tls="opportunistic", tls_context=make_client_context())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("tls", "has_session"), [("opportunistic", True), ("required", False)])
+@pytest.mark.parametrize("reply", [b"454 4.7.0 no certificate\r\n", b"502 what?\r\n"])
+def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, tls, has_session, reply):
+    async def scenario() -> None:
+        dialogue = script(b"220 hi\r\n", (b"EHLO", b"250-mx\r\n250 STARTTLS\r\n"), (b"STARTTLS", reply))
+        async with peer(dialogue) as port:
+            outcome = await open_to(port, tls=tls, tls_context=make_client_context())
+            if has_session:
+                assert outcome.tls is None
+                outcome.close()
+            else:
+                assert (outcome.phase, outcome.reply.code) == ("tls", int(reply[:3]))
+
+    run(scenario())
+
+
+def test_required_tls_that_is_not_offered_is_a_rejection(run, peer):
+    async def scenario() -> None:
+        async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
+            refused = await open_to(port, tls="required", tls_context=make_client_context())
+            assert (refused.phase, refused.reply.enhanced) == ("tls", "4.7.4")
+            assert refused.reply.synthetic
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("noise", [b"", b"\x15\x03\x03\x00\x02\x02\x28", b"not tls at all\r\n"])
+def test_failed_handshake_is_a_network_error_of_phase_tls(run, peer, noise):
+    async def dialogue(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        offer = (b"EHLO", b"250-mx\r\n250 STARTTLS\r\n")
+        await script(b"220 hi\r\n", offer, (b"STARTTLS", b"220 go\r\n"), then_close=True)(reader, writer)
+        await reader.read(100)
+        writer.write(noise)
+
+    async def scenario() -> None:
+        async with peer(dialogue) as port:
+            with pytest.raises(NetworkError) as caught:
+                await open_to(port, tls="opportunistic", tls_context=make_client_context())
+            assert caught.value.phase == "tls"
+
+    run(scenario())
+
+
+# -- sockets ------------------------------------------------------------------------------------------
+
+
+def test_socket_leaves_from_its_source_address(run, peer):
+    async def scenario() -> None:
+        async with peer(script()) as port:
+            sock = await open_socket("127.0.0.77", "127.0.0.1", port, 5.0)
+            assert sock.getsockname()[0] == "127.0.0.77"
+            assert not sock.getblocking()
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == connect.USER_TIMEOUT_MS
+            assert sock.getsockopt(socket.IPPROTO_IP, connect.IP_BIND_ADDRESS_NO_PORT)
+            sock.close()
+
+    run(scenario())
+
+
+def test_socket_leaves_from_an_ipv6_source_address(run, peer):
+    async def scenario() -> None:
+        async with peer(script(), host="::1") as port:
+            sock = await open_socket("::1", "::1", port, 5.0)
+            assert sock.getsockname()[0] == "::1"
+            assert sock.getsockopt(socket.IPPROTO_IP, connect.IP_BIND_ADDRESS_NO_PORT)
+            sock.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("source", "address"), [("192.0.2.7", "127.0.0.1"), ("2001:db8::7", "::1"), ("127.0.0.1", "::1")]
+)
+def test_source_that_is_not_on_the_host_is_named(run, source, address):
+    with pytest.raises(SourceUnavailable, match=source):
+        run(open_socket(source, address, 25, 5.0))
+
+
+def test_refused_connection_is_a_network_error(run):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and never listens
+        with pytest.raises(NetworkError, match="refused") as caught:
+            run(open_socket(None, "127.0.0.1", bound.getsockname()[1], 5.0))
+    assert caught.value.phase == "connect"
+
+
+def test_connection_that_is_never_answered_times_out(run):
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):  # past the backlog the kernel drops a SYN
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            with pytest.raises(TimedOut) as caught:
+                run(open_socket(None, address[0], address[1], 0.05))
+    assert caught.value.phase == "connect"
+
+
+def test_lack_of_descriptors_is_our_own_fault(run, monkeypatch):
+    def no_socket(*args: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def scenario() -> None:
+        monkeypatch.setattr(connect.socket, "socket", no_socket)
+        with pytest.raises(NetworkError) as caught:
+            await open_socket(None, "127.0.0.1", 25, 5.0)
+        assert caught.value.phase == "local"
+
+    run(scenario())

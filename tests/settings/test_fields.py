@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from engine.core.fields import Parser
+from engine.settings import fields
+from engine.settings.model import (
+    Customer,
+    DkimKey,
+    EngineSettings,
+    ListenerSettings,
+    Pool,
+    VirtualMTA,
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "struct", "filled_in"),
+    [
+        (fields.ENGINE, EngineSettings, set()),
+        (fields.LISTENER, ListenerSettings, {"address", "port"}),
+        (fields.VMTA, VirtualMTA, {"v4", "v6"}),
+        (fields.POOL, Pool, set()),
+        (fields.CUSTOMER, Customer, {"dkim"}),
+        (fields.DKIM, DkimKey, set()),
+    ],
+)
+def test_every_attribute_has_its_key(
+    table: dict[str, fields.Field], struct: type[msgspec.Struct], filled_in: set[str]
+) -> None:
+    attributes = {field.attribute for field in table.values()} - {"source"}
+    assert attributes | filled_in == set(struct.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("parse", "raw", "value"),
+    [
+        (fields.sender_pattern, "*", "*"),
+        (fields.sender_pattern, "*@Acme.example", "*@acme.example"),
+        (fields.sender_pattern, "*@*.acme.example", "*@*.acme.example"),
+        (fields.sender_pattern, "Ann@Acme.Example", "Ann@acme.example"),
+        (fields.mailbox, "postmaster@Example.net", "postmaster@example.net"),
+        (fields.listen_address, "[::]:25", "[::]:25"),
+        (fields.listen_address, "0.0.0.0:25", "0.0.0.0:25"),
+        (fields.admin_listen, "/run/a.sock", "/run/a.sock"),
+        (fields.admin_listen, "127.0.0.1:1", "127.0.0.1:1"),
+        (fields.route_hop, "[2001:DB8::1]", "[2001:db8::1]:25"),
+        (fields.route_hop, "Relay.Example", "relay.example:25"),
+        (fields.mode, "660", 0o660),
+        (fields.weights, {"a": 2}, {"a": 2}),
+    ],
+)
+def test_value_is_parsed(parse: Parser, raw: object, value: object) -> None:
+    assert parse(raw) == value
+
+
+@pytest.mark.parametrize(
+    ("parse", "raw"),
+    [
+        (fields.sender_pattern, "acme.example"),
+        (fields.sender_pattern, "@acme.example"),
+        (fields.sender_pattern, "a b@acme.example"),
+        (fields.sender_pattern, "*@*"),
+        (fields.sender_pattern, 5),
+        (fields.mailbox, "postmaster"),
+        (fields.mailbox, "a@b@c"),
+        (fields.mailbox, "<a@b.example>"),
+        (fields.mailbox, None),
+        (fields.listen_address, "localhost:25"),
+        (fields.listen_address, "127.0.0.1"),
+        (fields.listen_address, "127.0.0.1:0"),
+        (fields.listen_address, "::1:25"),
+        (fields.listen_address, "127.0.0.300:25"),
+        (fields.listen_address, 25),
+        (fields.admin_listen, "run/a.sock"),
+        (fields.admin_listen, "/" + "x" * 107),
+        (fields.route_hop, "[relay.example]:25"),
+        (fields.route_hop, "relay.example:65536"),
+        (fields.route_hop, "relay example:25"),
+        (fields.mode, "0888"),
+        (fields.mode, 0o660),
+        (fields.mode, "04755"),
+        (fields.weights, {}),
+        (fields.weights, ["a"]),
+    ],
+)
+def test_wrong_value_says_what_was_expected(parse: Parser, raw: object) -> None:
+    with pytest.raises(ValueError, match=r"^expected "):
+        parse(raw)
+
+
+def test_octets_of_a_socket_path_count_not_characters() -> None:
+    with pytest.raises(ValueError, match="107 octets"):
+        fields.socket_path("/" + "é" * 60)

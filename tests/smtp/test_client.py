@@ -1,0 +1,386 @@
+"""Transactions of the sending side: which reply answers what, in every unhappy order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.core.errors import LocalProtocolError, RemoteProtocolError
+from engine.smtp.client import ClientConversation, Outcome
+
+FROM, TO = "a@acme.example", "b@x.example"
+OK = b"250 2.1.0 Ok\r\n"
+GO = b"354 go\r\n"
+GROUP = b"MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n"
+
+
+def conversation(
+    *, pipelining: bool = True, size: int | None = None, bits: bool = False
+) -> ClientConversation:
+    return ClientConversation(pipelining=pipelining, size_limit=size, has_8bitmime=bits)
+
+
+def codes(outcome: Outcome | None, recipients: int = 1) -> list[int]:
+    assert outcome is not None
+    decided = [outcome.reply_for(i) for i in range(recipients)]
+    return [reply.code if reply else 0 for reply in decided]
+
+
+def test_envelope_is_one_group() -> None:
+    assert conversation().begin(FROM, [TO]) == GROUP
+
+
+def test_parameters_only_where_offered() -> None:
+    plain = conversation().begin("", [TO, "c@x.example"], 10, is_8bit=True)
+    assert plain == b"MAIL FROM:<>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA\r\n"
+    rich = conversation(size=0, bits=True).begin("", [TO], 10, is_8bit=True)
+    assert rich.startswith(b"MAIL FROM:<> SIZE=10 BODY=8BITMIME\r\n")
+    seven = conversation(size=0, bits=True).begin("", [TO], 10)
+    assert seven.startswith(b"MAIL FROM:<> SIZE=10\r\n")
+
+
+def test_next_envelope_goes_behind_the_dot() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO], token=1)
+    assert conv.waiting_for == "mail"
+    assert not conv.may_begin
+    assert conv.receive(OK + OK) == b""
+    assert conv.waiting_for == "data"
+    assert conv.receive(GO) == b""
+    assert conv.wants_content
+    assert conv.content_token == 1
+    assert conv.waiting_for is None
+    assert conv.content(b"hello\r\n.\r\n", conv.begin(FROM, [TO], token=2)) == b"hello\r\n.\r\n" + GROUP
+    assert conv.waiting_for == "final"
+    conv.receive(b"250 2.0.0 queued\r\n" + OK + OK + GO)
+    outcome = conv.pop_outcome()
+    assert outcome is not None
+    assert (outcome.token, outcome.final and outcome.final.text) == (1, "queued")
+    assert conv.wants_content
+    assert conv.content_token == 2
+    conv.content(b".\r\n")
+    conv.receive(b"550 5.7.1 no\r\n")
+    assert codes(conv.pop_outcome()) == [550]
+    assert conv.pop_outcome() is None
+    assert conv.is_idle
+    assert conv.may_begin
+
+
+def test_begin_behind_written_content_before_its_reply() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    conv.receive(OK + OK + GO)
+    conv.content(b".\r\n")
+    assert conv.may_begin
+    assert conv.begin(FROM, [TO]) == GROUP
+
+
+def test_mail_refused_while_recipients_in_flight() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO, TO])
+    conv.receive(b"550 5.7.1 no\r\n503 5.5.1 MAIL first\r\n503 5.5.1 x\r\n")
+    assert conv.pop_outcome() is None
+    conv.receive(b"503 5.5.1 no valid recipients\r\n")
+    assert codes(conv.pop_outcome(), 2) == [550, 550]
+    assert not conv.needs_reset
+    assert conv.begin(FROM, [TO]) == GROUP
+
+
+@pytest.mark.parametrize("rcpt", [b"250 Ok\r\n", b"503 5.5.1 bad sequence\r\n"])
+def test_mail_refused_but_data_got_354_takes_a_lone_dot(rcpt: bytes) -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    assert conv.receive(b"450 4.7.1 no\r\n" + rcpt + GO) == b".\r\n"
+    assert not conv.wants_content
+    assert conv.waiting_for == "final"
+    conv.receive(b"250 whatever\r\n")
+    assert codes(conv.pop_outcome()) == [450]
+    assert conv.begin(FROM, [TO]) == GROUP
+
+
+def test_all_recipients_refused_but_data_got_354_takes_a_lone_dot() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO, TO])
+    assert conv.receive(OK + b"550 5.1.1 no\r\n450 4.2.1 later\r\n" + GO) == b".\r\n"
+    assert conv.may_begin
+    conv.begin(FROM, [TO])
+    conv.receive(b"554 5.5.1 no valid recipients\r\n" + OK)
+    assert codes(conv.pop_outcome(), 2) == [550, 450]
+    assert conv.waiting_for == "rcpt"
+
+
+def test_all_recipients_refused_and_data_too_resets_before_the_next() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    conv.receive(OK + b"550 5.1.1 no\r\n554 5.5.1 no valid recipients\r\n")
+    assert codes(conv.pop_outcome()) == [550]
+    assert conv.begin(FROM, [TO]) == b"RSET\r\n" + GROUP
+    assert conv.waiting_for == "rset"
+    conv.receive(b"250 2.0.0 Ok\r\n" + OK + OK + GO)
+    assert conv.wants_content
+
+
+def test_data_refused_decides_only_accepted_recipients() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO, TO])
+    conv.receive(OK + b"550 5.1.1 no\r\n" + OK + b"451 4.3.0 later\r\n")
+    assert codes(conv.pop_outcome(), 2) == [550, 451]
+    assert conv.needs_reset
+
+
+def test_some_recipients_refused_and_the_rest_delivered() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO, TO, TO])
+    conv.receive(OK + OK + b"452 4.5.3 too many\r\n251 forwarded\r\n" + GO)
+    conv.content(b".\r\n")
+    conv.receive(b"250 done\r\n")
+    assert codes(conv.pop_outcome(), 3) == [250, 452, 250]
+
+
+def test_reset_refused_leaves_the_message_untried() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    conv.receive(OK + OK + b"451 4.3.0 later\r\n")
+    conv.pop_outcome()
+    conv.begin(FROM, [TO], token=2)
+    conv.receive(b"502 5.5.1 what\r\n250 Ok\r\n")
+    outcome = conv.pop_outcome()
+    assert outcome is not None
+    assert outcome.is_untried
+    assert outcome.token == 2
+    assert conv.is_closing
+
+
+ANSWERS_421 = [
+    (b"", [421, 421]),
+    (OK, [421, 421]),
+    (OK + b"550 5.1.1 no\r\n", [550, 421]),
+    (OK + OK + OK, [421, 421]),
+    (OK + OK + OK + GO, [421, 421]),
+]
+
+
+@pytest.mark.parametrize(("before", "decided"), ANSWERS_421)
+def test_421_hits_the_transaction_that_it_answers(before: bytes, decided: list[int]) -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO, TO])
+    conv.receive(before + b"421 4.3.2 closing\r\n")
+    assert conv.is_closing
+    assert not conv.wants_content
+    assert codes(conv.pop_outcome(), 2) == decided
+    assert conv.lost() == []
+
+
+def test_421_to_content_leaves_the_one_behind_untried() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO], token=1)
+    conv.receive(OK + OK + GO)
+    conv.content(b".\r\n", conv.begin(FROM, [TO], token=2))
+    conv.receive(b"421 4.3.2 closing\r\n")
+    first, second = conv.pop_outcome(), conv.pop_outcome()
+    assert codes(first) == [421]
+    assert first is not None
+    assert not first.is_uncertain
+    assert second is not None
+    assert (second.token, second.is_untried, second.mail) == (2, True, None)
+
+
+def test_421_out_of_the_blue_closes() -> None:
+    conv = conversation()
+    conv.receive(b"421 4.4.2 idle\r\n")
+    assert conv.is_closing
+    assert conv.closing_reply is not None
+    assert not conv.may_begin
+    assert conv.lost() == []
+
+
+def test_lost_behind_the_dot_is_uncertain_and_the_next_untried() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO], token=1)
+    conv.receive(OK + OK + GO)
+    conv.content(b".\r\n", conv.begin(FROM, [TO], token=2))
+    first, second = conv.lost()
+    assert (first.token, first.is_uncertain, first.is_untried) == (1, True, False)
+    assert first.reply_for(0) is None
+    assert (second.token, second.is_uncertain, second.is_untried) == (2, False, True)
+
+
+def test_lost_before_content_is_certain() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO, TO])
+    conv.receive(OK + b"550 5.1.1 no\r\n" + OK + GO)
+    [outcome] = conv.lost()
+    assert not outcome.is_uncertain
+    assert not outcome.is_untried
+    assert codes(outcome, 2) == [550, 0]
+
+
+def test_lost_hands_out_outcomes_not_popped_yet() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO], token=1)
+    conv.receive(OK + OK + GO)
+    conv.content(b".\r\n")
+    conv.receive(b"250 done\r\n")
+    [outcome] = conv.lost()
+    assert codes(outcome) == [250]
+    assert not outcome.is_uncertain
+
+
+OUT_OF_STEP = [
+    b"250 nobody asked\r\n",
+    b"354 go\r\n",
+]
+IN_FLIGHT_OUT_OF_STEP = [
+    b"354 go\r\n",
+    OK + b"334 what\r\n",
+    OK + OK + b"250 to DATA\r\n",
+    OK + OK + b"334 to DATA\r\n",
+    OK + OK + GO + b"250 before content\r\n",
+    b"nonsense\r\n",
+]
+
+
+@pytest.mark.parametrize("octets", OUT_OF_STEP)
+def test_reply_that_nothing_asked_for_raises(octets: bytes) -> None:
+    conv = conversation()
+    with pytest.raises(RemoteProtocolError):
+        conv.receive(octets)
+    assert conv.is_closing
+    assert not conv.may_begin
+
+
+@pytest.mark.parametrize("octets", IN_FLIGHT_OUT_OF_STEP)
+def test_peer_that_loses_step_never_gets_content(octets: bytes) -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    with pytest.raises(RemoteProtocolError):
+        conv.receive(octets)
+    [outcome] = conv.lost()
+    assert not outcome.is_uncertain
+    assert codes(outcome) == [0]
+
+
+def test_outcome_before_nonsense_survives_it() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    conv.receive(OK + OK + GO)
+    conv.content(b".\r\n")
+    with pytest.raises(RemoteProtocolError):
+        conv.receive(b"250 queued\r\nblah\r\n")
+    assert codes(conv.pop_outcome()) == [250]
+
+
+def test_lockstep_sends_one_command_at_a_time() -> None:
+    conv = conversation(pipelining=False)
+    assert conv.begin(FROM, [TO, "c@x.example"]) == b"MAIL FROM:<a@acme.example>\r\n"
+    assert conv.receive(OK) == b"RCPT TO:<b@x.example>\r\n"
+    assert conv.receive(b"550 5.1.1 no\r\n") == b"RCPT TO:<c@x.example>\r\n"
+    assert conv.receive(OK) == b"DATA\r\n"
+    assert conv.receive(GO) == b""
+    assert conv.wants_content
+    conv.content(b".\r\n")
+    assert not conv.may_begin
+    conv.receive(b"250 done\r\n")
+    assert codes(conv.pop_outcome(), 2) == [550, 250]
+
+
+def test_lockstep_stops_at_the_first_refusal_that_matters() -> None:
+    conv = conversation(pipelining=False)
+    conv.begin(FROM, [TO])
+    assert conv.receive(b"450 4.7.1 later\r\n") == b""
+    assert codes(conv.pop_outcome()) == [450]
+    assert conv.begin(FROM, [TO]) == b"MAIL FROM:<a@acme.example>\r\n"
+    conv.receive(OK)
+    assert conv.receive(b"550 5.1.1 no\r\n") == b""
+    assert codes(conv.pop_outcome()) == [550]
+    assert conv.begin(FROM, [TO]) == b"RSET\r\n"
+    assert conv.receive(OK) == b"MAIL FROM:<a@acme.example>\r\n"
+
+
+def test_quit_is_answered_or_not() -> None:
+    conv = conversation()
+    assert conv.quit() == b"QUIT\r\n"
+    assert conv.waiting_for == "quit"
+    conv.receive(b"221 2.0.0 Bye\r\n")
+    assert conv.is_closing
+    assert conv.waiting_for is None
+    assert conv.closing_reply is not None
+    assert conv.closing_reply.code == 221
+
+
+def test_quit_after_a_421() -> None:
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    conv.receive(b"421 4.3.2 closing\r\n")
+    conv.quit()
+    conv.receive(b"221 bye\r\n")
+    assert conv.waiting_for is None
+
+
+@pytest.mark.parametrize("address", ["a@x\r\nRSET", "a\n@x", "a\r@x"])
+def test_address_with_a_line_end_is_never_written(address: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        conversation().begin(address, [TO])
+    with pytest.raises(LocalProtocolError):
+        conversation().begin(FROM, [TO, address])
+
+
+replies = st.sampled_from(
+    [
+        OK,
+        GO,
+        b"250-a\r\n250 b\r\n",
+        b"450 4.2.0 later\r\n",
+        b"550 5.1.1 no\r\n",
+        b"421 4.3.2 bye\r\n",
+        b"junk\r\n",
+    ]
+)
+
+
+def _play(octets: list[bytes], count: int, pipelining: bool) -> tuple[list[Outcome], bytes]:
+    """Drive three transactions through one scripted peer; return the outcomes and what was written."""
+    conv = conversation(pipelining=pipelining)
+    outcomes: list[Outcome] = []
+    written, token = conv.begin(FROM, [TO] * count, token=0), 1
+    try:
+        for chunk in octets:
+            written += conv.receive(chunk)
+            if conv.wants_content:
+                written += conv.content(b"body\r\n.\r\n")
+            while (outcome := conv.pop_outcome()) is not None:
+                outcomes.append(outcome)
+            if token < 3 and conv.may_begin:
+                written += conv.begin(FROM, [TO] * count, token=token)
+                token += 1
+    except RemoteProtocolError:
+        pass
+    outcomes += conv.lost()
+    assert [outcome.token for outcome in outcomes] == list(range(token))
+    return outcomes, written
+
+
+@given(st.lists(replies, max_size=25), st.integers(1, 3), st.booleans())
+def test_every_transaction_has_one_outcome_in_order(
+    script: list[bytes], count: int, pipelining: bool
+) -> None:
+    outcomes, written = _play(script, count, pipelining)
+    assert written.count(b"body") == sum(
+        1 for o in outcomes if o.is_uncertain or (o.final is not None and len(o.recipients) == count)
+    ) or any(o.final is not None and o.final.code >= 400 for o in outcomes)
+    assert all(not (o.is_uncertain and o.is_untried) for o in outcomes)
+    for outcome in outcomes:
+        if outcome.final is not None and outcome.final.code < 300:
+            assert b"body" in written
+
+
+@given(st.lists(replies, max_size=20), st.integers(1, 3))
+def test_same_outcomes_byte_by_byte(script: list[bytes], count: int) -> None:
+    bytewise = [octets[i : i + 1] for octets in script for i in range(len(octets))]
+    assert _play(script, count, True) == _play(bytewise, count, True)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8))
+def test_nothing_but_remote_protocol_error_escapes(chunks: list[bytes]) -> None:
+    _play(chunks, 1, True)
