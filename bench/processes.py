@@ -51,7 +51,7 @@ class BenchProcess:
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End it by SIGTERM, after `grace_s` by SIGKILL, and wait for its descendants to end too."""
-        descendants = [(pid, _started_at(pid)) for pid in read_tree(self.pid)[1:]] if self.is_alive() else []
+        descendants = [(pid, started_at(pid)) for pid in read_tree(self.pid)[1:]] if self.is_alive() else []
         if self.is_alive():
             self._child.terminate()
             try:
@@ -172,26 +172,30 @@ class MemoryWatch:
 
 def _wait_gone(processes: list[tuple[int, int]], grace_s: float) -> None:
     """Wait for processes (id, start) that are not our children; those that stay are ended by SIGKILL."""
-    deadline = time.monotonic() + grace_s
-    left = processes
-    while left and time.monotonic() < deadline:
-        left = [(pid, started) for pid, started in left if started and _started_at(pid) == started]
-        time.sleep(0.05)
-    for pid, _ in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    for number in (0, signal.SIGKILL):
+        deadline = time.monotonic() + grace_s
+        for pid, started in processes:
+            if number and started and started_at(pid) == started:
+                os.kill(pid, number)
+        while any(started and started_at(pid) == started for pid, started in processes):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
 
 
-def _started_at(pid: int) -> int:
+def started_at(pid: int) -> int:
     """Return a process's start in ticks since boot: it tells it from a later one of that id. 0: gone."""
     try:
-        return _stat_fields(pid)[19]
+        fields = _stat_fields(pid)
+        return 0 if fields[0] else fields[19]
     except OSError:
         return 0
 
 
 def _stat_fields(pid: int) -> list[int]:
-    """Fields of /proc/PID/stat from the third on: [1] is the parent, [11:15] the times, [19] the start."""
+    """Fields of /proc/PID/stat from the third on: [0] is 1 for a zombie, [1] the parent, [11:15] the times,
+    [19] the start.
+    """
     text = Path(f"/proc/{pid}/stat").read_text()
     words = text[text.rindex(")") + 2 :].split()
-    return [0, *map(int, words[1:20])]
+    return [int(words[0] == "Z"), *map(int, words[1:20])]

@@ -54,8 +54,9 @@ case " $wanted" in
         "postfix postfix/mailname string localhost" | debconf-set-selections
     ;;
 esac
+# --no-remove: postfix must not push out a mail system that this machine uses.
 # shellcheck disable=SC2086  # a list of names
-apt_get install --yes --no-install-recommends $wanted </dev/null
+apt_get install --yes --no-install-recommends --no-remove $wanted </dev/null
 
 # Nor at the next boot: they were installed for their programs.
 if command -v systemctl >/dev/null; then

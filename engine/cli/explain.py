@@ -47,15 +47,10 @@ def find_caps(model: Model, vmta: str) -> dict[str, int]:
 
 
 def format_answer(answer: Mapping[str, Any]) -> str:
-    """Return the engine's answer as text: the explanation, then what only a running engine knows."""
-    explanation = msgspec.convert(answer, Explanation)
-    known = set(Explanation.__struct_fields__)
-    more = [
-        f"  {name}: {value}"
-        for name, value in answer.items()
-        if name not in known and value not in ("", None)
-    ]
-    return "\n".join([format_explanation(explanation), *(["", "now", *more] if more else [])])
+    """Return an answer as text; its paths, which only a running engine has, are a table of their own."""
+    text = format_explanation(msgspec.convert(answer, Explanation))
+    site = answer.get("site")
+    return f"{text}\n  site: {site}" if site else text
 
 
 def _require_known(config_path: str, kind: str, name: str, known: Mapping[str, Any]) -> None:

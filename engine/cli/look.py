@@ -13,17 +13,18 @@ from rich.console import Console
 from engine.cli.tables import flatten, format_cell, format_moment, heading, make_table
 
 _FIRST = {
-    "queues": ("customer", "domain", "pool", "messages", "ready", "held", "due_at", "last_reply"),
+    "queues": ("customer", "domain", "messages", "ready", "due_at", "reason"),
     "paths": (
         "vmta",
         "destination",
-        "site",
+        "customer",
         "sessions",
+        "idle",
+        "opening",
+        "connections",
         "max_connections",
         "ready",
-        "sent",
         "reason",
-        "ask_again_at",
     ),
     "messages": (
         "id",
@@ -34,11 +35,12 @@ _FIRST = {
         "pool",
         "state",
         "attempts",
+        "accepted_at",
         "due_at",
         "last_reply",
     ),
 }
-_SHARD_FIRST = ("shard", "is_up", "pid", "started_at", "starts", "last_death", "refusal")
+_SHARD_FIRST = ("shard", "state", "pid", "started_at", "starts", "last_death", "refusal")
 _LISTENER_FIRST = ("name", "protocol", "listen", "path", "customer", "trusted")
 
 
@@ -60,7 +62,7 @@ def show_status(console: Console, answer: Mapping[str, Any], now: float) -> None
     started = answer.get("started_at")
     since = f", started {format_moment(started, now)}" if started else ""
     console.print(f"Mailrail {state}{since}, configuration generation {answer.get('generation', '-')}")
-    shards = [{k: v for k, v in shard.items() if k != "counts"} for shard in answer.get("shards", ())]
+    shards = [_shard_row(shard) for shard in answer.get("shards", ())]
     if shards:
         console.print()
         console.print(make_table(shards, _SHARD_FIRST, now))
@@ -95,6 +97,14 @@ def show_unanswered(console: Console, answer: Mapping[str, Any]) -> None:
 
 def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _shard_row(shard: Mapping[str, Any]) -> dict[str, Any]:
+    state = "up" if shard.get("is_up") else "down"
+    return {
+        "state": state,
+        **{name: value for name, value in shard.items() if name not in ("counts", "is_up")},
+    }
 
 
 def _listener_row(listener: Any) -> Mapping[str, Any]:

@@ -127,6 +127,8 @@ def explain(**options: Any) -> None:
         _print_json(answer)
     else:
         click.echo(explaining.format_answer(answer))
+        if answer.get("paths"):
+            look.show_rows(make_console(), "paths", answer, time.time())
 
 
 def _find_explanation(

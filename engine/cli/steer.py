@@ -16,34 +16,34 @@ from engine.cli.api import AdminApi
 POLL_S = 0.5
 
 
-def count_messages(status: dict[str, Any]) -> int:
-    """Return how many messages the shards hold, by /status."""
-    return int((status.get("counts") or {}).get("messages", 0))
+def count_stored(status: dict[str, Any]) -> int:
+    """Return how many deliveries the shards hold, by /status."""
+    return int((status.get("counts") or {}).get("stored", 0))
 
 
 def wait_drained(api: AdminApi, timeout_s: float, *, is_shown: bool) -> dict[str, Any]:
-    """Wait until nothing is stored. Returns {"is_draining", "is_empty", "messages"}; 0 s is no time-out."""
+    """Wait until nothing is stored. Returns {"is_draining", "is_empty", "stored"}; 0 s is no time-out."""
     started = time.monotonic()
-    left = count_messages(api.get("/status"))
+    left = count_stored(api.get("/status"))
     with _make_progress(is_shown) as progress:
         task = progress.add_task("draining", total=left)
         most = left
         while left and not (timeout_s and time.monotonic() - started > timeout_s):
             time.sleep(POLL_S)
-            left = count_messages(api.get("/status"))
+            left = count_stored(api.get("/status"))
             most = max(most, left)
             progress.update(task, total=most, completed=most - left)
-    return {"is_draining": True, "is_empty": not left, "messages": left}
+    return {"is_draining": True, "is_empty": not left, "stored": left}
 
 
 def describe_drain(answer: dict[str, Any]) -> str:
     """Return the state in words."""
     if not answer.get("is_draining"):
         return "taking mail again"
-    if "messages" not in answer:
+    if "stored" not in answer:
         return "draining: new mail is refused, what is stored goes on being delivered"
-    left = answer["messages"]
-    return f"draining: {left:,} messages are left" if left else "drained: nothing is left"
+    left = answer["stored"]
+    return f"draining: {left:,} deliveries are left" if left else "drained: nothing is left"
 
 
 def _make_progress(is_shown: bool) -> Progress:

@@ -66,7 +66,8 @@ class MessageIds:
 
     def __init__(self, shard: int, incarnation: bytes) -> None:
         """Args: shard 0..255; incarnation: 4 random octets, new at each start."""
-        assert 0 <= shard <= 255 and len(incarnation) == 4
+        assert 0 <= shard <= 255
+        assert len(incarnation) == 4
         self._suffix = bytes([shard]) + incarnation
         self._last_us = 0
 

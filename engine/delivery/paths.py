@@ -13,6 +13,7 @@ import msgspec
 
 from engine.policy.fold import PolicySet
 from engine.policy.model import Destination, Policy
+from engine.queue.assignment import group_by_source
 from engine.queue.limits import RateState
 from engine.queue.path import Cap, Hold, Path, PathLimits
 from engine.settings.model import VirtualMTA
@@ -44,7 +45,8 @@ class PathTable:
             self.vmtas[vmta.name] = vmta
             cap = self._vmta_caps.setdefault(vmta.name, Cap("max_connections of the vmta", 0))
             cap.limit = vmta.max_connections
-        self._groups = group_by_address(self.vmtas.values())
+        sources = {name: [each for each in (row.v4, row.v6) if each] for name, row in self.vmtas.items()}
+        self._groups = {member: group[0] for group in group_by_source(sources) for member in group}
 
     def disown(self, names: Iterable[str]) -> list[Path]:
         """Forget vmtas that another shard takes over; return their paths."""
@@ -133,22 +135,3 @@ class PathTable:
             if vmta in self._groups and (self._groups[vmta], destination) not in self._limits:
                 for limit, kept in zip(self.limits(vmta, destination).rates, states, strict=True):
                     limit.restore(kept, now, unix_now)
-
-
-def group_by_address(vmtas: Iterable[VirtualMTA]) -> dict[str, str]:
-    """Map each vmta to the first, by name, of those that share a source address with it."""
-    leader: dict[str, str] = {}
-    by_address: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    for vmta in sorted(vmtas, key=lambda vmta: vmta.name):
-        leader[vmta.name] = vmta.name
-        for address in filter(None, (vmta.v4, vmta.v6)):
-            first = by_address.setdefault(address, vmta.name)
-            one, two = sorted((find(first), find(vmta.name)))
-            leader[two] = one
-    return {name: find(name) for name in leader}

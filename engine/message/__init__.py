@@ -1,7 +1,8 @@
-"""Messages as octets: header and body with CRLF lines, not stuffed. Pure.
+"""What is inside a message: header and body with CRLF lines, not stuffed. No I/O.
 
-headers    the fields that acceptance reads, adds and removes
-pickup     spool files to envelope and message
+headers    fields read, added and removed at acceptance
+addresses  address lists of header fields
+pickup     spool files to envelopes
 dkim       signatures
 dsn        bounce messages
 """

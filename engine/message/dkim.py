@@ -40,7 +40,7 @@ SIGNED_FIELDS = (
 ).split()
 
 MAX_TEMPLATES = 64  # combinations of fields that a key has met; a customer's mail has a handful
-FOLD_AT = 76  # RFC 5322 section 2.1.1: lines SHOULD be at most 78
+FOLD_AT = 74  # RFC 5322 section 2.1.1: lines SHOULD be at most 78; a tab and b= stand before
 
 
 class Signer:

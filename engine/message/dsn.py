@@ -61,7 +61,7 @@ def _format_header(bounce: Bounce, boundary: str) -> bytes:
     fields = [
         ("Date", format_datetime(datetime.fromtimestamp(int(bounce.now), UTC))),
         ("From", f"Mail Delivery System <{bounce.postmaster}>"),
-        ("To", f"<{bounce.sender}>"),
+        ("To", bounce.sender),
         ("Subject", "Undelivered mail returned to sender"),
         ("Message-ID", f"<{bounce.message_id}>"),
         ("Auto-Submitted", "auto-replied"),
@@ -136,10 +136,14 @@ def _typed_address(address: str) -> str:
 
 def _format_original(original: bytes) -> bytes:
     """Return the part with the original's header, cut at a line's end where it is long."""
-    header = original.partition(b"\r\n\r\n")[0] + b"\r\n"
+    header = _STRAY.sub(b" ", original.partition(b"\r\n\r\n")[0]) + b"\r\n"
     if len(header) > MAX_HEADER_BYTES:
         header = header[: header.rfind(b"\r\n", 0, MAX_HEADER_BYTES) + 2]
     return _format_part(b"text/rfc822-headers", header)
+
+
+# What acceptance refuses anyway: the bounce must be sound even if the store has held something odd.
+_STRAY = re.compile(rb"\r(?!\n)|(?<!\r)\n|\0")
 
 
 def _format_part(content_type: bytes, text: bytes) -> bytes:

@@ -265,7 +265,8 @@ class _OpeningProtocol(SMTPProtocol):
 class _Opener(SMTP):
     """aiosmtplib's client with our protocol inside, which can let go of its connection."""
 
-    opening: _OpeningProtocol
+    opening: _OpeningProtocol | None = None
+    protocol: _OpeningProtocol | None
 
     async def _create_connection(self, timeout: float | None) -> SMTPResponse:  # noqa: ASYNC109 - its signature
         """Take the socket over and return the greeting, whatever its code."""
@@ -285,11 +286,11 @@ class _Opener(SMTP):
         raise SMTPResponseException(response.code, response.message)
 
     def release(self) -> _OpeningProtocol:
-        """Let go of the connection, and cut the circle of references that would keep us in memory."""
-        if self.protocol is None:
+        """Let go of the connection."""
+        if self.protocol is None or self.opening is None:
             raise NetworkError("ehlo", f"connection lost {_show(self.opening.surplus)}".rstrip())
-        self.opening._connection_lost_callback = None
         self.protocol = self.transport = self.sock = None
+        self._cut()
         return self.opening
 
     def leave(self) -> None:
@@ -298,15 +299,23 @@ class _Opener(SMTP):
         if transport is not None and not transport.is_closing():
             transport.write(b"QUIT\r\n")  # type: ignore[attr-defined]
         self.close()
+        self._cut()
 
     def abandon(self) -> None:
         """Close at once, whatever state the connection is in."""
         transport, sock = self.transport, self.sock
         self.close()
+        self._cut()
         if transport is not None:
             transport.abort()  # type: ignore[attr-defined]
         elif sock is not None:
             sock.close()
+
+
+    def _cut(self) -> None:
+        """Cut the circle of references that would keep us in memory until the collector's next round."""
+        if self.opening is not None:
+            self.opening._connection_lost_callback = None
 
 
 class _RejectedError(Exception):

@@ -1,6 +1,7 @@
 """What waits, for what, and who goes next. Pure: `now` and `jitter` come in as arguments.
 
 limits      message rates and connection slots of a path, exact as the peer counts
+window      the permits of the last T, as the peer may have read them
 ready       deficit round robin between customers in one ready queue
 scheduled   retry times, expiry, and how far a shard may read ahead
 placement   which shard a new message goes to

@@ -18,7 +18,7 @@ _NEVER = math.inf
 
 
 class Decision(NamedTuple):
-    """`open` sessions for `site`; when 0, `reason` says why and `ask_at` when that may change (inf: on an event)."""
+    """`open` sessions for `site`; when 0, `reason` says why, `ask_at` when to ask again (inf: on an event)."""
 
     open: int
     site: str
@@ -74,7 +74,8 @@ def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
         if demand.retry_at > now:
             if demand.retry_at < refusal.ask_at:
                 refusal = _no(
-                    f"back-off after {demand.failures} failures {_until(demand.retry_at, now)}: {demand.last_failure}",
+                    f"back-off after {demand.failures} failures {_until(demand.retry_at, now)}: "
+                    f"{demand.last_failure}",
                     demand.retry_at,
                 )
             continue

@@ -1,15 +1,15 @@
 """Limits of one path, exact as the peer counts: message rate and connection slots.
 
 `RateLimit` gives permits to write an end-of-message (or to open a connection: redeem at connect).
-A transaction reserves when it starts, redeems when it is about to write its end-of-message and
-must not write before the time that `redeem` returns. Only `redeem` makes the limit hold;
-`ready_at` merely starts transactions early enough to be in time for their permits.
+A transaction reserves when it starts, redeems when it is about to write its end-of-message, and does
+not write before the time that `redeem` returns; where that is later, it asks `confirm` once that time
+has come. These two make the limit hold; `ready_at` merely starts transactions early enough.
 
 Why the limit N/T holds. Permit j is written at w_j and read by the peer at r_j, w_j <= r_j <= e_j,
 where e_j = w_j + guard + what `observe` and `postpone` added. Count both in ascending order, so that
-x_(k) is the k-th smallest x. `redeem` sees to it that w_(k+N) >= e_(k) + T for every k. At least k
-permits have r <= e_(k), so r_(k) <= e_(k), even if sessions are read in another order than they were
-written in; every r >= its w, so r_(k+N) >= w_(k+N). Hence r_(k+N) - r_(k) >= T, and a half-open
+x_(k) is the k-th smallest x. `redeem` and `confirm` see to it that w_(k+N) >= e_(k) + T for every k.
+At least k permits have r <= e_(k), so r_(k) <= e_(k), even if sessions are read in another order than
+they were written in; every r >= its w, so r_(k+N) >= w_(k+N). Hence r_(k+N) - r_(k) >= T, and a half-open
 window of T holds at most N. Lateness of the later permit only helps; lateness of the earlier one is
 what the guard pays for, and it shows in its reply before permit k+N is due.
 
@@ -41,7 +41,8 @@ CATCH_UP_S = 0.025  # a timer that is late by less does not lose its turn
 EARLY_S = 0.010  # transactions start so much before they need, since timers and loops are late
 STALE_S = 1.0  # a reservation overdue by this much no longer makes others wait
 MAX_LEAD_S = 60.0  # no transaction starts earlier than this before its permit
-BANK_PERMITS = 64  # how many permits' worth of widening may be saved up for a stall
+BANK_PERMITS = 64  # widening that may be saved up for a stall, in guards; N=1, T=1 s: 1.3 s
+BANK_WINDOWS = 10  # the same for large N, in guards of a whole window: spent, it costs a fifth of one
 LATE_SHARE = 0.75  # of the guard is for lateness that shows; the rest for what does not (timers, ways)
 FIRST_REPLIES = 32  # as many must have been seen before a peer's least latency is believed
 FLOOR_REPLIES = 500  # the least latency of the last 500 to 1,000 replies is what a peer takes at least
@@ -74,6 +75,7 @@ class RateLimit:
     """
 
     __slots__ = (
+        "_bank_max_s",
         "_bank_s",
         "_burst",
         "_catch_up_s",
@@ -114,6 +116,7 @@ class RateLimit:
         self._floor_s = 0.0  # the least time from permit to reply
         self._next_floor_s = inf  # the same, of the replies since the last change
         self._replies = FLOOR_REPLIES - FIRST_REPLIES
+        self._bank_max_s = inf
         self._bank_s = inf  # what `observe` may still widen by
         self._windows: list[PermitWindow] = []
         self._window: PermitWindow | None = None
@@ -189,8 +192,25 @@ class RateLimit:
             window.add(at)
         return at if rate is not None else now
 
+    def confirm(self, rate: Rate | None, at: float, now: float) -> float:
+        """The time of a permit in the future has come: return when to write.
+
+        Permits before it may have been written or read later than was planned, so that this one
+        must wait. Returns `now`: write now, the permit is counted and named by that. Else a later
+        time: confirm again then, with that as `at`.
+        """
+        due = now
+        if rate is not None:
+            window = self._window
+            if window is None or window.window_s != rate.window_s:
+                window = self._window_of(rate.window_s)
+            window.forget(now)
+            due = max(now, window.due_at(rate.count, now))
+        self.postpone(at, due)
+        return due
+
     def postpone(self, at: float, written_at: float) -> None:
-        """The end-of-message of the permit `at` left later than that (a late timer, a full buffer)."""
+        """The end-of-message of the permit `at` left later than that (a full buffer)."""
         for window in self._windows:
             window.move(at, written_at)
 
@@ -257,7 +277,8 @@ class RateLimit:
         self._interval_s = window.period_s / rate.count
         self._slack_s = (burst - 1) * self._interval_s
         self._catch_up_s = max(CATCH_UP_S, min(self._interval_s, window.guard_s) / 2)
-        self._bank_s = min(self._bank_s, window.guard_s * BANK_PERMITS)
+        self._bank_max_s = window.guard_s * max(BANK_PERMITS, BANK_WINDOWS * rate.count)
+        self._bank_s = min(self._bank_s, self._bank_max_s)
         paced = min(self._paced_at, self._last_at + burst * self._interval_s)
         self._paced_at = max(paced, window.since + burst * self._interval_s)
 
@@ -302,7 +323,7 @@ class RateLimit:
         if at - paced > self._catch_up_s:
             paced = at
         self._paced_at = paced + self._interval_s
-        self._bank_s = min(self._bank_s + window.guard_s / 2, window.guard_s * BANK_PERMITS)
+        self._bank_s = min(self._bank_s + window.guard_s / 2, self._bank_max_s)
         return at
 
     def _lateness(self, latency_s: float) -> float:

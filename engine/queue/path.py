@@ -182,7 +182,7 @@ class Path:
         return at
 
     def reserve_message(self, now: float) -> float:
-        """Count a transaction that starts; returns what `redeem_message` or `cancel_message` must be given."""
+        """Count a transaction that starts; returns what `redeem_message` or `cancel_message` needs."""
         if self._rate is not None:
             self.limits.messages.reserve(now)
         if self._interval is not None:

@@ -10,7 +10,7 @@ Never: paces, knows a threshold beyond the call (queue.limits does both).
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from math import inf
 
 GUARD_SHARE = 0.02  # of T (design section 5): leaves 98 % of the allowance
@@ -74,6 +74,22 @@ class PermitWindow:
             if excess <= 0:
                 return ends[i] + self.period_s
         return (ends[-1] if len(ends) > self.head else self.forgotten) + self.period_s
+
+    def due_at(self, limit: int, now: float) -> float:
+        """Return when a permit whose time has come may be written; -inf for now.
+
+        Counts what was written by now, without this permit, whatever is planned behind it.
+        """
+        ends, counts = self.ends, self.counts
+        behind = bisect_right(ends, now + self.cell_s, self.head)
+        excess = self.total - sum(counts[behind:]) - limit
+        if excess <= 0:
+            return -inf
+        for i in range(self.head, behind):
+            excess -= counts[i]
+            if excess <= 0:
+                return ends[i] + self.period_s
+        return -inf
 
     def add(self, at: float) -> None:
         """Count a permit."""

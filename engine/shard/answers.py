@@ -55,8 +55,9 @@ class Answers:
     def _status(self) -> Row:
         engine = self._engine
         events: dict[str, float] = {}
-        for name, (event, *_), value in engine.counters.snapshot()["counters"]:
+        for name, values, value in engine.counters.snapshot()["counters"]:
             if name == "mailrail_messages_total":
+                event = values[0]
                 events[event] = events.get(event, 0) + value
         sessions = list(engine.opener.sessions)
         return {

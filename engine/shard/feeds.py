@@ -13,8 +13,6 @@ from typing import Any, Protocol
 
 from engine.control.fds import ListenerInbox
 from engine.inject.smtp import SMTPListener
-from engine.inject.socket import SocketListener
-from engine.inject.spool import SpoolListener
 from engine.settings.model import ListenerSettings, Settings
 from engine.shard.build import Engine
 
@@ -64,7 +62,7 @@ class Feeds:
     def set_draining(self, is_draining: bool) -> None:
         """Spool files stay where they are while draining; other feeds are refused by the acceptor."""
         for feed in self._feeds.values():
-            if isinstance(feed, SpoolListener):
+            if hasattr(feed, "is_paused"):
                 feed.is_paused = is_draining
 
     async def stop(self, grace_s: float) -> None:

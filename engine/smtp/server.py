@@ -38,6 +38,11 @@ _OK_MAIL = b"250 2.1.0 Sender ok\r\n"
 _OK_RCPT = b"250 2.1.5 Recipient ok\r\n"
 _OK_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _OK = b"250 2.0.0 Ok\r\n"
+_IDLE_REPLIES = {
+    b"NOOP": _OK,
+    b"VRFY": b"252 2.5.2 Send some mail, it will be tried\r\n",  # whatever the name: no harvest
+    b"HELP": b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n",
+}
 
 
 class ServerLimits(msgspec.Struct, frozen=True):
@@ -89,6 +94,7 @@ class ServerConversation:
         "completed",
         "helo",
         "is_closing",
+        "refusals",
         "transactions",
     )
 
@@ -118,6 +124,7 @@ class ServerConversation:
         self.completed: Transaction | None = None
         self.helo = ""
         self.is_closing = False  # write what was returned, then close
+        self.refusals: list[int] = []  # codes above 399 that were said; the shell counts and clears them
         self.transactions = 0  # completed so far
 
     # -- what the shell asks ------------------------------------------------------------------------------
@@ -181,8 +188,7 @@ class ServerConversation:
 
     def time_out(self) -> bytes:
         """The client was silent for too long: say so and close."""
-        self.is_closing = True
-        return format_reply(421, "4.4.2", f"{self._limits.hostname} Timeout, closing connection")
+        return self._dismiss(421, "4.4.2", f"{self._limits.hostname} Timeout, closing connection")
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -329,7 +335,7 @@ class ServerConversation:
         if parameters.strip():
             raise Refused(make_reply(555, "5.5.4", "Parameter not recognized or not offered"))
         if len(self._recipients) >= self._limits.max_recipients:
-            return format_reply(452, "4.5.3", "Too many recipients")
+            return self._reply(make_reply(452, "4.5.3", "Too many recipients"))
         if recipient == "postmaster":
             recipient = f"postmaster@{self._limits.hostname}"
         refusal = self._on_rcpt(recipient) if self._on_rcpt is not None else None
@@ -373,17 +379,10 @@ class ServerConversation:
         self._count_idle()
         return _OK + self._reset()
 
-    def _on_command_noop(self, _command: bytes) -> bytes:  # RFC 5321 4.1.1.9: any argument
+    def _on_command_idle(self, command: bytes) -> bytes:
+        """Commands that do nothing, with any argument (RFC 5321 4.1.1.9)."""
         self._count_idle()
-        return _OK
-
-    def _on_command_vrfy(self, _command: bytes) -> bytes:  # whatever the name: no harvest
-        self._count_idle()
-        return b"252 2.5.2 Send some mail, it will be tried\r\n"
-
-    def _on_command_help(self, _command: bytes) -> bytes:  # one text for every subject
-        self._count_idle()
-        return b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n"
+        return _IDLE_REPLIES[command[:4].upper()]
 
     def _on_command_quit(self, _command: bytes) -> bytes:  # leave who wants to leave
         self.is_closing = True
@@ -398,8 +397,9 @@ class ServerConversation:
     # -- replies ------------------------------------------------------------------------------------------
 
     def _reply(self, reply: Reply) -> bytes:
-        if reply.code == 421:
-            self.is_closing = True
+        if reply.code >= 400:
+            self.refusals.append(reply.code)
+            self.is_closing = self.is_closing or reply.code == 421
         return format_reply(reply.code, reply.enhanced, reply.text)
 
     def _error(self, reply: Reply) -> bytes:
@@ -410,16 +410,17 @@ class ServerConversation:
             out += self._dismiss(421, "4.7.0", f"{self._limits.hostname} Too many errors")
         return out
 
+    def _dismiss(self, code: int, enhanced: str, text: str) -> bytes:
+        """The last reply of the session."""
+        self.is_closing = True
+        return self._reply(make_reply(code, enhanced, text))
+
     def _count_idle(self) -> None:
         self._idle_commands += 1
         if self._idle_commands > self._limits.max_idle_commands:
             raise Refused(
                 make_reply(421, "4.7.0", f"{self._limits.hostname} Too many commands without a message")
             )
-
-    def _dismiss(self, code: int, enhanced: str, text: str) -> bytes:
-        self.is_closing = True
-        return format_reply(code, enhanced, text)
 
     def _too_large(self) -> Reply:
         return make_reply(552, "5.3.4", f"Message larger than {self._limits.max_message_bytes} octets")
@@ -444,8 +445,6 @@ _HANDLERS: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {
     b"EHLO": ServerConversation._on_command_hello,
     b"HELO": ServerConversation._on_command_hello,
     b"RSET": ServerConversation._on_command_rset,
-    b"NOOP": ServerConversation._on_command_noop,
-    b"VRFY": ServerConversation._on_command_vrfy,
-    b"HELP": ServerConversation._on_command_help,
+    **dict.fromkeys(_IDLE_REPLIES, ServerConversation._on_command_idle),
     b"QUIT": ServerConversation._on_command_quit,
 }

@@ -139,7 +139,7 @@ class Environment:
         return True
 
     def nudge(self) -> None:
-        """Let a transaction pass: what one has freed serves those after the next, and aborted ones don't count.
+        """Let a transaction pass: what one freed serves those after the next, and aborted ones don't count.
 
         Else a store whose last removals made room would refuse for good: each refused put is an aborted one.
         """

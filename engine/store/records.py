@@ -37,11 +37,11 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 
 
-class DamagedRecord(StoreError):  # noqa: N818 - the tree of errors has names, not suffixes
+class DamagedRecord(StoreError):
     """A record whose checksum, version or shape is wrong; `str()` says which."""
 
 
-class Duplicate(StoreError):  # noqa: N818 - as above
+class Duplicate(StoreError):
     """A forwarded message that is stored already, or has left within the last 24 hours."""
 
 
@@ -113,7 +113,7 @@ def parse_head_key(key: bytes) -> tuple[int, bytes]:
 def encode_body(envelope: Envelope, message: bytes) -> bytes:
     """Return the record of what never changes."""
     facts = _encode_text(envelope)
-    checksum = crc32(message, crc32(facts))
+    checksum = crc32(message, crc32(facts, len(facts)))  # the length seeds it: the one field in front of it
     return b"".join((_BODY_HEAD.pack(RECORD_VERSION, checksum, len(facts)), facts, message))
 
 
@@ -125,7 +125,7 @@ def decode_body(raw: bytes | memoryview) -> tuple[Envelope, bytes]:
     """
     facts_bytes = _check_body_head(raw)
     view = memoryview(raw)
-    if crc32(view[_BODY_HEAD.size :]) != _BODY_HEAD.unpack_from(raw)[1]:
+    if crc32(view[_BODY_HEAD.size :], facts_bytes) != _BODY_HEAD.unpack_from(raw)[1]:
         raise DamagedRecord("body: checksum does not match")
     end = _BODY_HEAD.size + facts_bytes
     return _parse_envelope(view[_BODY_HEAD.size : end]), bytes(view[end:])

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from bench.postfix import PostfixSetup, is_postfix_here, running_postfix
-from bench.processes import read_tree, run_source, running_sink
+from bench.processes import read_tree, run_source, running_sink, started_at
 
 
 @pytest.mark.slow
@@ -24,4 +22,4 @@ def test_private_instance_relays_and_is_gone_afterwards(stranger) -> None:  # ty
         assert sink.is_alive()
     assert account["accepted"] == 20
     assert len(tree) > 5
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in tree)
+    assert not any(started_at(pid) for pid in tree)

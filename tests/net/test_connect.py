@@ -334,16 +334,35 @@ def test_nothing_of_aiosmtplib_remains_after_the_hand_over(run, peer):
         async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
             session = await open_ok(port)
             leftover = weakref.ref(session._opening)
-            gc.disable()
-            try:
-                session.hand_over(Recorder())
-                assert leftover() is None
-            finally:
-                gc.enable()
-            assert not [thing for thing in gc.get_objects() if isinstance(thing, connect._Opener)]
-            session.transport.close()
+            session.hand_over(Recorder())
+            is_gone = leftover() is None and count_openers() == 0
+            session.close()
+        assert is_gone
 
-    run(scenario())
+    run_without_gc(run, scenario())
+
+
+def test_nothing_of_aiosmtplib_remains_after_a_rejection(run, peer):
+    async def scenario() -> None:
+        async with peer(script(b"554 no\r\n")) as port:
+            await open_to(port)
+        assert count_openers() == 0
+
+    run_without_gc(run, scenario())
+
+
+def count_openers() -> int:
+    return sum(isinstance(thing, connect._Opener) for thing in gc.get_objects())
+
+
+def run_without_gc(run: Callable[..., Any], scenario: Any) -> None:
+    """Run a scenario in which only reference counts free memory."""
+    gc.collect()
+    gc.disable()
+    try:
+        run(scenario)
+    finally:
+        gc.enable()
 
 
 # -- STARTTLS -----------------------------------------------------------------------------------------

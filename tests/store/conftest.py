@@ -87,6 +87,7 @@ class Harness:
         self.loop = ManualLoop()
         self.unix_now = UNIX_START
         self.told: list[object] = []
+        self.puts = 0
         self.damaged: list[tuple[bytes, str]] = []
         self.unhealthy: list[Exception] = []
         self.commits_s: list[float] = []
@@ -106,6 +107,7 @@ class Harness:
 
     def put(self, *deliveries: Delivery, **extra: Any) -> None:
         """Stage one message; what it is told is appended to `told`."""
+        self.puts += 1
         self.store.put(list(deliveries), deliveries[0].message, self.told.append, **extra)
 
     def put_now(self, *deliveries: Delivery, **extra: Any) -> None:
@@ -121,6 +123,10 @@ class Harness:
 
     def run_until(self, is_over: Callable[[], bool]) -> None:
         self.loop.run_until(is_over, lambda: self.store._group._committing is not None)
+
+    def are_all_told(self) -> bool:
+        """Say whether every put has been told."""
+        return len(self.told) == self.puts
 
     def heads(self) -> list[tuple[int, bytes]]:
         return self.store.due_queues(b"", 1 << 62, 1 << 30)
@@ -141,6 +147,12 @@ def open_harness(tmp_path: Path) -> Iterator[Callable[..., Harness]]:
     yield open_it
     for harness in opened:
         harness.store.close()
+
+
+@pytest.fixture(scope="session")
+def harness_type() -> type[Harness]:
+    """Return the class, for tests that open stores many times over."""
+    return Harness
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from engine.cli.explain import explain_offline, format_answer
+from engine.core.errors import ConfigError
+
+
+def test_cap_of_the_vmta_bounds_the_path(config: str) -> None:
+    explanation = explain_offline(config, "d.example", "acme-1", "acme", ())
+    assert any("max_connections of vmta acme-1: 3 sessions" in each.text for each in explanation.ceilings)
+
+
+def test_mx_host_decides_the_provider(config: str) -> None:
+    explanation = explain_offline(config, "hosted.example", "", "", ("ASPMX.L.GOOGLE.COM",))
+    assert explanation.kind == "provider"
+
+
+def test_unknown_vmta_is_refused_with_the_known_ones(config: str) -> None:
+    with pytest.raises(ConfigError, match="no vmta 'acme-2'; there are: acme-1"):
+        explain_offline(config, "d.example", "acme-2", "", ())
+
+
+def test_site_that_only_an_engine_knows_stands_below(config: str) -> None:
+    answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
+    assert format_answer(answer).startswith("destination d.example (site)")
+    assert format_answer({**answer, "site": "mx1.d.example", "paths": []}).endswith("  site: mx1.d.example")

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.cli.main import cli, run
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
+    """Run a command with --json; return its status and what it printed."""
+    status = run([*argv, "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+STATUS = {
+    "generation": 3,
+    "is_draining": False,
+    "started_at": 1.0,
+    "shards": [{"shard": 0, "is_up": True, "pid": 7, "counts": {"messages": 4}}],
+    "listeners": ["smtp:127.0.0.1:2525"],
+    "counts": {"messages": 4, "ready": {"acme": 2}},
+}
+
+
+def test_every_command_has_json_config_and_an_example() -> None:
+    for name, command in cli.commands.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"--json", "--config", "-c"} <= options, name
+        assert "Example" in (command.help or ""), name
+
+
+def test_unknown_command_and_unknown_option_are_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fly"]) == 2
+    assert run(["status", "--fly"]) == 2
+    assert "fly" in capsys.readouterr().err
+
+
+def test_help_exits_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert run(["drain", "--help"]) == 0
+    assert "mailrail drain --wait" in capsys.readouterr().out
+
+
+def test_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "-c", "/nowhere/mailrail.toml"]) == 1
+    assert "/nowhere/mailrail.toml: can't read it: No such file" in capsys.readouterr().err
+
+
+def test_configuration_comes_from_the_environment(
+    config: str, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.answer("/status", STATUS)
+    monkeypatch.setenv("MAILRAIL_CONFIG", config)
+    assert run(["status"]) == 0
+
+
+def test_no_engine_says_where_it_was_looked_for(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "-c", config]) == 1
+    error = capsys.readouterr().err
+    assert "admin.sock" in error
+    assert "mailrail serve" in error
+
+
+def test_error_is_json_where_json_was_asked_for(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, answer = run_json(capsys, "queues", "-c", config)
+    assert status == 1
+    assert "no engine answers" in answer["error"]
+
+
+def test_status_is_bad_while_a_shard_is_down(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin.answer("/status", STATUS)
+    assert run_json(capsys, "status", "-c", config) == (0, STATUS)
+    admin.answer("/status", {**STATUS, "shards": [{"shard": 0, "is_up": False}]})
+    assert run(["status", "-c", config]) == 1
+
+
+def test_criteria_and_limit_are_passed_on(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = {"queues": [{"customer": "acme", "domain": "d.example", "messages": 2}], "is_whole": False}
+    admin.answer("/queues", answer)
+    assert run(["queues", "-c", config, "--customer", "acme", "--limit", "1"]) == 0
+    assert admin.asked == [("GET", "/queues?customer=acme&limit=1", None)]
+    shown = capsys.readouterr().out
+    assert "d.example" in shown
+    assert "raise --limit" in shown
+
+
+@pytest.mark.parametrize("what", ["queues", "paths", "messages"])
+def test_nothing_to_show_is_no_error(
+    what: str, config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin.answer(f"/{what}", {what: [], "is_whole": True})
+    assert run([what, "-c", config]) == 0
+    assert capsys.readouterr().out == f"no {what}\n"
+
+
+def test_message_that_is_gone_exits_one(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    admin.answer("/messages/ab12", {"error": "no shard holds message ab12"}, 404)
+    assert run(["message", "ab12", "-c", config]) == 1
+    assert capsys.readouterr().err == "mailrail: no shard holds message ab12\n"
+
+
+def test_refused_reload_shows_file_and_key(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin.answer("/reload", {"error": "x.toml:3: key max_conections: unknown"}, 422)
+    assert run(["reload", "-c", config]) == 1
+    assert "x.toml:3: key max_conections" in capsys.readouterr().err
+    admin.answer("/reload", {"generation": 9})
+    assert run(["reload", "-c", config]) == 0
+    assert capsys.readouterr().out == "reloaded: generation 9\n"
+
+
+def test_drain_waits_until_nothing_is_left(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.steer.POLL_S", 0.0)
+    admin.answer("/drain", {"is_draining": True})
+    admin.answer("/status", [{"counts": {"stored": left}} for left in (5, 2, 0)])
+    status, answer = run_json(capsys, "drain", "--wait", "-c", config)
+    assert (status, answer) == (0, {"is_draining": True, "is_empty": True, "stored": 0})
+    assert admin.asked[0] == ("POST", "/drain", {"on": True})
+
+
+def test_drain_that_is_not_over_in_time_exits_one(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.cli.steer.POLL_S", 0.0)
+    admin.answer("/drain", {"is_draining": True})
+    admin.answer("/status", {"counts": {"stored": 5}})
+    assert run(["drain", "--wait", "--timeout", "0.01", "-c", config]) == 1
+    assert "5 deliveries are left" in capsys.readouterr().out
+
+
+def test_drain_off(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    admin.answer("/drain", {"is_draining": False})
+    assert run(["drain", "--off", "-c", config]) == 0
+    assert admin.asked == [("POST", "/drain", {"on": False})]
+    assert capsys.readouterr().out == "taking mail again\n"
+
+
+def test_explain_asks_the_engine_first(config: str, admin: Any) -> None:
+    admin.answer("/explain", {"error": "there is no vmta 'nix'"}, 422)
+    assert run(["explain", "d.example", "--vmta", "nix", "-c", config]) == 1
+    assert admin.asked == [("GET", "/explain?domain=d.example&vmta=nix", None)]
+
+
+def test_explain_without_an_engine_answers_from_the_files(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["explain", "d.example", "--vmta", "acme-1", "-c", config]) == 0
+    shown = capsys.readouterr()
+    assert "from the files" in shown.err
+    assert "max_connections" in shown.out
+    assert "default.toml:" in shown.out
+
+
+def test_check_names_file_and_line(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(config, "a") as file:
+        file.write('[routs]\n"*" = "127.0.0.1:25"\n')
+    status, answer = run_json(capsys, "check", "-c", config)
+    assert status == 1
+    (finding,) = answer["findings"]
+    assert (finding["severity"], finding["file"]) == ("error", config)
+    assert finding["line"] > 0
+    assert "routs" in finding["text"]
+
+
+def test_send_without_a_listener_that_answers(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, answer = run_json(capsys, "send", "--from", "a@b.example", "--to", "u@d.example", "-c", config)
+    assert status == 1
+    assert "127.0.0.1:21710" in answer["error"]

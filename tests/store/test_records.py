@@ -1,0 +1,129 @@
+"""Keys that sort and records that know when they were altered."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.core.envelope import Delivery, Envelope
+from engine.store import records
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+KEYS = st.binary(min_size=14, max_size=14)
+DUE_AT = st.floats(0, 4e9)
+DUE_MS = st.integers(0, records.MAX_DUE_MS)
+TEXT = st.text(st.characters(exclude_categories=()), max_size=30)
+
+ENVELOPES = st.builds(
+    Envelope,
+    sender=NAMES,
+    customer=NAMES,
+    pool=NAMES,
+    accepted_at=DUE_AT,
+    size_bytes=st.integers(0, 1 << 40),
+    feed=st.sampled_from(["smtp", "spool"]),
+    is_8bit=st.booleans(),
+    tags=st.dictionaries(NAMES, NAMES, max_size=3),
+)
+DELIVERIES = st.builds(
+    Delivery,
+    message_id=st.binary(min_size=12, max_size=12),
+    index=st.integers(0, 0xFFFF),
+    envelope=ENVELOPES,
+    domain=NAMES,
+    recipients=st.lists(NAMES, min_size=1, max_size=4),
+    due_at=DUE_AT,
+    message=st.binary(max_size=300),
+    attempts=st.integers(0, 1000),
+    last_reply=NAMES,
+    held=NAMES,
+    is_remembered=st.booleans(),
+)
+
+
+@given(DELIVERIES)
+def test_what_is_decoded_is_what_was_encoded(delivery):
+    envelope, message = records.decode_body(records.encode_body(delivery.envelope, delivery.message))
+    found = records.decode_delivery(delivery.key, records.encode_delivery(delivery), envelope, message)
+    assert msgspec.to_builtins(found) == msgspec.to_builtins(delivery)
+    assert records.peek_envelope(records.encode_body(delivery.envelope, delivery.message)) == envelope
+    assert records.peek_due_ms(records.encode_delivery(delivery)) == records.due_ms(delivery.due_at)
+
+
+@given(DELIVERIES, st.data())
+def test_one_flipped_bit_anywhere_is_noticed(delivery, data):
+    body = bytearray(records.encode_body(delivery.envelope, delivery.message))
+    body[data.draw(st.integers(0, len(body) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(records.DamagedRecord):
+        records.decode_body(bytes(body))
+    record = bytearray(records.encode_delivery(delivery))
+    record[data.draw(st.integers(0, len(record) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(records.DamagedRecord):
+        records.decode_delivery(delivery.key, bytes(record), delivery.envelope, b"")
+
+
+@given(DELIVERIES, st.data())
+def test_truncated_records_are_damaged(delivery, data):
+    body = records.encode_body(delivery.envelope, delivery.message)
+    record = records.encode_delivery(delivery)
+    with pytest.raises(records.DamagedRecord):
+        records.decode_body(body[: data.draw(st.integers(0, len(body) - 1))])
+    with pytest.raises(records.DamagedRecord):
+        records.peek_due_ms(record[: data.draw(st.integers(0, len(record) - 1))])
+
+
+def test_records_of_a_later_version_say_so():
+    with pytest.raises(records.DamagedRecord, match="version 9, not 1"):
+        records.decode_body(b"\x09" + bytes(20))
+    with pytest.raises(records.DamagedRecord, match="version 9, not 1"):
+        records.peek_due_ms(b"\x09" + bytes(20))
+
+
+@given(TEXT, TEXT)
+def test_text_that_utf_8_cannot_hold_is_stored_with_question_marks(sender, last_reply):
+    envelope = Envelope(sender, "acme", "pool", 1.0, 1, "smtp", tags={"a": sender})
+    delivery = Delivery(bytes(12), 0, envelope, "x.example", [sender], 1.0, last_reply=last_reply)
+    stored, message = records.decode_body(records.encode_body(envelope, b"m"))
+    found = records.decode_delivery(delivery.key, records.encode_delivery(delivery), stored, message)
+    assert found.last_reply == last_reply.encode("utf-8", "replace").decode()
+    assert found.envelope.tags["a"] == sender.encode("utf-8", "replace").decode()
+
+
+@given(NAMES, NAMES, DUE_MS, KEYS)
+def test_keys_parse_back(customer, domain, due, key):
+    queue = records.queue_name(customer, domain)
+    assert records.parse_queue(queue) == (customer, domain)
+    entry = records.schedule_key(queue, due, key)
+    assert entry == queue + records.position(due, key)
+    assert records.parse_schedule_key(entry) == (queue, due, key)
+    assert records.parse_head_key(records.head_key(due, queue)) == (due, queue)
+
+
+@given(st.lists(st.tuples(DUE_MS, KEYS), min_size=2, max_size=5), NAMES)
+def test_schedule_keys_of_a_queue_sort_by_due_time(entries, domain):
+    queue = records.queue_name("acme", domain)
+    by_key = sorted(entries, key=lambda entry: records.schedule_key(queue, *entry))
+    assert by_key == sorted(entries)
+
+
+@given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES))
+def test_no_queue_name_is_the_beginning_of_another(one, other):
+    if one != other:
+        assert not records.queue_name(*one).startswith(records.queue_name(*other))
+
+
+@given(DELIVERIES)
+def test_a_delivery_knows_its_schedule_key(delivery):
+    queue = records.queue_name(delivery.envelope.customer, delivery.domain)
+    expected = records.schedule_key(queue, records.due_ms(delivery.due_at), delivery.key)
+    assert records.schedule_key_of(delivery) == expected
+
+
+@pytest.mark.parametrize(
+    ("due_at", "ms"),
+    [(0.0, 0), (-5.0, 0), (1.0015, 1001), (float("inf"), records.MAX_DUE_MS), (1e300, records.MAX_DUE_MS)],
+)
+def test_due_times_out_of_range_are_clamped(due_at, ms):
+    assert records.due_ms(due_at) == ms
