@@ -45,6 +45,17 @@ WORK_AFTER_S = 0.000050
 PACE_PER_PUT_S = 0.0005
 PACE_S = 0.005
 LINGER_S = 0.010
+ROWS = (
+    ("loop", 5.0),
+    ("thread", 5.0),
+    ("thread", 0.02),
+    ("packed", 0.02),
+    ("split", 5.0),
+    ("split", 0.2),
+    ("split", 0.02),
+    ("paced", 5.0),
+    ("paced", 0.02),
+)
 
 
 class Group:
@@ -239,17 +250,7 @@ def main() -> None:
         "alone p50",
     )
     print("".join(f"{head:>12}" for head in heads) + "   (ms)")
-    for way, switch_ms in (
-        ("loop", 5.0),
-        ("thread", 5.0),
-        ("thread", 0.2),
-        ("packed", 5.0),
-        ("packed", 0.2),
-        ("split", 5.0),
-        ("split", 0.2),
-        ("paced", 5.0),
-        ("paced", 0.2),
-    ):
+    for way, switch_ms in ROWS:
         sys.setswitchinterval(switch_ms / 1000)
         row = uvloop.run(measure(way, CLIENTS, True, seconds))
         alone = uvloop.run(measure(way, 1, False, seconds / 3))

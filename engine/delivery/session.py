@@ -30,7 +30,6 @@ from engine.telemetry.events import Peer
 SLOT_AFTER_OUR_CLOSE_S = 5.0
 # How long we wait, after the reply to QUIT, for the peer to close first: its EOF frees the slot at once.
 WAIT_FOR_EOF_S = 2.0
-EARLY_S = 0.0005  # timers of the loop are this coarse
 
 
 class SessionFacts(NamedTuple):
@@ -271,27 +270,40 @@ class Session(asyncio.Protocol):
         now = self._now()
         flight: Flight = self._conversation.content_token
         at = self._permit_at = self.path.redeem_message(now, flight.reserved_at)
-        if at <= now + EARLY_S:
+        if at <= now:
             self._write_content()
-            return
+        else:
+            self._write_at(at)
+
+    def _write_at(self, at: float) -> None:
         self.deadline = at + self._policy.content_timeout_s
-        self._timer = asyncio.get_running_loop().call_at(at, self._write_content)
+        self._timer = asyncio.get_running_loop().call_at(at, self._confirm)
+
+    def _confirm(self) -> None:
+        """The permit's time has come; permits before it may have been late, so that it must wait on."""
+        self._timer = None
+        if not self._conversation.wants_content:
+            return  # lost or closed meanwhile
+        now = self._now()
+        due = self._permit_at = self.path.confirm_message(self._permit_at, now)
+        if due > now:
+            self._write_at(due)
+        else:
+            self._write_content()
 
     def _write_content(self) -> None:
-        self._timer = None
         conversation = self._conversation
-        if not conversation.wants_content:  # lost or closed while the rate made us wait
-            return
         flight: Flight = conversation.content_token
         behind = b""
-        if not self._is_quitting and self.messages < self._policy.max_messages_per_connection:
-            following = self._dispatcher.take(self) if self._is_pipelining else None
+        if (
+            self._is_pipelining
+            and not self._is_quitting
+            and self.messages < self._policy.max_messages_per_connection
+        ):
+            following = self._dispatcher.take(self)
             if following is not None:
                 behind = self._begin(following)
-        now = self._now()
-        if now > self._permit_at + EARLY_S:
-            self.path.postpone_message(self._permit_at, now)
-        self.deadline = now + self._policy.final_timeout_s
+        self.deadline = self._now() + self._policy.final_timeout_s
         self.transport.write(conversation.content(stuff(flight.delivery.message), behind))
 
     def _settle_outcomes(self) -> None:

@@ -81,9 +81,13 @@ def find_field(header: bytes, lowered: bytes, name: bytes) -> bytes | None:
     return _FOLD.sub(b"", header[start : end if end >= 0 else None]).strip()
 
 
-def all_fields(header: bytes, name: bytes) -> list[bytes]:
-    """Return the values of every field of this name (lower case), unfolded."""
-    return [_FOLD.sub(b"", raw[colon + 1 :]).strip() for key, colon, raw in _fields(header) if key == name]
+def read_fields(header: bytes) -> dict[bytes, list[bytes]]:
+    """Return the values of all fields by name (lower case), unfolded, in order."""
+    values: dict[bytes, list[bytes]] = {}
+    for key, colon, raw in _fields(header):
+        value = raw[colon + 1 :]
+        values.setdefault(key, []).append((_FOLD.sub(b"", value) if b"\n" in value else value).strip())
+    return values
 
 
 def received_count(message: bytes) -> int:

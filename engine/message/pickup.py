@@ -26,7 +26,7 @@ from engine.core.address import parse_mailbox
 from engine.core.errors import RemoteProtocolError
 from engine.core.lines import line_fault
 from engine.message.addresses import parse_addresses
-from engine.message.headers import all_fields, remove_fields, split
+from engine.message.headers import read_fields, remove_fields, split
 
 MAX_ENVELOPE_FIELDS = 100_000  # a bound for the loop; a listener's max_recipients is far below
 _ENVELOPE_FIELD = re.compile(rb"X-(Sender|Receiver)[ \t]*:[ \t]*([^\r\n]*)\r\n", re.IGNORECASE)
@@ -61,11 +61,10 @@ def parse_pickup(data: bytes) -> Pickup:
     data = _strict_lines(data)
     sender, recipients, start = _envelope_fields(data)
     message = data[start:] if start else data
-    header, _ = split(message)
-    if not recipients:
-        recipients = _header_recipients(header)
-    if sender is None:
-        sender = _header_sender(header)
+    if not recipients or sender is None:
+        fields = read_fields(split(message)[0])
+        recipients = recipients or _header_recipients(fields)
+        sender = _header_sender(fields) if sender is None else sender
     message = remove_fields(message, _HIDDEN_FIELDS)
     return Pickup(sender, recipients, message, not message.isascii())
 
@@ -106,13 +105,13 @@ def _envelope_fields(data: bytes) -> tuple[str | None, list[str], int]:
     return sender, list(recipients), start
 
 
-def _header_recipients(header: bytes) -> list[str]:
+def _header_recipients(fields: dict[bytes, list[bytes]]) -> list[str]:
     """Return the recipients that the header names, once each (RFC 5322 3.6.6: Resent fields first)."""
     resent = [b"resent-" + name for name in _RECIPIENT_FIELDS]
-    names = resent if any(all_fields(header, name) for name in resent) else list(_RECIPIENT_FIELDS)
+    names = resent if any(name in fields for name in resent) else list(_RECIPIENT_FIELDS)
     found: dict[str, None] = {}
     for name in names:
-        for value in all_fields(header, name):
+        for value in fields.get(name, ()):
             for address in parse_addresses(value.decode("utf-8", "replace")):
                 found[_parse(address, name.decode().title())] = None
     if not found:
@@ -120,9 +119,9 @@ def _header_recipients(header: bytes) -> list[str]:
     return list(found)
 
 
-def _header_sender(header: bytes) -> str:
+def _header_sender(fields: dict[bytes, list[bytes]]) -> str:
     for name in _SENDER_FIELDS:
-        for value in all_fields(header, name):
+        for value in fields.get(name, ()):
             return _parse_sender(value.decode("utf-8", "replace"), name.decode().title())
     raise PickupError("no sender: neither X-Sender nor Return-Path, Sender or From names one")
 

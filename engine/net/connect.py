@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ async def open_session(
         RemoteProtocolError: what the peer said is no reply, or came where it may not.
     """
     assert tls == "none" or tls_context is not None
-    smtp = _Opener(hostname=peer_host, local_hostname=helo, sock=sock, start_tls=False, timeout=None)
+    smtp = _Opener(sock, peer_host, helo)
     try:
         greeting = await _read_greeting(smtp, timeouts.greeting_s)
         extensions = await _say_hello(smtp, timeouts.ehlo_s)
@@ -265,15 +266,16 @@ class _OpeningProtocol(SMTPProtocol):
 class _Opener(SMTP):
     """aiosmtplib's client with our protocol inside, which can let go of its connection."""
 
-    opening: _OpeningProtocol | None = None
-    protocol: _OpeningProtocol | None
+    def __init__(self, sock: socket.socket, peer_host: str, helo: str) -> None:
+        super().__init__(hostname=peer_host, local_hostname=helo, sock=sock, start_tls=False, timeout=None)
+        loop = asyncio.get_running_loop()
+        self.opening = _OpeningProtocol(loop=loop, connection_lost_callback=self._on_connection_lost)
 
     async def _create_connection(self, timeout: float | None) -> SMTPResponse:  # noqa: ASYNC109 - its signature
         """Take the socket over and return the greeting, whatever its code."""
         assert self.loop is not None
-        protocol = _OpeningProtocol(loop=self.loop, connection_lost_callback=self._on_connection_lost)
-        self.opening = protocol
-        self.transport, self.protocol = await self.loop.create_connection(lambda: protocol, sock=self.sock)
+        self.protocol = protocol = self.opening
+        self.transport, _ = await self.loop.create_connection(lambda: protocol, sock=self.sock)
         return await protocol.read_response(timeout=timeout)
 
     def check_silence(self) -> None:
@@ -287,7 +289,7 @@ class _Opener(SMTP):
 
     def release(self) -> _OpeningProtocol:
         """Let go of the connection."""
-        if self.protocol is None or self.opening is None:
+        if self.protocol is None:
             raise NetworkError("ehlo", f"connection lost {_show(self.opening.surplus)}".rstrip())
         self.protocol = self.transport = self.sock = None
         self._cut()
@@ -311,11 +313,9 @@ class _Opener(SMTP):
         elif sock is not None:
             sock.close()
 
-
     def _cut(self) -> None:
         """Cut the circle of references that would keep us in memory until the collector's next round."""
-        if self.opening is not None:
-            self.opening._connection_lost_callback = None
+        self.opening._connection_lost_callback = None
 
 
 class _RejectedError(Exception):
@@ -383,4 +383,6 @@ def _bind_socket(source: str | None, family: socket.AddressFamily) -> socket.soc
 
 def _translate_connect(error: OSError, address: str, port: int) -> NetworkError:
     phase = "local" if error.errno in _LOCAL_ERRORS else "connect"
-    return NetworkError(phase, f"{address} port {port}: {error.strerror or error}")
+    # asyncio and uvloop put a sentence of their own into strerror.
+    cause = os.strerror(error.errno) if error.errno else str(error)
+    return NetworkError(phase, f"{address} port {port}: {cause}")

@@ -20,6 +20,7 @@ from engine.queue.limits import ConnectionSlots, RateLimit
 # costs one connection per step, so it may start lower). 2026-11.
 BACKOFF_FIRST_S = 1.0
 BACKOFF_LAST_S = 300.0
+BURST_S = 2.0
 
 
 class PathPolicy(Protocol):
@@ -171,7 +172,7 @@ class Path:
         self._connect_rate = policy.max_connection_rate
         self._connect_burst = 1
         if self._connect_rate is not None:
-            self._connect_burst = connect_burst(policy.max_connections, self._connect_rate.count)
+            self._connect_burst = connect_burst(policy.max_connections, self._connect_rate)
 
     def message_ready_at(self, now: float) -> float:
         """Return when the rates let one more transaction start; <= now means at once. HOT."""
@@ -191,12 +192,31 @@ class Path:
 
     def redeem_message(self, now: float, started: float) -> float:
         """Return when the end-of-message may be written (>= now); it counts from then."""
-        at = now
-        if self._interval is not None:
-            at = self.limits.interval.redeem(self._interval, 1, at, started)
-        if self._rate is not None:
-            at = self.limits.messages.redeem(self._rate, self.policy.burst, at, started)
+        messages, interval, rate = self.limits.messages, self.limits.interval, self._rate
+        if self._interval is None:
+            return now if rate is None else messages.redeem(rate, self.policy.burst, now, started)
+        interval_at = at = interval.redeem(self._interval, 1, now, started)
+        if rate is not None:
+            messages.cancel(started)  # its lead was learned by the other
+            at = messages.spend(rate, self.policy.burst, interval_at)
+            if at > interval_at:
+                interval.postpone(interval_at, at)
         return at
+
+    def confirm_message(self, permit_at: float, now: float) -> float:
+        """The time of a permit has come: return `now` (write, it is named by that) or when to ask again."""
+        messages, interval = self.limits.messages, self.limits.interval
+        if self._interval is None:
+            return now if self._rate is None else messages.confirm(self._rate, permit_at, now)
+        due = interval_due = interval.confirm(self._interval, permit_at, now)
+        if self._rate is not None:
+            messages_due = messages.confirm(self._rate, permit_at, now)
+            due = max(due, messages_due)
+            if messages_due < due:
+                messages.postpone(messages_due, due)
+        if interval_due < due:
+            interval.postpone(interval_due, due)
+        return due
 
     def cancel_message(self, started: float) -> None:
         """The transaction never came to its end: its reservation goes back."""
@@ -236,6 +256,10 @@ class Path:
         return f"<Path {name} {self.sessions}/{self.policy.max_connections} sessions>"
 
 
-def connect_burst(max_connections: int, per_window: int) -> int:
-    """Return how many connections may open at once: a whole set, but at most half of the window's."""
-    return max(1, min(max_connections, per_window // 2))
+def connect_burst(max_connections: int, rate: Rate) -> int:
+    """Return how many connections may open at once: a whole set, but at most what the rate gives in 2 s.
+
+    After a start nobody knows what was opened just before, so the first connection waits as long as such a
+    burst takes at the rate's pace: no longer than a restarted shard is quiet anyhow.
+    """
+    return max(1, min(max_connections, int(BURST_S * rate.count / rate.window_s / 1.03)))

@@ -107,9 +107,10 @@ def test_a_lost_link_to_a_peer_that_lives_is_opened_again(tmp_path: Path) -> Non
     async def scenario(zero: PeerLinks, one: PeerLinks) -> None:
         zero.set_peer(1, b"abcd")
         await wait_up(zero, 1)
+        before = zero._peers[1].small
         for link in list(one._incoming):
             link.close()
-        while zero.is_up(1):
+        while zero._peers[1].small is before:
             await asyncio.sleep(0.001)
         await wait_up(zero, 1)
         assert await zero.request(1, "who") == "here"

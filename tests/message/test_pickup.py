@@ -39,7 +39,8 @@ def test_lf_file_becomes_crlf() -> None:
 
 def test_header_names_the_envelope_as_for_sendmail() -> None:
     pickup = parse_pickup(
-        b"From: Ann <ann@acme.example>\r\nTo: b@x.example, Bob <b@X.example>\r\nCc: c@x.example,\r\n d@y.example\r\n"
+        b"From: Ann <ann@acme.example>\r\nTo: b@x.example, Bob <b@X.example>\r\n"
+        b"Cc: c@x.example,\r\n d@y.example\r\n"
         b"Bcc: hidden@z.example\r\nSubject: x\r\n\r\nbody\r\n"
     )
     assert pickup.sender == "ann@acme.example"
@@ -68,7 +69,8 @@ def test_sender_is_the_most_explicit_and_return_path_is_removed(fields: bytes, s
 
 def test_resent_fields_come_first() -> None:
     pickup = parse_pickup(
-        b"From: a@acme.example\r\nTo: b@x.example\r\nResent-To: c@x.example\r\nResent-Bcc: d@x.example\r\n\r\n"
+        b"From: a@acme.example\r\nTo: b@x.example\r\n"
+        b"Resent-To: c@x.example\r\nResent-Bcc: d@x.example\r\n\r\n"
     )
     assert pickup.recipients == ["c@x.example", "d@x.example"]
     assert b"Resent-Bcc" not in pickup.message

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
+import resource
 import socket
 import ssl
 import weakref
@@ -189,7 +189,7 @@ def test_hand_over_after_the_peer_closed_says_what_it_said(run, peer):
             session = await open_ok(port)
             while session._opening.transport is not None:
                 await asyncio.sleep(0)
-            with pytest.raises(NetworkError, match="connection lost.*421 no time"):
+            with pytest.raises(NetworkError, match=r"connection lost.*421 no time"):
                 session.hand_over(Recorder())
 
     run(scenario())
@@ -287,12 +287,16 @@ def test_nonsense_ends_the_session(run, peer, greeting):
 
 @pytest.mark.parametrize(
     ("steps", "phase"),
-    [((), "greeting"), ((b"220-almost\r\n",), "greeting"), ((b"220 hi\r\n", (b"EHLO", b"250-mx\r\n")), "ehlo")],
+    [
+        ((), "greeting"),
+        ((b"220-almost\r\n",), "greeting"),
+        ((b"220 hi\r\n", (b"EHLO", b"250-mx\r\n")), "ehlo"),
+    ],
 )
 def test_silence_times_out_in_its_phase(run, peer, steps, phase):
     async def scenario() -> None:
         async with peer(script(*steps)) as port:
-            with pytest.raises(TimedOut, match="no reply in 0.05 s") as caught:
+            with pytest.raises(TimedOut, match=r"no reply in 0.05 s") as caught:
                 await open_to(port, SHORT)
             assert caught.value.phase == phase
 
@@ -300,7 +304,8 @@ def test_silence_times_out_in_its_phase(run, peer, steps, phase):
 
 
 @pytest.mark.parametrize(
-    ("steps", "phase"), [((), "greeting"), ((b"22",), "greeting"), ((b"220 hi\r\n", (b"EHLO", b"250-m")), "ehlo")]
+    ("steps", "phase"),
+    [((), "greeting"), ((b"22",), "greeting"), ((b"220 hi\r\n", (b"EHLO", b"250-m")), "ehlo")],
 )
 def test_close_is_a_network_error_in_its_phase(run, peer, steps, phase):
     async def scenario() -> None:
@@ -409,7 +414,7 @@ def test_certificate_is_verified_where_asked(run, peer, certificate):
     async def scenario() -> None:
         context = make_client_context(is_verifying=True)
         async with peer(tls_peer(certificate)) as port:
-            with pytest.raises(NetworkError, match="tls: .*CERTIFICATE_VERIFY_FAILED"):
+            with pytest.raises(NetworkError, match=r"tls: .*CERTIFICATE_VERIFY_FAILED"):
                 await open_to(port, tls="required", tls_context=context)
             context.load_verify_locations(certificate)
             session = await open_ok(port, tls="required", tls_context=context)
@@ -530,14 +535,17 @@ def test_connection_that_is_never_answered_times_out(run):
     assert caught.value.phase == "connect"
 
 
-def test_lack_of_descriptors_is_our_own_fault(run, monkeypatch):
-    def no_socket(*args: Any) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
+def test_lack_of_descriptors_is_our_own_fault(run):
     async def scenario() -> None:
-        monkeypatch.setattr(connect.socket, "socket", no_socket)
-        with pytest.raises(NetworkError) as caught:
-            await open_socket(None, "127.0.0.1", 25, 5.0)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            with pytest.raises(NetworkError, match="Too many open files") as caught:
+                await open_socket(None, "127.0.0.1", 25, 5.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert caught.value.phase == "local"
 
     run(scenario())

@@ -174,7 +174,7 @@ def test_wanted_sessions_grow_and_stay_within_the_limit(limit: int) -> None:
     assert max(wanted) == limit
 
 
-def test_a_set_of_connections_may_open_at_once_but_not_more_than_half_a_window() -> None:
-    assert connect_burst(10, 100) == 10
-    assert connect_burst(100, 100) == 50
-    assert connect_burst(10, 1) == 1
+def test_a_set_of_connections_may_open_at_once_but_not_more_than_two_seconds_of_the_rate() -> None:
+    assert connect_burst(10, Rate(1000, 60.0)) == 10
+    assert connect_burst(10, Rate(100, 60.0)) == 3
+    assert connect_burst(10, Rate(1, 60.0)) == 1
