@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.processes import read_cpu_s, run_source, running, running_sink, wait_port
+from engine.rig.processes import read_cpu_s, run_source, running, running_sink, wait_port
 
 HOST = "127.0.0.9"
 

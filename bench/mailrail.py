@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.processes import BenchProcess, running, wait_port
+from engine.rig.processes import RigProcess, running, wait_port
 
 START_TIMEOUT_S = 30.0
 VMTAS = 20
@@ -51,7 +51,7 @@ class MailrailSetup:
 class RunningMailrail:
     """One engine and where to find its things."""
 
-    supervisor: BenchProcess
+    supervisor: RigProcess
     root: Path
 
     @property
@@ -105,7 +105,7 @@ def write_configuration(root: Path, setup: MailrailSetup) -> None:
         )
 
 
-def _wait_start(supervisor: BenchProcess, root: Path, port: int) -> None:
+def _wait_start(supervisor: RigProcess, root: Path, port: int) -> None:
     try:
         wait_port("127.0.0.1", port, START_TIMEOUT_S)
     except TimeoutError:

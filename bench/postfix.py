@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import BenchProcess, running, wait_port
+from engine.rig.processes import RigProcess, running, wait_port
 
 DAEMON_DIRECTORY = "/usr/lib/postfix/sbin"
 START_TIMEOUT_S = 30.0
@@ -83,8 +83,8 @@ class PostfixSetup:
 class RunningPostfix:
     """The processes of one instance."""
 
-    master: BenchProcess
-    opendkim: BenchProcess | None
+    master: RigProcess
+    opendkim: RigProcess | None
     log: Path
 
     @property
@@ -114,7 +114,7 @@ def running_postfix(setup: PostfixSetup) -> Iterator[RunningPostfix]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _master(root: Path) -> contextlib.AbstractContextManager[BenchProcess]:
+def _master(root: Path) -> contextlib.AbstractContextManager[RigProcess]:
     """Return Postfix's master as a child of our own: under `postfix start-fg` it would be a grandchild."""
     configuration = str(root / "etc")
     check = ["/usr/sbin/postfix", "-c", configuration, "check"]  # makes the queue's directories
@@ -183,7 +183,7 @@ def _format_master(port: int) -> str:
     )
 
 
-def _start_opendkim(stack: contextlib.ExitStack, root: Path, port: int) -> BenchProcess:
+def _start_opendkim(stack: contextlib.ExitStack, root: Path, port: int) -> RigProcess:
     """Start Debian's opendkim as a milter that signs with RSA-2048, relaxed/relaxed."""
     key = root / "bench.private"
     subprocess.run(

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.control import ask_sink
 from bench.mailrail import MailrailSetup, running_mailrail
 from bench.postfix import PostfixSetup, running_postfix
-from bench.processes import MemoryWatch, read_cpu_s, run_source, running_sink
-from bench.tally import summarize_latencies
+from engine.rig.control import ask_sink
+from engine.rig.processes import MemoryWatch, read_cpu_s, run_source, running_sink
+from engine.rig.tally import summarize_latencies
 
 SINK_PORT = 2610
 ENGINE_PORT = 2620

@@ -143,7 +143,7 @@ class AdminServer:
         return _json(await self._engine.drain(body.on))
 
 
-class _Wrong(Exception):  # noqa: N818 (never leaves this module)
+class _Wrong(Exception):
     """A request that can't be answered as it is; the text says what was expected."""
 
 

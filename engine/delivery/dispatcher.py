@@ -43,6 +43,21 @@ class Carrier(Protocol):
         """Say QUIT as soon as nothing is in flight."""
 
 
+class Step(Protocol):
+    """On record while a delivery is worked on: what a shard that dies has died of (shard.step)."""
+
+    def begin(self, delivery_key: bytes) -> None: ...
+    def end(self) -> None: ...
+
+
+class _NoStep:
+    def begin(self, delivery_key: bytes) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
 class Dispatcher:
     """Brings ready deliveries and sessions of this shard together."""
 
@@ -72,6 +87,8 @@ class Dispatcher:
         self.decisions: dict[Path, Decision] = {}
         self.refusals: dict[str, int] = {}
         self.is_paused = False
+        self.step: Step = _NoStep()
+        self.on_cap_spent: Callable[[Path, str], None] | None = None
 
     # -- ready queues and paths -------------------------------------------------------------------
 
@@ -297,6 +314,8 @@ class Dispatcher:
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         if decision.reason.startswith("max_connections"):
             self._find_starved(path, now)
+            if self.on_cap_spent is not None:
+                self.on_cap_spent(path, decision.reason)
         if decision.ask_at != math.inf:
             self._ask_at(path, decision.ask_at)
 

@@ -113,17 +113,32 @@ class PathTable:
     def vmta_cap(self, vmta: str) -> Cap:
         return self._vmta_caps[vmta]
 
-    def export_limits(self, names: Iterable[str], now: float, unix_now: float, over_s: float = 0.0) -> bytes:
-        """Return what these vmtas' addresses have spent, for their next owner or (long windows) the disk."""
+    def forget_idle(self, now: float, forgotten: Callable[[Path], None]) -> None:
+        """Drop paths that nothing uses, and limits of which nothing is spent."""
+        in_use = set()
+        for key, path in list(self.paths.items()):
+            if path.is_idle(now):
+                del self.paths[key]
+                forgotten(path)
+            else:
+                in_use.add((self._groups[path.vmta], path.destination))
+        for group in [each for each in self._limits if each not in in_use]:
+            if self._limits[group].is_unspent(now):
+                del self._limits[group]
+
+    def export_limits(
+        self, names: Iterable[str], now: float, unix_now: float, over_s: float = 0.0, ahead_s: float = 0.0
+    ) -> bytes:
+        """Return what these vmtas' addresses have spent, for their next owner or (long windows) the disk.
+
+        What may be spent in the next `ahead_s` counts as spent, so that a crash before the next export
+        loses nothing.
+        """
         groups = {self._groups[name]: name for name in names if name in self._groups}
         rows = [
-            (
-                groups[group],
-                destination,
-                *(limit.export(now, unix_now, over_s=over_s) for limit in limits.rates),
-            )
+            (groups[group], destination, *limits.export(now, unix_now, over_s, ahead_s))
             for (group, destination), limits in self._limits.items()
-            if group in groups
+            if group in groups and (not over_s or limits.longest_window_s > over_s)
         ]
         return msgspec.msgpack.encode(rows)
 

@@ -248,6 +248,7 @@ class Session(asyncio.Protocol):
 
     def _begin(self, delivery: Delivery) -> bytes:
         """Start a transaction; return what to write."""
+        self._dispatcher.step.begin(delivery.key)
         recipients = delivery.recipients
         untried = len(recipients) - delivery.deferred
         most = self._policy.max_recipients_per_message
@@ -263,6 +264,7 @@ class Session(asyncio.Protocol):
         except LocalProtocolError as error:
             raise AssertionError(f"{delivery.key.hex()}: {error}") from error
         self.messages += 1
+        self._dispatcher.step.end()
         return written
 
     def _redeem(self) -> None:
@@ -316,7 +318,9 @@ class Session(asyncio.Protocol):
                 self._settler.put_back(flight.delivery, self)
             else:
                 self._observe(flight)
+                self._dispatcher.step.begin(flight.delivery.key)
                 self._settler.settle(flight, outcome, self)
+                self._dispatcher.step.end()
             outcome = pop()
 
     def _observe(self, flight: Flight) -> None:

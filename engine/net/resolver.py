@@ -1,40 +1,259 @@
-"""Resolver (first path: routes only; to be replaced)."""
+"""Domain to site, host to addresses: routes first, then DNS with a cache.
+
+Owns: RFC 5321 section 5.1 (MX by preference, the domain's own address where it has no MX), null MX
+    (RFC 7505), domain literals, prohibited networks; what is temporary and what permanent; the caches.
+Never: connects, chooses among hosts, knows policy.
+Fails: ResolveTemporary (ask again later), ResolvePermanent with the reply that bounces the message.
+"""
 
 from __future__ import annotations
 
-from engine.net.site import Host, Site, make_site
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+from engine.core.address import literal_address, parse_domain
+from engine.core.errors import ResolveError, ResolvePermanent, ResolveTemporary
+from engine.core.reply import make_reply
+from engine.net.cache import LookupCache
+from engine.net.dns import Answer, DNSClient
+from engine.net.prohibited import ProhibitedNetworks
+from engine.net.routes import Routes
+from engine.net.site import Host, Shuffle, Site, make_site
+
+# A failure to answer is kept only as long as one storm of questions lasts; the retry schedule does the rest.
+_TEMPORARY_TTL_S = 5.0
+_NO_DNS_TTL_S = 86400.0  # of a site that DNS has no part in: routes and literals
+
+_RECORD_TYPES = {
+    "v4": ("A",),
+    "v6": ("AAAA",),
+    "prefer_v4": ("A", "AAAA"),
+    "prefer_v6": ("AAAA", "A"),
+}
+_LOCALHOST = {"A": "127.0.0.1", "AAAA": "::1"}  # RFC 6761 section 6.3: not a question for DNS
+
+
+class Questions(Protocol):
+    """What the resolver needs of a DNS client."""
+
+    async def ask(self, name: str, record_type: str) -> Answer: ...
+    def close(self) -> None: ...
+
+
+class Keeping(NamedTuple):
+    """For how long answers are kept, in seconds, and how many of each kind."""
+
+    min_ttl_s: float = 30.0
+    max_ttl_s: float = 86400.0
+    negative_ttl_s: float = 60.0
+    size: int = 50_000
+
+
+DEFAULT_KEEPING = Keeping()
 
 
 class Resolver:
-    def __init__(self, *, nameservers, port, routes, prohibited) -> None:  # type: ignore[no-untyped-def]
-        self.routes = routes
-        self.cache: dict[str, Site] = {}
+    """Finds out where mail goes. `lookup` answers from memory, `resolve` and `addresses` ask DNS."""
+
+    def __init__(
+        self,
+        *,
+        nameservers: Sequence[str] = (),
+        port: int = 53,
+        routes: Mapping[str, Sequence[str]],
+        prohibited: Iterable[str],
+        keeping: Keeping = DEFAULT_KEEPING,
+        clock: Callable[[], float] = time.monotonic,
+        shuffle: Shuffle = random.shuffle,
+        dns: Questions | None = None,
+    ) -> None:
+        """Take the settings of [engine]; `clock`, `shuffle` and `dns` where a test has its own."""
+        self._routes = Routes(routes)
+        self._route_hops = dict(routes)
+        self._prohibited = ProhibitedNetworks(prohibited)
+        self._keeping = keeping
+        self._negative_ttl_s = keeping.negative_ttl_s
+        self._shuffle = shuffle
+        self._dns = dns if dns is not None else DNSClient(nameservers, port)
+        self._sites = LookupCache[str, Site | ResolveError](keeping.size, clock, self._find_site)
+        self._addresses = LookupCache[tuple[str, str], tuple[str, ...] | ResolveError](
+            keeping.size, clock, self._find_addresses
+        )
+        # Half the domains of a list share a few sites: one object each.
+        self._known_sites: WeakValueDictionary[str, Site] = WeakValueDictionary()
 
     async def open(self) -> None:
-        pass
+        """Make ready; DNS is first asked when there is a question."""
 
     def close(self) -> None:
-        pass
+        """Give up what is being looked up."""
+        self._sites.close()
+        self._addresses.close()
+        self._dns.close()
 
-    def use(self, routes, prohibited) -> None:  # type: ignore[no-untyped-def]
-        self.routes = routes
-        self.cache.clear()
+    def use(self, routes: Mapping[str, Sequence[str]], prohibited: Iterable[str]) -> None:
+        """Take over a new configuration; what DNS said stays."""
+        self._prohibited = ProhibitedNetworks(prohibited)
+        if dict(routes) == self._route_hops:
+            return
+        self._route_hops = dict(routes)
+        self._routes = new = Routes(routes)
+        self._sites.forget(
+            lambda domain, site: (isinstance(site, Site) and site.is_route) or new.find(domain) is not None
+        )
 
     def lookup(self, domain: str) -> Site | None:
-        s = self.cache.get(domain)
-        if s is None:
-            hosts = self.routes.get(domain) or self.routes.get("*")
-            made = []
-            for h in hosts:
-                a, _, p = h.rpartition(":")
-                made.append(Host(a.strip("[]"), 0, int(p), a.strip("[]"), True))
-            s = self.cache[domain] = make_site(made, is_route=True)
-        return s
+        """Return the site of a domain where it is known, else None: `resolve` tells more. HOT."""
+        found = self._sites.find(domain)
+        return found if type(found) is Site else None
 
     async def resolve(self, domain: str) -> Site:
-        site = self.lookup(domain)
-        assert site
-        return site
+        """Return the site of a domain (A-labels, lower case) or of a domain literal.
+
+        Raises:
+            ResolveTemporary, ResolvePermanent: there is none now, or never will be.
+        """
+        found = await self._sites.fetch(domain)
+        if isinstance(found, ResolveError):
+            raise _fresh(found)
+        return found
 
     async def addresses(self, host: Host, family: str) -> list[str]:
-        return [host.address]
+        """Return the addresses of a host in the order to try them.
+
+        Args:
+            family: "v4", "v6", "prefer_v4" or "prefer_v6"; addresses of one family are shuffled.
+
+        Raises:
+            ResolveTemporary: DNS did not answer, and no family gave an address.
+            ResolvePermanent: the host has no address, or only prohibited ones.
+        """
+        if host.address:
+            found = [host.address] if _has_family(host.address, family) else []
+        else:
+            found = await self._ask_addresses(host, _RECORD_TYPES[family])
+        if host.is_routed:
+            allowed = found
+        else:
+            allowed = [address for address in found if not self._prohibited.covers(address)]
+        if allowed:
+            return allowed
+        if found:
+            detail = f"has no address that may be connected to ({', '.join(found[:3])})"
+        else:
+            detail = "has no address" if len(_RECORD_TYPES[family]) == 2 else f"has no IP{family} address"
+        raise ResolvePermanent(host.name, detail, make_reply(550, "5.4.4", f"Host {host.name} {detail}"))
+
+    async def _ask_addresses(self, host: Host, record_types: Sequence[str]) -> list[str]:
+        if host.is_routed and host.name == "localhost":
+            return [_LOCALHOST[record_type] for record_type in record_types]
+        answers = await asyncio.gather(
+            *(self._addresses.fetch((host.name, record_type)) for record_type in record_types)
+        )
+        found: list[str] = []
+        for answer in answers:
+            if not isinstance(answer, ResolveError):
+                same_family = list(answer)
+                self._shuffle(same_family)
+                found += same_family
+        if not found:
+            for answer in answers:
+                if isinstance(answer, ResolveTemporary):
+                    raise _fresh(answer)
+        return found
+
+    # -- what the caches make -------------------------------------------------------------------------
+
+    async def _find_site(self, domain: str) -> tuple[Site | ResolveError, float]:
+        site = self._routes.find(domain)
+        if site is not None:
+            return site, _NO_DNS_TTL_S
+        address = literal_address(domain)
+        if address:
+            return self._literal_site(domain, address)
+        try:
+            answer = await self._dns.ask(domain, "MX")
+            if answer.is_missing:
+                return _refused(domain, "5.1.2", "does not exist"), self._negative_ttl_s
+            if answer.records:
+                return self._mx_site(domain, answer)
+            return await self._address_site(domain)
+        except ResolveTemporary as error:
+            return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
+
+    def _literal_site(self, domain: str, address: str) -> tuple[Site | ResolveError, float]:
+        if self._prohibited.covers(address):
+            return _refused(domain, "5.4.4", "is no address that may be connected to"), self._negative_ttl_s
+        return make_site([Host(domain, address=address)]), _NO_DNS_TTL_S
+
+    def _mx_site(self, domain: str, answer: Answer) -> tuple[Site | ResolveError, float]:
+        hosts = [Host(name, preference) for preference, name in answer.records if _is_host(name)]
+        if hosts:
+            return self._shared(make_site(hosts)), self._bounded(answer.ttl_s)
+        if all(not name for _, name in answer.records):
+            text = "does not accept mail (null MX)"
+            return _refused(domain, "5.1.10", text, code=556), self._bounded(answer.ttl_s)
+        return _refused(domain, "5.4.4", "has no MX host with a valid name"), self._bounded(answer.ttl_s)
+
+    async def _address_site(self, domain: str) -> tuple[Site | ResolveError, float]:
+        """Return the implicit MX (RFC 5321 section 5.1): the domain is its own host."""
+        answers = await asyncio.gather(
+            self._dns.ask(domain, "A"), self._dns.ask(domain, "AAAA"), return_exceptions=True
+        )
+        ttls = []
+        for record_type, answer in zip(("A", "AAAA"), answers, strict=True):
+            if isinstance(answer, Answer) and answer.records:
+                ttls.append(self._bounded(answer.ttl_s))
+                self._addresses.keep((domain, record_type), _addresses_in(answer), ttls[-1])
+        if ttls:
+            return self._shared(make_site([Host(domain)])), min(ttls)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return _refused(domain, "5.1.2", "has neither MX nor address"), self._negative_ttl_s
+
+    async def _find_addresses(self, key: tuple[str, str]) -> tuple[tuple[str, ...] | ResolveError, float]:
+        try:
+            answer = await self._dns.ask(*key)
+        except ResolveTemporary as error:
+            return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
+        if not answer.records:
+            return (), self._negative_ttl_s
+        return _addresses_in(answer), self._bounded(answer.ttl_s)
+
+    def _bounded(self, ttl_s: float) -> float:
+        return min(max(ttl_s, self._keeping.min_ttl_s), self._keeping.max_ttl_s)
+
+    def _shared(self, site: Site) -> Site:
+        return self._known_sites.setdefault(site.name, site)
+
+
+def _refused(domain: str, enhanced: str, detail: str, code: int = 550) -> ResolvePermanent:
+    return ResolvePermanent(domain, detail, make_reply(code, enhanced, f"Domain {domain} {detail}"))
+
+
+def _fresh(error: ResolveError) -> ResolveError:
+    """Return a copy to raise: a kept one would collect the tracebacks of all who raise it."""
+    if isinstance(error, ResolvePermanent):
+        return ResolvePermanent(error.name, error.detail, error.reply)
+    return ResolveTemporary(error.name, error.detail)
+
+
+def _is_host(name: str) -> bool:
+    """Could this MX host be asked for? The root, blanks and octets that no name has are left out."""
+    try:
+        return not literal_address(parse_domain(name))
+    except ValueError:
+        return False
+
+
+def _has_family(address: str, family: str) -> bool:
+    return family.startswith("prefer") or (family == "v6") == (":" in address)
+
+
+def _addresses_in(answer: Answer) -> tuple[str, ...]:
+    return tuple(address for _, address in answer.records)

@@ -56,17 +56,6 @@ class Site(msgspec.Struct, frozen=True, weakref=True):
         return tuple(host.name for host in self.hosts)
 
 
-class Endpoint(msgspec.Struct, frozen=True, gc=False):
-    """One address of one host: what a session is opened to. `port` is None where policy says it."""
-
-    host: Host
-    address: str
-
-    @property
-    def port(self) -> int | None:
-        return self.host.port
-
-
 def make_site(hosts: Iterable[Host], *, is_route: bool = False) -> Site:
     """Return the site of these hosts, with its canonical name.
 

@@ -18,7 +18,7 @@ _NEVER = math.inf
 
 
 class Decision(NamedTuple):
-    """`open` sessions for `site`; when 0, `reason` says why, `ask_at` when to ask again (inf: on an event)."""
+    """`open` sessions for `site`; else `reason` says why not, `ask_at` when to ask (inf: on an event)."""
 
     open: int
     site: str
@@ -96,10 +96,9 @@ def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
     if free_at > now:
         return _no(f"quiet after a start {_until(free_at, now)}", free_at)
     for cap in path.caps:
-        if cap.is_spent:
+        if cap.room <= 0:
             return _no(f"{cap.name} {cap.limit} reached")
-        if cap.limit:
-            room = min(room, cap.limit - cap.in_use)
+        room = int(min(room, cap.room))
     want = wanted_sessions(demand.waiting() + demand.sessions, limit) - serving
     if demand.failures:
         want = 1 - demand.opening  # one probe at a time until the site has answered

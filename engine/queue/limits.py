@@ -231,6 +231,12 @@ class RateLimit:
         for each in self._windows:
             each.move(at, at + extra_s)
 
+    def is_unspent(self, now: float) -> bool:
+        """Return whether nothing that was spent holds anybody back any more."""
+        for window in self._windows:
+            window.forget(now)
+        return not self._starts and self._paced_at <= now and not any(w.total for w in self._windows)
+
     def export(self, now: float, unix_now: float, *, ahead: int = 0, over_s: float = 0.0) -> RateState:
         """Return what was spent in windows longer than `over_s`.
 

@@ -10,10 +10,11 @@ Never: opens a session, reads a clock, logs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil, inf
 from typing import NamedTuple, Protocol
 
 from engine.core.units import Rate
-from engine.queue.limits import ConnectionSlots, RateLimit
+from engine.queue.limits import ConnectionSlots, RateLimit, RateState
 
 # Back-off of a site whose every address failed: doubles from the first to the last value. Operators'
 # practice (Postfix: minimal back-off 300 s for a whole destination; ours is per path and site, and
@@ -58,20 +59,55 @@ class Cap:
         self.in_use = 0
 
     @property
-    def is_spent(self) -> bool:
-        return self.limit > 0 and self.in_use >= self.limit
+    def room(self) -> float:
+        """How many more connections it allows."""
+        return self.limit - self.in_use if self.limit else inf
+
+
+class LeasedCap(Cap):
+    """A bound that spans shards: this shard may use what it has borrowed of it."""
+
+    __slots__ = ("borrowed",)
+
+    def __init__(self, name: str, limit: int) -> None:
+        super().__init__(name, limit)
+        self.borrowed = 0
+
+    @property
+    def room(self) -> float:
+        return self.borrowed - self.in_use if self.limit else inf
 
 
 class PathLimits:
     """What a peer counts of one source address towards one destination."""
 
-    __slots__ = ("connects", "interval", "messages", "slots")
+    __slots__ = ("connects", "interval", "longest_window_s", "messages", "paces_per_s", "slots")
 
     def __init__(self, now: float, quiet_until: float = 0.0) -> None:
         self.slots = ConnectionSlots(quiet_until)
         self.messages = RateLimit(now)
         self.interval = RateLimit(now)
         self.connects = RateLimit(now)
+        self.longest_window_s = 0.0
+        self.paces_per_s = (0.0, 0.0, 0.0)
+
+    def note_rates(self, rates: tuple[Rate | None, Rate | None, Rate | None]) -> None:
+        """Learn what is asked of the three rates (messages, interval, connects), to be exported rightly."""
+        self.longest_window_s = max(self.longest_window_s, *[rate.window_s for rate in rates if rate], 0.0)
+        paces = [rate.count / rate.window_s if rate else 0.0 for rate in rates]
+        known = self.paces_per_s
+        self.paces_per_s = (max(known[0], paces[0]), max(known[1], paces[1]), max(known[2], paces[2]))
+
+    def export(self, now: float, unix_now: float, over_s: float, ahead_s: float) -> list[RateState]:
+        """Return what was spent of each rate; what `ahead_s` seconds may still spend counts as spent."""
+        return [
+            limit.export(now, unix_now, over_s=over_s, ahead=ceil(pace * ahead_s))
+            for limit, pace in zip(self.rates, self.paces_per_s, strict=True)
+        ]
+
+    def is_unspent(self, now: float) -> bool:
+        """Return whether a fresh set of limits would allow no more than this one."""
+        return not self.slots.in_use(now) and all(limit.is_unspent(now) for limit in self.rates)
 
     @property
     def rates(self) -> tuple[RateLimit, RateLimit, RateLimit]:
@@ -148,6 +184,13 @@ class Path:
     def sessions(self) -> int:
         return sum(demand.sessions + demand.opening for demand in self.sites.values())
 
+    def is_idle(self, now: float) -> bool:
+        """Return whether nothing waits, nothing is open and nothing is remembered against a site."""
+        return not self.holds and all(
+            not demand.sessions and not demand.opening and demand.retry_at <= now and demand.waiting() <= 0
+            for demand in self.sites.values()
+        )
+
     def hold(self, key: str, reason: str, until: float) -> None:
         """Stop the path for a named reason; the same key replaces what it said before."""
         self.holds[key] = Hold(reason, until)
@@ -173,6 +216,7 @@ class Path:
         self._connect_burst = 1
         if self._connect_rate is not None:
             self._connect_burst = connect_burst(policy.max_connections, self._connect_rate)
+        self.limits.note_rates((self._rate, self._interval, self._connect_rate))
 
     def message_ready_at(self, now: float) -> float:
         """Return when the rates let one more transaction start; <= now means at once. HOT."""

@@ -36,13 +36,16 @@ from engine.loading import Model
 from engine.net.resolver import Resolver
 from engine.net.tls import make_client_context
 from engine.policy.model import Policy
-from engine.queue.path import Cap
+from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
 from engine.settings.model import Settings
 from engine.shard.exchange import Exchange
+from engine.shard.gauges import Gauges
+from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
 from engine.shard.step import StepRecord
+from engine.shard.upkeep import Upkeep
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.telemetry.eventlog import EventLog
@@ -60,8 +63,11 @@ log = Log("shard")
 class Engine:
     """All objects of one shard."""
 
-    def __init__(self, shard: int, model: Model, incarnation: bytes, assignment: dict[str, int]) -> None:
+    def __init__(
+        self, shard: int, shards: int, model: Model, incarnation: bytes, assignment: dict[str, int]
+    ) -> None:
         self.shard = shard
+        self.shards = shards
         self.model = model
         self.loop = asyncio.get_running_loop()
         self.counters = Counters()
@@ -90,9 +96,10 @@ class Engine:
         self.labels = DestinationLabels(frozenset(model.policies.providers))
         self.resolver = make_resolver(settings)
         self.shard_cap = Cap("max_connections_per_shard", settings.engine.max_connections_per_shard)
-        self.total_cap = Cap("max_connections in total", settings.engine.max_connections)
+        self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
+        self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
-        self.exchange = Exchange(shard, data_dir / "run", self.counters)
+        self.exchange = Exchange(shard, data_dir / "run", self.counters, self.lease.handlers())
         self.ids = MessageIds(shard, incarnation)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
@@ -109,6 +116,11 @@ class Engine:
             unix_clock=time.time,
         )
         self.exchange.acceptor = self.acceptor
+        self.lease.connect(self.exchange.peers, self.dispatcher.kick)
+        self.exchange.on_peer = self.lease.peer_changed
+        self.dispatcher.on_cap_spent = self.lease.wait
+        self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
+        Gauges(self)
         self.signers = Signers(settings, model.keys)
         self.step: StepRecord
         self.orphans: dict[int, OrphanStore] = {}
@@ -165,6 +177,8 @@ class Engine:
         self.events.open()
         self.store.open()
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
+        self.dispatcher.step = self.step
+        self.upkeep.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -177,7 +191,11 @@ class Engine:
         self.readahead.close()
         self.expiry.close()
         self.opener.close()
+        self.lease.close()
+        self.upkeep.close()
         self.exchange.close()
+        for orphan in self.orphans.values():
+            orphan.close()
         self.resolver.close()
         self.store.close()
         self.events.close()
@@ -206,6 +224,7 @@ class Engine:
         self.paths.own(ours, self.loop.time() + QUIET_AFTER_RESTART_S if not self.paths.vmtas else 0.0)
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
+        self.lease.use(settings.engine.max_connections, self.shards)
         self.exchange.use(settings, assignment)
         self.acceptor.use(settings.customers, settings.pools)
         self.signers = Signers(settings, model.keys)

@@ -82,7 +82,7 @@ class Duties:
                 is_json=settings.log_format == "json",
             )
             if self._engine is None:
-                engine = Engine(body["shard"], model, body["incarnation"], body["assignment"])
+                engine = Engine(body["shard"], body["shards"], model, body["incarnation"], body["assignment"])
                 await engine.open()
                 self._engine = engine
                 self._feeds = Feeds(engine, self._inbox)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.control.peers import PeerLinks
+from engine.control.peers import PeerHandler, PeerLinks
 from engine.core.envelope import Delivery
 from engine.core.errors import NetworkError, StoreError, StoreUnhealthy
 from engine.delivery.handover import pack, unpack
@@ -29,14 +29,20 @@ Done = Callable[[StoreError | None], None]
 class Exchange:
     """The other shards, as one shard sees them."""
 
-    def __init__(self, shard: int, run_dir: Path, counters: Counters) -> None:
+    def __init__(
+        self, shard: int, run_dir: Path, counters: Counters, handlers: dict[str, PeerHandler]
+    ) -> None:
+        """`handlers`: what else other shards may ask (leases)."""
         self._shard = shard
         self.peers = PeerLinks(
-            shard, run_dir, {"forward": self._take, "handover": self._take, "placed": self._merge}
+            shard,
+            run_dir,
+            {"forward": self._take, "handover": self._take, "placed": self._merge, **handlers},
         )
         self._placement = Placement({}, shard)
         self._others: set[int] = set()
         self._loop = asyncio.get_running_loop()
+        self.on_peer: Callable[[int, bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._forwarded = counters.counter("mailrail_forwarded_total", kind="placed")
         self._handed = counters.counter("mailrail_forwarded_total", kind="handed_over")
@@ -65,6 +71,8 @@ class Exchange:
     def set_peer(self, shard: int, incarnation: bytes | None) -> None:
         """Learn that another shard is up, or down (None)."""
         self.peers.set_peer(shard, incarnation)
+        if self.on_peer is not None:
+            self.on_peer(shard, incarnation is not None)
         self._note_down()
 
     def _note_down(self) -> None:

@@ -4,4 +4,5 @@ wire       replies and dot-stuffing: what both ends put on the wire
 client     ClientConversation: transactions that we send
 server     ServerConversation: transactions that we receive
 command    MAIL and RCPT lines, parsed
+content    what DATA carries: where it ends, and what it is without its dots
 """

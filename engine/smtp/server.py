@@ -24,15 +24,13 @@ from engine.core.errors import Refused
 from engine.core.lines import MAX_LINE_BYTES, line_fault
 from engine.core.reply import Reply, make_reply
 from engine.smtp.command import parse_mail_parameters, parse_path
+from engine.smtp.content import ContentReader
 from engine.smtp.wire import format_reply
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
-# Past twice the size allowed and this: who sends on is not listening.
-MAX_DROPPED_BYTES = 1_000_000
-_TERMINATOR = b"\r\n.\r\n"
 _STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND".split())
 _NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
-_TLS_HELLO = 0x16  # first octet of a TLS record with a handshake in it
+_TLS_HELLO = b"\x16"  # first octet of a TLS record with a handshake in it
 
 _OK_MAIL = b"250 2.1.0 Sender ok\r\n"
 _OK_RCPT = b"250 2.1.5 Recipient ok\r\n"
@@ -78,19 +76,15 @@ class ServerConversation:
         "_buffer",
         "_content",
         "_errors",
-        "_has_dots",
         "_idle_commands",
         "_in_content",
         "_is_esmtp",
-        "_is_oversize",
         "_limits",
         "_on_mail",
         "_on_rcpt",
         "_recipients",
         "_sender",
         "_shut_reply",
-        "_size",
-        "_tail",
         "completed",
         "helo",
         "is_closing",
@@ -116,11 +110,7 @@ class ServerConversation:
         self._sender: str | None = None
         self._recipients: list[str] = []
         self._in_content = False
-        self._content = bytearray()  # what has come of it; unused when it comes in one piece
-        self._tail = b""
-        self._size = 0
-        self._has_dots = False
-        self._is_oversize = False
+        self._content = ContentReader(limits.max_message_bytes)
         self.completed: Transaction | None = None
         self.helo = ""
         self.is_closing = False  # write what was returned, then close
@@ -200,9 +190,9 @@ class ServerConversation:
             if self._in_content:
                 position, replies = self._read_content(data, position)
                 out += replies
-                if self.completed is not None or self.is_closing:
-                    break
-                continue
+                if self.completed is None and not self.is_closing:
+                    continue
+                break
             stop = data.find(b"\n", position)
             if stop < 0 or stop - position > MAX_COMMAND_BYTES:
                 out += self._check_partial(data, position)
@@ -217,8 +207,8 @@ class ServerConversation:
 
     def _check_partial(self, data: bytes, position: int) -> bytes:
         """A line without an end: wait for it within bounds; strangers are told at once."""
-        if data[position] == _TLS_HELLO:
-            return self._dismiss(521, "5.5.1", "TLS without STARTTLS is not spoken here")
+        if data[position : position + 1] == _TLS_HELLO:
+            return self._stranger()
         if len(data) - position > MAX_COMMAND_BYTES:
             return self._dismiss(500, "5.5.2", "Line too long")
         return b""
@@ -227,6 +217,8 @@ class ServerConversation:
         """Carry out one command line, its end included; return the reply."""
         command = line[:-2]
         if line[-2:] != b"\r\n" or b"\r" in command:
+            if line[:1] == _TLS_HELLO:
+                return self._stranger()
             return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
         handler = _HANDLERS.get(command[:4].upper())
         try:
@@ -237,52 +229,11 @@ class ServerConversation:
             return self._error(refused.reply)
 
     def _read_content(self, data: bytes, start: int) -> tuple[int, bytes]:
-        """Look for the end of the message from `start`; return where to go on, and the reply if there is one.
-
-        Of the octets before `start` only the last four matter: `_tail`. At the start of the content it is
-        a CRLF, since a lone dot may be the first line. A search for CRLF and dot finds the terminator and
-        tells at once whether any line was stuffed; only if one was, the terminator is searched for itself.
-        """
-        tail = self._tail
-        window = tail + data[start : start + 4]
-        found = window.find(_TERMINATOR)
-        if found >= 0:
-            return self._end_content(data, start, start + found + 5 - len(tail))
-        if b"\r\n." in window:
-            self._has_dots = True
-        found = data.find(b"\r\n.", start)
-        if found >= 0 and data[found + 3 : found + 5] != b"\r\n":
-            self._has_dots = True
-            found = data.find(_TERMINATOR, found)
-        if found >= 0:
-            return self._end_content(data, start, found + 5)
-        self._keep(data[start:] if start else data)
-        if self._size > 2 * self._limits.max_message_bytes + MAX_DROPPED_BYTES:
-            return len(data), self._dismiss(552, "5.3.4", "Message far too large")
-        return len(data), b""
-
-    def _keep(self, piece: bytes) -> None:
-        """Keep a piece of content; past the limit only count it."""
-        self._size += len(piece)
-        self._tail = (self._tail + piece[-4:])[-4:]
-        if self._size - 5 > self._limits.max_message_bytes:
-            self._is_oversize = True
-            self._content.clear()
-        else:
-            self._content += piece
-
-    def _end_content(self, data: bytes, start: int, stop: int) -> tuple[int, bytes]:
-        """The terminator ends at `stop`: complete the transaction, or refuse the message."""
-        if self._content:
-            self._content += data[start:stop]
-            del self._content[-3:]
-            message = bytes(self._content)
-            self._content = bytearray()
-        else:
-            message = data[start : stop - 3] if not self._is_oversize else b""
-        if self._has_dots:
-            message = message[1:] if message[:1] == b"." else message
-            message = message.replace(b"\r\n.", b"\r\n")
+        """Read on in the message; return where to go on, and the reply if there is one."""
+        stop, message = self._content.read(data, start)
+        if message is None:
+            flood = self._dismiss(552, "5.3.4", "Message far too large") if self._content.is_flood else b""
+            return len(data), flood
         self._in_content = False
         fault = self._fault(message)
         if fault is not None:
@@ -296,7 +247,7 @@ class ServerConversation:
 
     def _fault(self, message: bytes) -> Reply | None:
         """Return the reply for a message that can't be taken, whoever sent it."""
-        if self._is_oversize or len(message) > self._limits.max_message_bytes:
+        if self._content.is_oversize:
             return self._too_large()
         if b"\0" in message:
             return make_reply(550, "5.6.0", "Message holds a NUL")
@@ -352,7 +303,6 @@ class ServerConversation:
         if not self._recipients:
             raise Refused(make_reply(554, "5.5.1", "No valid recipients"))
         self._in_content = True
-        self._tail = b"\r\n"
         return _OK_DATA
 
     def _on_command_hello(self, command: bytes) -> bytes:
@@ -363,15 +313,13 @@ class ServerConversation:
         self._count_idle()
         self.helo = name.decode("ascii")
         self._is_esmtp = command[:1] in b"Ee"
-        out = self._hello_reply()
-        return out + self._reset()
+        return self._hello_reply() + self._reset()
 
     def _hello_reply(self) -> bytes:
-        limits = self._limits
+        hostname, size = self._limits.hostname, self._limits.max_message_bytes
         if not self._is_esmtp:
-            return f"250 {limits.hostname}\r\n".encode()
-        size = f"SIZE {limits.max_message_bytes}"
-        return format_reply(250, "", f"{limits.hostname}\nPIPELINING\n{size}\n8BITMIME\nENHANCEDSTATUSCODES")
+            return format_reply(250, "", hostname)
+        return format_reply(250, "", f"{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
 
     def _on_command_rset(self, command: bytes) -> bytes:
         if command[4:].strip():
@@ -390,9 +338,12 @@ class ServerConversation:
 
     def _unknown(self, command: bytes) -> bytes:
         verb = command.partition(b" ")[0].upper()
-        if verb in _STRANGERS or (command and command[0] == _TLS_HELLO):
-            return self._dismiss(521, "5.5.1", "This is a mail server")
+        if verb in _STRANGERS or command[:1] == _TLS_HELLO:
+            return self._stranger()
         return self._error(make_reply(500, "5.5.2", "Command not recognized"))
+
+    def _stranger(self) -> bytes:
+        return self._dismiss(521, "5.5.1", "This is a mail server")
 
     # -- replies ------------------------------------------------------------------------------------------
 
@@ -429,9 +380,6 @@ class ServerConversation:
         """Forget the transaction; return the 421 that waited for its end."""
         self._sender = None
         self._recipients = []
-        self._size = 0
-        self._has_dots = False
-        self._is_oversize = False
         self._content.clear()
         if self._shut_reply is None or self.is_closing:
             return b""

@@ -134,9 +134,9 @@ class CommitThread:
     def start(self) -> None:
         """Begin to work, and shorten the interpreter's switch interval, which is the whole process's.
 
-        A loop that is never idle gives the interpreter up and takes it back at each of its turns. Each time the
-        thread that waits is woken in vain and its interval begins anew, so unless that is shorter than a turn, it
-        never gets to ask for its turn: a commit took up to a second.
+        A loop that is never idle gives the interpreter up and takes it back at each of its turns. Each time
+        the thread that waits is woken in vain and its interval begins anew, so unless that is shorter than a
+        turn, it never gets to ask for its own: a commit took up to a second.
         """
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
         self._thread.start()

@@ -106,8 +106,12 @@ class Environment:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_owner(sleep)
-            is_short = _extend_short_file(self.path / "data.mdb")
+            data = self.path / "data.mdb"
+            _drop_unborn_file(data)
+            is_short = _extend_short_file(data)
             self._open_tables()
+            _sync_directory(self.path)
+            _sync_directory(self.path.parent)
             if is_short:
                 self._walk()
         except (lmdb.Error, OSError) as error:
@@ -211,6 +215,21 @@ class Environment:
             for table in self.tables:
                 for _ in txn.cursor(db=table).iternext(values=False):
                     pass
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the names in a directory durable: a synced file whose name is lost is lost."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _drop_unborn_file(path: Path) -> None:
+    """Remove a file that a power cut left empty before its first commit, when it has held nothing yet."""
+    if path.exists() and path.stat().st_size <= 2 * os.sysconf("SC_PAGE_SIZE") and not any(path.read_bytes()):
+        path.unlink()
 
 
 def _extend_short_file(path: Path) -> bool:

@@ -170,7 +170,11 @@ class Store(Reading):
         group.want()
 
     def remove(self, delivery: Delivery) -> None:
-        """Stage the leaving of a delivery; its message leaves with its last delivery. HOT."""
+        """Stage the leaving of a delivery; its message leaves with its last delivery. HOT.
+
+        Where `is_remembered` is set its key stays known for 24 hours. One that goes to another shard, which
+        may give it back, must have it unset.
+        """
         group = self._group
         batch, key = group.batch, delivery.key
         if batch.remove(delivery):

@@ -141,11 +141,19 @@ class MemoryStore:
         return None
 
     def peek(self, delivery_key: bytes) -> Delivery | None:
-        """Return the delivery as committed, without its message."""
+        """Return the delivery as committed, without its message; None where it is gone or damaged."""
         record, body = self.deliveries.get(delivery_key), self.bodies.get(delivery_key[:MESSAGE_ID_BYTES])
         if record is None or body is None:
             return None
-        return decode_delivery(delivery_key, record, peek_envelope(body), b"")
+        try:
+            return decode_delivery(delivery_key, record, peek_envelope(body), b"")
+        except DamagedRecord:
+            return None
+
+    def deliveries_of(self, message_id: bytes) -> list[Delivery]:
+        """Return the deliveries of a message that are left, as `peek` does."""
+        found = [self.peek(key) for key in sorted(self.deliveries) if key.startswith(message_id)]
+        return [delivery for delivery in found if delivery is not None]
 
     def due_queues(self, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]:
         """Return (due in ms, queue) of due queues, earliest first."""

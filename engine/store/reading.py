@@ -21,6 +21,7 @@ from engine.store.batch import Batch
 from engine.store.environment import Environment, Tables, translate
 from engine.store.records import (
     POSITION_BYTES,
+    DamagedRecord,
     decode_body,
     decode_delivery,
     head_key,
@@ -210,17 +211,34 @@ class Reading:
         return self._get(claim_key(name), self._tables.claims)
 
     def peek(self, delivery_key: bytes) -> Delivery | None:
-        """Return the delivery as committed, without its message and unchecked: for people.
+        """Return the delivery as committed, without its message, which is not checked: for people.
 
-        Raises:
-            DamagedRecord: it can't be read.
+        None where it is gone, or damaged, which `load` reports.
         """
         with Snapshot(self._environment, has_buffers=True) as txn:
-            record = txn.get(delivery_key, db=self._tables.deliveries)
-            body = txn.get(delivery_key[:MESSAGE_ID_BYTES], db=self._tables.bodies)
-            if record is None or body is None:
-                return None
+            return self._peek(txn, delivery_key)
+
+    def deliveries_of(self, message_id: bytes) -> list[Delivery]:
+        """Return the deliveries of a message that are left, as `peek` does."""
+        with Snapshot(self._environment, has_buffers=True) as txn:
+            found: list[Delivery] = []
+            cursor = txn.cursor(db=self._tables.deliveries)
+            more = cursor.set_range(message_id)
+            while more and (key := bytes(cursor.key())).startswith(message_id):
+                if (delivery := self._peek(txn, key)) is not None:
+                    found.append(delivery)
+                more = cursor.next()
+            return found
+
+    def _peek(self, txn: Any, delivery_key: bytes) -> Delivery | None:
+        record = txn.get(delivery_key, db=self._tables.deliveries)
+        body = txn.get(delivery_key[:MESSAGE_ID_BYTES], db=self._tables.bodies)
+        if record is None or body is None:
+            return None
+        try:
             return decode_delivery(delivery_key, record, peek_envelope(body), b"")
+        except DamagedRecord:
+            return None
 
     def _get(self, key: bytes, table: object) -> bytes | None:
         with Snapshot(self._environment) as txn:

@@ -7,6 +7,7 @@ Never: decides (queue.assignment does).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,32 +19,39 @@ from engine.telemetry.log import Log
 log = Log("assignment")
 
 
+class Assignment(NamedTuple):
+    """Owner of each vmta, and how many shards there were; 0 where unknown."""
+
+    vmtas: dict[str, int]
+    shards: int
+
+
 class _File(msgspec.Struct):
     shards: int
     vmtas: dict[str, int]
 
 
-def load_assignment(path: Path) -> dict[str, int]:
-    """Return the assignment of the last run; empty where there was none or it can't be read."""
+def deal_vmtas(settings: Settings, shards: int, previous: Assignment) -> dict[str, int]:
+    """Return the owner of each vmta of these settings."""
+    sources = {name: [each for each in (vmta.v4, vmta.v6) if each] for name, vmta in settings.vmtas.items()}
+    pools = {name: list(pool.members) for name, pool in settings.pools.items()}
+    return assign(group_by_source(sources), pools, shards, previous.vmtas, previous.shards)
+
+
+def load_assignment(path: Path) -> Assignment:
+    """Return the assignment of the last run; an empty one where there was none or it can't be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_File).vmtas
+        read = msgspec.json.decode(path.read_bytes(), type=_File)
+        return Assignment(read.vmtas, read.shards)
     except FileNotFoundError:
-        return {}
+        return Assignment({}, 0)
     except (msgspec.DecodeError, OSError) as error:
         # Safe to go on: no shard of ours runs yet, so nobody owns a vmta now.
         log.error("assignment unreadable, dealt anew", file=str(path), error=str(error))
-        return {}
+        return Assignment({}, 0)
 
 
-def store_assignment(path: Path, assignment: dict[str, int], shards: int) -> None:
+def store_assignment(path: Path, assignment: Assignment) -> None:
     """Write the assignment; a crash leaves the old or the new one."""
-    write_file(path, msgspec.json.format(msgspec.json.encode(_File(shards, assignment)), indent=1))
-
-
-def deal_vmtas(settings: Settings, shards: int, previous: dict[str, int]) -> dict[str, int]:
-    """Return the owner of every vmta; those that had one keep it where they can."""
-    groups = group_by_source(
-        {name: [each for each in (vmta.v4, vmta.v6) if each] for name, vmta in settings.vmtas.items()}
-    )
-    pools = {name: list(pool.members) for name, pool in settings.pools.items()}
-    return assign(groups, pools, shards, previous)
+    written = _File(assignment.shards, assignment.vmtas)
+    write_file(path, msgspec.json.format(msgspec.json.encode(written), indent=1))

@@ -21,7 +21,6 @@ from engine.core.errors import ConfigError
 from engine.supervisor.plan import Plan
 from engine.supervisor.steering import Steering
 from engine.supervisor.supervisor import SHARD_COMMAND, Supervisor
-from engine.telemetry.exposition import Exposition
 from engine.telemetry.log import Log, capture_standard_logging, configure_log
 
 MAX_DESCRIPTORS = 1 << 20  # sessions of a big host; fs.nr_open's default, above which sysctl has to allow it
@@ -48,9 +47,8 @@ class Running:
     """A supervisor with its signals and its admin server."""
 
     def __init__(self, config_path: str, shard_command: Sequence[str]) -> None:
-        self._exposition = Exposition()
-        self._supervisor = Supervisor(config_path, self._exposition.keep, self._apply, shard_command)
-        self._admin = AdminServer(Steering(self._supervisor, self._format_metrics))
+        self._supervisor = Supervisor(config_path, self._apply, shard_command)
+        self._admin = AdminServer(Steering(self._supervisor))
         self._admin_key = ""
         self._stop_asked = asyncio.Event()
         self._kill_asked = asyncio.Event()
@@ -101,10 +99,6 @@ class Running:
         if plan.admin != self._admin_key:
             await self._admin.open(self._supervisor.listeners.sockets[plan.admin].dup())
             self._admin_key = plan.admin
-
-    async def _format_metrics(self) -> tuple[bytes, str]:
-        await self._supervisor.figures.refresh()
-        return self._exposition.format()
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from engine.admin.engine import Answers
 from engine.core.errors import NetworkError
+from engine.settings.model import ListenerSettings
 from engine.supervisor.slot import Slot
 
 if TYPE_CHECKING:
@@ -25,15 +25,12 @@ QUERY_TIMEOUT_S = 5.0  # a person waits; a shard that takes longer is named as n
 class Steering:
     """The supervisor as the admin API sees it."""
 
-    def __init__(
-        self, supervisor: Supervisor, format_metrics: Callable[[], Awaitable[tuple[bytes, str]]]
-    ) -> None:
+    def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._format_metrics = format_metrics
         self._started_at = time.time()
 
     async def format_metrics(self) -> tuple[bytes, str]:
-        return await self._format_metrics()
+        return await self._supervisor.figures.format()
 
     def describe(self) -> dict[str, Any]:
         supervisor = self._supervisor
@@ -42,7 +39,7 @@ class Steering:
             "started_at": self._started_at,
             "generation": supervisor.plan.generation,
             "is_draining": supervisor.is_draining,
-            "listeners": supervisor.plan.listeners,
+            "listeners": [_describe_listener(each) for each in supervisor.plan.model.settings.listeners],
             "shards": [_describe_slot(slot) for slot in supervisor.slots],
         }
 
@@ -76,6 +73,17 @@ async def _ask(slot: Slot, body: dict[str, Any], answers: Answers) -> None:
         answers.results[slot.shard] = await slot.request("query", body, QUERY_TIMEOUT_S)
     except NetworkError as error:
         answers.errors[slot.shard] = str(error)
+
+
+def _describe_listener(listener: ListenerSettings) -> dict[str, Any]:
+    return {
+        "name": listener.name,
+        "protocol": listener.protocol,
+        "listen": listener.listen,
+        "path": listener.path,
+        "customer": listener.customer,
+        "trusted": listener.trusted,
+    }
 
 
 def _describe_slot(slot: Slot) -> dict[str, Any]:

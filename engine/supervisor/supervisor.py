@@ -21,9 +21,9 @@ from typing import Any
 
 from engine.core.errors import ConfigError, NetworkError, Origin
 from engine.loading import Model, Texts, build_model, load_texts
-from engine.supervisor.assignments import deal_vmtas, load_assignment, store_assignment
+from engine.supervisor.assignments import Assignment, deal_vmtas, load_assignment, store_assignment
 from engine.supervisor.data_dir import DataDir
-from engine.supervisor.figures import Figures, Keep
+from engine.supervisor.figures import Figures
 from engine.supervisor.listeners import Listeners, Place, admin_place, listener_place
 from engine.supervisor.notify import notify_ready, notify_reloading, notify_stopping
 from engine.supervisor.plan import Plan
@@ -48,12 +48,11 @@ class Supervisor:
     """One running engine."""
 
     def __init__(
-        self, config_path: str, keep: Keep, applied: Applied, shard_command: Sequence[str] = SHARD_COMMAND
+        self, config_path: str, applied: Applied, shard_command: Sequence[str] = SHARD_COMMAND
     ) -> None:
         """Load the configuration.
 
         Args:
-            keep: is given every shard's metrics.
             applied: is called with each plan that is in force.
 
         Raises:
@@ -72,7 +71,7 @@ class Supervisor:
         self.is_draining = False
         self.listeners = Listeners()
         self.poison = PoisonRecord(self.data_dir.poison_file)
-        self.figures = Figures(self.slots, keep, self._end_hung)
+        self.figures = Figures(self.slots, self._end_hung)
         self._rollout = Rollout(self.slots, self._set_plan, self._make_body)
         self._reload_lock = asyncio.Lock()
         self._is_stopping = False
@@ -92,7 +91,7 @@ class Supervisor:
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
         self.listeners.add(_find_places(self.plan.model))
         await self._applied(self.plan)
-        store_assignment(self.data_dir.assignment_file, self.plan.assignment, self.shards)
+        self._store_assignment()
         for slot in self.slots:
             slot.start()
         await asyncio.gather(*[slot.first_outcome.wait() for slot in self.slots])
@@ -144,12 +143,15 @@ class Supervisor:
         """
         async with self._reload_lock:
             notify_reloading()
+            result = "refused"
             try:
                 await self._reload()
+                result = "done"
             except ConfigError as error:
                 log.error("reload refused", error=str(error))
                 raise
             finally:
+                self.figures.counters.counter("mailrail_reloads_total", result=result)[0] += 1
                 if not self._is_stopping:
                     notify_ready(f"generation {self.plan.generation}")
 
@@ -171,7 +173,7 @@ class Supervisor:
         texts = load_texts(self._config_path)
         model = build_model(texts)
         self._refuse_fixed(model)
-        new = self._make_plan(texts, model, old.generation + 1, old.assignment)
+        new = self._make_plan(texts, model, old.generation + 1, Assignment(old.assignment, self.shards))
         self.listeners.add(_find_places(model))
         try:
             await self._rollout.run(old, new)
@@ -182,7 +184,7 @@ class Supervisor:
         finally:
             self.listeners.keep(self.plan.keys)
         await self._applied(new)
-        store_assignment(self.data_dir.assignment_file, new.assignment, self.shards)
+        self._store_assignment()
         log.info(
             "reloaded", generation=new.generation, vmtas=len(new.assignment), listeners=len(new.listeners)
         )
@@ -210,11 +212,14 @@ class Supervisor:
 
     # -- what shards are told --------------------------------------------------------------
 
-    def _make_plan(self, texts: Texts, model: Model, generation: int, previous: dict[str, int]) -> Plan:
+    def _make_plan(self, texts: Texts, model: Model, generation: int, previous: Assignment) -> Plan:
         assignment = deal_vmtas(model.settings, self.shards, previous)
         settings = model.settings
         listeners = {each.name: place.key for each in settings.listeners if (place := listener_place(each))}
         return Plan(generation, texts, model, assignment, listeners, admin_place(settings.admin).key)
+
+    def _store_assignment(self) -> None:
+        store_assignment(self.data_dir.assignment_file, Assignment(self.plan.assignment, self.shards))
 
     def _set_plan(self, plan: Plan) -> None:
         self.plan = plan
@@ -250,6 +255,7 @@ class Supervisor:
         for other in self.slots:
             if other is not slot:
                 other.notify("peer", _describe_peer(slot))
+        self.figures.end(process.shard)
         if not self._is_stopping:
             for key in self.poison.note_death(self.data_dir.step_file(process.shard), returncode):
                 log.error("delivery held as poison", delivery=key, shard=process.shard)

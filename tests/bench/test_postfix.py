@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bench.postfix import PostfixSetup, is_postfix_here, running_postfix
-from bench.processes import read_tree, run_source, running_sink, started_at
+from engine.rig.processes import read_tree, run_source, running_sink, started_at
 
 
 @pytest.mark.slow

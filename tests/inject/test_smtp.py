@@ -395,3 +395,59 @@ def test_stop_cuts_what_outlasts_the_grace() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+
+
+@pytest.mark.stranger("postfix")
+def test_smtp_source_delivers_over_many_sessions(stranger: Callable[[str], str]) -> None:
+    intake = FakeIntake()
+
+    async def scenario() -> None:
+        async with serving(intake) as (_, port):
+            process = await asyncio.create_subprocess_exec(
+                stranger("smtp-source"),
+                *("-s", "10", "-m", "200", "-l", "9000", "-d", "-N", "-S", "subject of these"),
+                *("-f", "a@acme.example", "-t", "b@x.example", f"127.0.0.1:{port}"),
+            )
+            assert await process.wait() == 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+    assert len(intake.taken) == 200
+    assert {sender for sender, *_ in intake.taken} == {"a@acme.example"}
+
+
+@pytest.mark.stranger("swaks")
+def test_swaks_pipelines_a_message_and_reads_a_refusal(stranger: Callable[[str], str]) -> None:
+    intake = FakeIntake()
+
+    async def swaks(port: int, *arguments: str) -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            stranger("swaks"),
+            *(
+                "--server",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--helo",
+                "client.example",
+                "--pipeline",
+                *arguments,
+            ),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        return process.returncode, out.decode()
+
+    async def scenario() -> None:
+        async with serving(intake) as (_, port):
+            code, out = await swaks(port, "--from", "a@acme.example", "--to", "b@x.example,c@x.example")
+            assert code == 0, out
+            code, out = await swaks(port, "--from", "a@evil.example", "--to", "b@x.example")
+            assert code != 0
+            assert "550 5.7.1 not yours" in out
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+    [(sender, recipients, message, *_)] = intake.taken
+    assert (sender, recipients) == ("a@acme.example", ["b@x.example", "c@x.example"])
+    assert b"This is a test mailing" in message

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
 from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.wire import ReplyReader, stuff
 
 FROM, TO = "a@acme.example", "b@x.example"
 OK = b"250 2.1.0 Ok\r\n"
@@ -384,3 +394,110 @@ def test_same_outcomes_byte_by_byte(script: list[bytes], count: int) -> None:
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_nothing_but_remote_protocol_error_escapes(chunks: list[bytes]) -> None:
     _play(chunks, 1, True)
+
+
+# -- strangers --------------------------------------------------------------------------------------------
+
+
+def exchange(sock: socket.socket, conv: ClientConversation, out: bytes) -> None:
+    """Write, then read until it is our turn."""
+    sock.sendall(out)
+    while conv.waiting_for is not None:
+        data = sock.recv(65536)
+        assert data
+        sock.sendall(conv.receive(data))
+
+
+def deliver(address: tuple[str, int], messages: list[bytes], *, pipelining: bool) -> list[int]:
+    """Send all messages in one session, each envelope behind the dot where the peer pipelines."""
+    with socket.create_connection(address, timeout=10) as sock:
+        reader = ReplyReader()
+        while not reader.feed(sock.recv(65536)):
+            pass
+        sock.sendall(b"EHLO client.example\r\n")
+        while not (replies := reader.feed(sock.recv(65536))):
+            pass
+        assert ("PIPELINING" in replies[0].text) or not pipelining
+        conv = conversation(pipelining=pipelining, size=0)
+        found: list[int] = []
+        out = b""
+        for message in messages:
+            if out == b"" or not pipelining:
+                out = conv.begin(FROM, [TO], len(message))
+            exchange(sock, conv, out)
+            assert conv.wants_content
+            out = conv.content(stuff(message))
+            if pipelining and message is not messages[-1]:
+                out += conv.begin(FROM, [TO], len(message))
+            else:
+                exchange(sock, conv, out)
+            while (outcome := conv.pop_outcome()) is not None:
+                found += codes(outcome)
+        exchange(sock, conv, conv.quit())
+        return found + [code for outcome in conv.lost() for code in codes(outcome)]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def smtp_sink(stranger: Callable[[str], str]) -> Iterator[Callable[..., tuple[str, int]]]:
+    """Return a function that starts smtp-sink with more arguments, and returns its address."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> tuple[str, int]:
+        port = free_port()
+        # Root may not be smtp-sink's user: it gives itself another.
+        user = ("-u", "nobody") if os.geteuid() == 0 else ()
+        running.append(
+            subprocess.Popen([stranger("smtp-sink"), *user, *arguments, f"127.0.0.1:{port}", "100"])
+        )
+        for _ in range(500):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                return "127.0.0.1", port
+            time.sleep(0.01)  # for a foreign process to listen
+        raise AssertionError("smtp-sink does not listen")
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+MESSAGES = [
+    b"Subject: %d\r\n\r\n.dots\r\n..\r\n.\r\n" % i + (b"y" * 70 + b"\r\n") * 200 * i for i in range(5)
+]
+
+
+@pytest.mark.stranger("postfix")
+@pytest.mark.parametrize("pipelining", [True, False])
+def test_smtp_sink_takes_messages_in_one_session(
+    smtp_sink: Callable[..., tuple[str, int]], pipelining: bool
+) -> None:
+    assert deliver(smtp_sink(), MESSAGES, pipelining=pipelining) == [250] * 5
+
+
+class Keeper:
+    """An aiosmtpd handler that keeps what it got."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+
+    async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:
+        assert isinstance(envelope.original_content, bytes)
+        self.messages.append(envelope.original_content)
+        return "250 2.0.0 kept"
+
+
+def test_aiosmtpd_reads_exactly_what_was_sent() -> None:
+    keeper = Keeper()
+    controller = Controller(keeper, hostname="127.0.0.1", port=free_port())
+    controller.start()
+    try:
+        assert deliver(("127.0.0.1", controller.port), MESSAGES, pipelining=False) == [250] * 5
+    finally:
+        controller.stop()
+    assert keeper.messages == MESSAGES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from engine.core.errors import StoreFull, StoreUnhealthy
@@ -83,3 +85,7 @@ def test_journal_that_fails_otherwise_makes_the_store_unhealthy(harness, journal
     with pytest.raises(StoreUnhealthy):
         harness.put(make())
     assert harness.store.count() == 0
+
+
+def test_interpreter_switches_faster_than_a_turn_of_a_busy_loop(harness):
+    assert sys.getswitchinterval() == pytest.approx(0.00002)

@@ -82,6 +82,12 @@ def test_file_that_is_no_store_is_refused(tmp_path, octets):
     assert (tmp_path / "data.mdb").read_bytes() == octets, "left as it was found"
 
 
+@pytest.mark.parametrize("octets", [b"", bytes(4096), bytes(8192)], ids=["empty", "a page", "two pages"])
+def test_file_that_a_power_cut_left_before_its_first_commit_is_begun_anew(tmp_path, octets):
+    (tmp_path / "data.mdb").write_bytes(octets)
+    opened(tmp_path).close()
+
+
 def test_unwritable_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnhealthy, match=str(tmp_path / "file")):

@@ -226,6 +226,18 @@ def test_forwarded_message_is_refused_while_stored_and_24_hours_after(harness, m
     assert not harness.store.remembered(delivery.key)
 
 
+def test_delivery_that_was_handed_on_may_come_back(harness, make):
+    delivery = make()
+    harness.put_now(delivery, is_forwarded=True)
+    delivery.is_remembered = False
+    harness.store.remove(delivery)
+    harness.commit()
+    assert not harness.store.remembered(delivery.key)
+    harness.put_now(delivery, is_forwarded=True)
+    assert harness.told == [None, None]
+    assert harness.stored_keys() == [delivery.key]
+
+
 def test_second_delivery_of_a_handed_over_message_is_taken(harness, make):
     first = make("x.example")
     second = make("y.example", sibling_of=first, index=1)

@@ -104,6 +104,10 @@ class Pair:
         assert disk.due_queues(b"", 1 << 62, 100) == memory.due_queues(b"", 1 << 62, 100)
         assert disk.schedule_slice(b"", 100) == memory.schedule_slice(b"", 100)
         assert disk.next_due_ms() == memory.next_due_ms()
+        for key in self.alive:
+            assert plain(disk.peek(key)) == plain(memory.peek(key)) is not None
+            ours, theirs = disk.deliveries_of(key[:12]), memory.deliveries_of(key[:12])
+            assert [plain(delivery) for delivery in ours] == [plain(delivery) for delivery in theirs]
         for domain in DOMAINS:
             queue = queue_name("acme", domain)
             assert disk.due_keys(queue, b"", 1 << 62, 3) == memory.due_keys(queue, b"", 1 << 62, 3)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from engine.store.records import DamagedRecord, head_key, position, queue_name, schedule_key
+from engine.store.records import head_key, position, queue_name, schedule_key
 
 
 def test_due_queues_come_earliest_first_and_go_on_behind_the_last(harness, make):
@@ -104,14 +102,30 @@ def test_peek_reads_no_message(harness, make):
     assert harness.store.peek(b"unknown-key-14") is None
 
 
-def test_peek_at_a_damaged_record_says_so_and_changes_nothing(harness, make):
+def test_deliveries_of_a_message_come_by_index(harness, make):
+    first = make("x.example")
+    third = make("z.example", sibling_of=first, index=2)
+    second = make("y.example", sibling_of=first, index=1)
+    harness.put(make())
+    harness.put(first, third, second)
+    harness.put_now(make())
+    found = harness.store.deliveries_of(first.message_id)
+    assert [(d.domain, d.index, d.message) for d in found] == [
+        ("x.example", 0, b""),
+        ("y.example", 1, b""),
+        ("z.example", 2, b""),
+    ]
+    assert harness.store.deliveries_of(bytes(12)) == []
+
+
+def test_peek_at_a_damaged_record_is_none_and_changes_nothing(harness, make):
     delivery = make()
     harness.put_now(delivery)
     store = harness.store
     with store._environment.lmdb.begin(write=True) as txn:
         txn.put(delivery.key, b"?", db=store._tables.deliveries)
-    with pytest.raises(DamagedRecord, match="1 octets"):
-        store.peek(delivery.key)
+    assert store.peek(delivery.key) is None
+    assert store.deliveries_of(delivery.message_id) == []
     assert store.count_damaged() == 0
 
 

@@ -1,0 +1,106 @@
+"""What a shard's metrics read when somebody looks: sessions, queues, window, store, process.
+
+Owns: how the state of the engine's objects becomes numbers of the catalog.
+Never: counts events (their owners do).
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.queue.decide import decide
+from engine.telemetry.log import suppressed_lines
+
+if TYPE_CHECKING:
+    from engine.shard.build import Engine
+
+Reading = dict[tuple[str, ...], float]
+
+NOTHING: tuple[str, ...] = ()
+
+
+class Gauges:
+    """Reads one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._process = f"shard-{engine.shard}"
+        watch = engine.counters.watch
+        watch("mailrail_sessions", self._sessions)
+        watch("mailrail_ready", self._ready)
+        watch("mailrail_held", self._held)
+        watch("mailrail_holds_total", self._refusals)
+        watch("mailrail_scheduled", lambda: {NOTHING: engine.store.count()})
+        watch("mailrail_window_messages", lambda: {NOTHING: engine.window.count})
+        watch("mailrail_window_bytes", lambda: {NOTHING: engine.window.size_bytes})
+        watch("mailrail_store_used_bytes", lambda: {NOTHING: engine.store.room.map_used_bytes})
+        watch("mailrail_store_free_ratio", self._free)
+        watch("mailrail_store_operations_total", self._operations)
+        watch("mailrail_bounce_messages_total", lambda: {NOTHING: engine.bouncer.made})
+        watch("mailrail_log_lines_suppressed_total", lambda: {NOTHING: suppressed_lines()})
+        watch("mailrail_anonymous_bytes", lambda: {(self._process,): anonymous_bytes()})
+        watch("mailrail_cpu_seconds_total", lambda: {(self._process,): cpu_seconds()})
+
+    def _sessions(self) -> Reading:
+        label = self._engine.labels.peek
+        found: Counter[tuple[str, ...]] = Counter()
+        for session in self._engine.opener.sessions:
+            phase = session.phase
+            state = "idle" if phase == "idle" else "closing" if phase == "quit" else "busy"
+            found[session.path.vmta, label(session.path.destination), state] += 1
+        for path in self._engine.paths.paths.values():
+            opening = sum(demand.opening for demand in path.sites.values())
+            if opening:
+                found[path.vmta, label(path.destination), "opening"] += opening
+        return dict(found)
+
+    def _ready(self) -> Reading:
+        label = self._engine.labels.peek
+        found: Counter[tuple[str, ...]] = Counter()
+        for queue in self._engine.sites:
+            found[queue.pool, label(queue.destination.name)] += len(queue.queue)
+        return dict(found)
+
+    def _held(self) -> Reading:
+        now = self._engine.loop.time()
+        label = self._engine.labels.peek
+        found: Reading = {}
+        for path in self._engine.paths.paths.values():
+            hold = path.hold_in_force(now)
+            if hold is not None:
+                found[path.vmta, label(path.destination), hold.reason] = 1.0
+            elif any(demand.retry_at > now for demand in path.sites.values()):
+                reason = decide(path, now).reason
+                if reason.startswith("back-off"):
+                    found[path.vmta, label(path.destination), "back-off"] = 1.0
+        return found
+
+    def _refusals(self) -> Reading:
+        return {(reason,): count for reason, count in self._engine.dispatcher.refusals.items()}
+
+    def _free(self) -> Reading:
+        room = self._engine.store.room
+        map_free = 1.0 - room.map_used_bytes / room.map_size_bytes
+        disk_free = room.disk_free_bytes / room.disk_size_bytes if room.disk_size_bytes else 0.0
+        return {(str(self._engine.shard),): min(map_free, disk_free)}
+
+    def _operations(self) -> Reading:
+        stats = self._engine.store.stats
+        return {("put",): stats.puts, ("all",): stats.operations}
+
+
+def anonymous_bytes() -> int:
+    """Return RssAnon: what this process takes for itself, page cache not counted."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def cpu_seconds() -> float:
+    """Return user and system time of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

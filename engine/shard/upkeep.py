@@ -1,0 +1,108 @@
+"""What a shard does from time to time: keep long windows on disk, forget idle paths, hand over what is stuck.
+
+Owns: when these happen.
+Never: does more than a slice of work at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.delivery.site_queue import SiteQueue
+from engine.telemetry.log import Log
+
+if TYPE_CHECKING:
+    from engine.shard.build import Engine
+
+EVERY_S = 2.0
+LONG_WINDOW_S = 60.0  # design section 5: windows over a minute are persisted
+AHEAD_S = 2 * EVERY_S  # what may be spent before the next write counts as spent already
+FORGET_EVERY_S = 60.0
+STUCK_S = 30.0  # so long all vmtas of a pool must have been held before its messages are handed over
+STUCK_SLICE = 50
+
+log = Log("upkeep")
+
+
+class Upkeep:
+    """Runs with the engine."""
+
+    def __init__(self, engine: Engine, directory: Path) -> None:
+        self._engine = engine
+        self._file = directory / "limits"
+        self._forget_at = 0.0
+        self._stuck_since: dict[SiteQueue, float] = {}
+        self._written = b""
+
+    def open(self) -> None:
+        """Take over what the last process has kept, and begin."""
+        engine = self._engine
+        try:
+            kept = self._file.read_bytes()
+            engine.paths.restore_limits(kept, engine.loop.time(), time.time())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.error("kept limits unreadable, windows begin anew", file=str(self._file), error=str(error))
+        self._timer = engine.loop.call_later(EVERY_S, self._tick)
+
+    def close(self) -> None:
+        """Keep everything that was spent: whoever comes next need not wait."""
+        self._timer.cancel()
+        self._keep(over_s=0.0, ahead_s=0.0)
+
+    def _tick(self) -> None:
+        engine = self._engine
+        self._timer = engine.loop.call_later(EVERY_S, self._tick)
+        now = engine.loop.time()
+        self._keep(LONG_WINDOW_S, AHEAD_S)
+        self._relieve(now)
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY_S
+            engine.sites.drop_idle(lambda path: not path.sessions)
+            engine.paths.forget_idle(now, engine.dispatcher.forget_path)
+
+    def _keep(self, over_s: float, ahead_s: float) -> None:
+        """Write what was spent of long windows, whole or not at all."""
+        engine = self._engine
+        names = list(engine.paths.vmtas)
+        octets = engine.paths.export_limits(names, engine.loop.time(), time.time(), over_s, ahead_s)
+        if octets == self._written:
+            return
+        temporary = self._file.with_suffix(".new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(descriptor, octets)
+            finally:
+                os.close(descriptor)
+            temporary.replace(self._file)
+        except OSError as error:
+            log.error("limits not kept", file=str(self._file), error=str(error))
+            return
+        self._written = octets
+
+    def _relieve(self, now: float) -> None:
+        """Hand over what waits for a pool whose vmtas here are all held for that destination."""
+        engine = self._engine
+        stuck = [queue for queue in engine.sites if queue.paths and self._is_stuck(queue, now)]
+        self._stuck_since = {queue: self._stuck_since.get(queue, now) for queue in stuck}
+        for queue, since in self._stuck_since.items():
+            if now - since >= STUCK_S and engine.exchange.owner_of(queue.pool) is not None:
+                self._hand_over(queue)
+
+    def _is_stuck(self, queue: SiteQueue, now: float) -> bool:
+        holds = [path.hold_in_force(now) for path in queue.paths]
+        return all(hold is not None and hold.until - now > STUCK_S for hold in holds)
+
+    def _hand_over(self, queue: SiteQueue) -> None:
+        """What came from another shard stays: there it was held as well, or is by now."""
+        engine = self._engine
+        chosen = [delivery.key for delivery in queue.queue if not delivery.is_remembered][:STUCK_SLICE]
+        for delivery in queue.queue.take(lambda delivery: delivery.key in chosen):
+            if not engine.handover.offer(delivery):
+                queue.queue.push_front(delivery)
+        engine.readahead.refill_soon(queue)

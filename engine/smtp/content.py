@@ -1,0 +1,87 @@
+"""The content of a message as DATA carries it: where it ends, and what it is without its dots. HOT.
+
+A message ends with CRLF.CRLF and with nothing else (RFC 5321 4.1.1.4): every leniency here has been a way to
+smuggle a second message behind a first (December 2023). Whether its lines are right is looked at later,
+on the whole message.
+
+Owns: the octets of the message that is being received, and their bound.
+Never: replies.
+"""
+
+from __future__ import annotations
+
+_TERMINATOR = b"\r\n.\r\n"
+# Past twice the size allowed and this: who sends on is not listening.
+MAX_DROPPED_BYTES = 1_000_000
+
+
+class ContentReader:
+    """Reads the content of one message after another."""
+
+    __slots__ = ("_content", "_has_dots", "_max_bytes", "_size", "_tail", "is_oversize")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._content = bytearray()  # what has come so far; unused when a message comes in one piece
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was read; a new message begins."""
+        if self._content:
+            self._content = bytearray()
+        self._tail = b"\r\n"  # the last four octets; a lone dot may be the very first line
+        self._size = 0
+        self._has_dots = False
+        self.is_oversize = False
+
+    @property
+    def is_flood(self) -> bool:
+        """Far more came than is allowed, and no end of it."""
+        return self._size > 2 * self._max_bytes + MAX_DROPPED_BYTES
+
+    def read(self, data: bytes, start: int) -> tuple[int, bytes | None]:
+        """Return where the message ends in `data` and the message, or (-1, None) when it goes on.
+
+        A message over the limit is read and not kept: b"", and `is_oversize`.
+
+        A search for CRLF and dot finds the terminator and tells at once whether any line was stuffed; only if
+        one was, the terminator is searched for itself. Of what came before only the last octets matter.
+        """
+        tail = self._tail
+        window = tail + data[start : start + 4]
+        found = window.find(_TERMINATOR)
+        if found >= 0:
+            return self._end(data, start, start + found + 5 - len(tail))
+        if b"\r\n." in window:
+            self._has_dots = True
+        found = data.find(b"\r\n.", start)
+        if found >= 0 and data[found + 3 : found + 5] != b"\r\n":
+            self._has_dots = True
+            found = data.find(_TERMINATOR, found)
+        if found >= 0:
+            return self._end(data, start, found + 5)
+        self._keep(data[start:] if start else data)
+        return -1, None
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        self._tail = (self._tail + piece[-4:])[-4:]
+        if self._size > self._max_bytes + len(_TERMINATOR):
+            self.is_oversize = True
+            self._content = bytearray()
+        else:
+            self._content += piece
+
+    def _end(self, data: bytes, start: int, stop: int) -> tuple[int, bytes]:
+        """The terminator ends at `stop`."""
+        if self._content:
+            self._content += data[start:stop]
+            del self._content[-3:]
+            message = bytes(self._content)
+        else:
+            message = b"" if self.is_oversize else data[start : stop - 3]
+        if self._has_dots:
+            message = message[1:] if message[:1] == b"." else message
+            message = message.replace(b"\r\n.", b"\r\n")
+        self.is_oversize = self.is_oversize or len(message) > self._max_bytes
+        return stop, message
