@@ -50,7 +50,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     message: bytes = b""
     attempts: int = 0
     last_reply: str = ""
-    held: str = ""  # a reason, where an operator or the engine stopped just this one (poison)
+    held: str = ""  # why just this one is stopped: "poison"; "shard N": that one is asked first
     is_remembered: bool = False
     # Not stored: they hold from becoming ready to the end of the attempt.
     expires_at: float = 0.0  # policy decides

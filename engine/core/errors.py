@@ -14,6 +14,7 @@
         StoreError
             StoreFull                       map or disk past its watermark: 452, deliveries go on
             StoreUnhealthy                  the environment can't be trusted
+        PerhapsStored                   another shard was asked to store it and died before it answered
         Refused(reply)                      an injection that we refuse, with the reply to give
 
 4xx and 5xx replies of peers are values (`core.reply`), never exceptions.
@@ -111,6 +112,14 @@ class StoreFull(StoreError):
 
 class StoreUnhealthy(StoreError):
     """The environment can't be trusted: a commit failed or a page is damaged."""
+
+
+class PerhapsStored(StoreError):
+    """Another shard was asked to store it and died before it answered; `shard` says which."""
+
+    def __init__(self, shard: int, detail: str) -> None:
+        super().__init__(f"shard {shard}: {detail}")
+        self.shard = shard
 
 
 class Refused(MailrailError):

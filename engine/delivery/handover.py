@@ -75,26 +75,26 @@ class Handover:
     def __init__(
         self,
         send: Callable[[int, str, Any, Callable[[Any, NetworkError | None], None], int], None],
-        owner_of: Callable[[str], int | None],
+        keeper_of: Callable[[Delivery], int | None],
         on_gone: Callable[[Delivery], None],
         on_failed: Callable[[Delivery], None],
     ) -> None:
         """Args:
         send: asks a peer shard (control.peers).
-        owner_of: a shard that owns a vmta of the pool and is up; None: none is.
+        keeper_of: the shard to give a delivery to; None: none can take it now.
         on_gone: the other shard has it; remove it here.
         on_failed: still ours.
         """
         self._loop = asyncio.get_event_loop()
         self._send = send
-        self._owner_of = owner_of
+        self._keeper_of = keeper_of
         self._on_gone = on_gone
         self._on_failed = on_failed
         self._under_way = 0
 
     def offer(self, delivery: Delivery) -> bool:
         """Begin to hand a delivery over; False where no shard can take it now."""
-        shard = self._owner_of(delivery.envelope.pool)
+        shard = self._keeper_of(delivery)
         if shard is None or self._under_way >= MAX_UNDER_WAY:
             return False
         self._under_way += 1

@@ -41,7 +41,7 @@ class ReadStore(Protocol):
 
     def due_queues(self, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
     def due_keys(self, queue: bytes, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
-    def load(self, delivery_key: bytes) -> Delivery | None: ...
+    def load(self, delivery_key: bytes, queue: bytes = b"", due: int = 0) -> Delivery | None: ...
 
 
 class Lookup(Protocol):
@@ -107,6 +107,9 @@ class ReadAhead:
 
     def _bring(self, delivery: Delivery, key: bytes) -> bool:
         """Take a delivery into memory and on to its ready queue; False where there is no room."""
+        if delivery.held:
+            self._hand_over(delivery, key)
+            return True  # with or without it, the queue goes on
         envelope = delivery.envelope
         site = self._resolver.lookup(delivery.domain)
         if site is None:
@@ -216,8 +219,8 @@ class ReadAhead:
             if brought == TURN:
                 break
             if key not in self.in_memory:
-                delivery = self._store.load(key)
-                if delivery is not None and delivery.due_at <= now and not self._bring_behind(delivery, key):
+                delivery = self._store.load(key, queue, due)
+                if delivery is not None and delivery.due_at <= now and not self._bring(delivery, key):
                     site_queue.behind[queue] = after
                     return brought, True
                 brought += 1
@@ -228,10 +231,6 @@ class ReadAhead:
                 return brought, False
         site_queue.behind[queue] = after
         return brought, True
-
-    def _bring_behind(self, delivery: Delivery, key: bytes) -> bool:
-        """As `_bring`; what is held one by one is passed over."""
-        return bool(delivery.held) or self._bring(delivery, key)
 
     # -- the scan ---------------------------------------------------------------------------------
 
@@ -301,11 +300,11 @@ class ReadAhead:
 
     def _bring_some(self, queue: bytes, now_ms: int) -> None:
         """Bring a few deliveries whose way is not known yet: to be resolved, or handed over."""
-        for _, key in self._store.due_keys(queue, b"", now_ms, SLICE):
+        for due, key in self._store.due_keys(queue, b"", now_ms, SLICE):
             if key in self.in_memory:
                 continue
-            delivery = self._store.load(key)
-            if delivery is not None and not delivery.held and not self._bring(delivery, key):
+            delivery = self._store.load(key, queue, due)
+            if delivery is not None and not self._bring(delivery, key):
                 self._foreign_until[queue] = self._loop.time() + 1.0
                 if len(self._foreign_until) > MAX_BEHIND // 10:
                     self._foreign_until.clear()

@@ -20,6 +20,8 @@ from engine.queue.path import Path
 from engine.queue.ready import ReadyQueue
 
 PASS_SLACK = 8.0  # deliveries that a path may be ahead of an idle one, so that bursts need no hand-overs
+MAX_DEBT = 32.0  # deliveries that a path which could not go for long makes up for, ahead of others
+KEEP_WHEN_STOPPED = 1  # of each customer, where no session opens: enough to try with
 
 
 class SiteQueue:
@@ -29,8 +31,10 @@ class SiteQueue:
         "behind",
         "customer",
         "destination",
+        "is_gone",
         "is_kick_due",
         "is_refill_due",
+        "is_stopped",
         "opening",
         "passes",
         "paths",
@@ -39,6 +43,7 @@ class SiteQueue:
         "queue",
         "resolve_policy",
         "site",
+        "top",
         "weights",
     )
 
@@ -64,15 +69,36 @@ class SiteQueue:
         self.weights: dict[Path, float] = {}
         self.passes: dict[Path, float] = {}
         self.opening = 0
-        self.behind: dict[bytes, bytes] = {}
+        self.behind: dict[str, dict[bytes, bytes]] = {}  # customer to its queues to where reading goes on
         self.policies: dict[str, Policy] = {}
         self.resolve_policy = resolve_policy
+        self.is_gone = False  # out of the table: what is put here is never found again
         self.is_kick_due = False
         self.is_refill_due = False
+        self.is_stopped = False  # the last try of every path failed: most of it waits on disk
+        self.top = 0.0  # the highest of the passes
 
     def has_room(self, customer: str) -> bool:
         """Return whether `push` would take one more delivery of that customer."""
-        return self.queue.waiting(customer) < self.policy_of(customer).ready_limit
+        return self.queue.waiting(customer) < self._limit_of(self.policy_of(customer))
+
+    def is_low(self, customer: str) -> bool:
+        """Return whether it is time to read more for that customer, many at a time; HOT."""
+        policy = self.policies.get(customer) or self.policy_of(customer)
+        return self.queue.waiting(customer) * 2 <= self._limit_of(policy)
+
+    def _limit_of(self, policy: Policy) -> int:
+        return min(policy.ready_limit, KEEP_WHEN_STOPPED) if self.is_stopped else policy.ready_limit
+
+    def wait_behind(self, customer: str, queue: bytes) -> None:
+        """Read that stored queue from its beginning once there is room."""
+        self.behind.setdefault(customer, {})[queue] = b""
+
+    def rewind(self, customer: str, queue: bytes) -> None:
+        """Something before where reading goes on is on disk again."""
+        queues = self.behind.get(customer)
+        if queues is not None and queue in queues:
+            queues[queue] = b""
 
     def policy_of(self, customer: str) -> Policy:
         """Return the policy for that customer's messages; HOT on a hit."""
@@ -95,8 +121,14 @@ class SiteQueue:
             del self.weights[path], self.passes[path]
 
     def count_taken(self, path: Path) -> None:
-        """A path took one delivery."""
-        self.passes[path] += 1.0 / self.weights[path]
+        """A path took one delivery; what it missed for long is not made up for in full. HOT."""
+        weight = self.weights[path]
+        passes = self.passes[path] + 1.0 / weight
+        if passes > self.top:
+            self.top = passes
+        elif self.top - passes > MAX_DEBT / weight:
+            passes = self.top - MAX_DEBT / weight
+        self.passes[path] = passes
 
     def is_ahead(self, path: Path, other: Path) -> bool:
         """Return whether `path` has carried more than its share compared with `other`."""
@@ -122,7 +154,7 @@ class SiteQueue:
         customer = delivery.envelope.customer
         policy = self.policies.get(customer) or self.policy_of(customer)
         delivery.expires_at = delivery.envelope.accepted_at + policy.expire_after_s
-        return self.queue.push(delivery, policy.ready_limit)
+        return self.queue.push(delivery, self._limit_of(policy))
 
     def __repr__(self) -> str:
         waiting = f"{len(self.queue)} ready, {len(self.behind)} queues behind"

@@ -95,6 +95,7 @@ class SiteQueues:
         self._share_of = share_of
         self._found.clear()
         for queue in self._queues.values():
+            queue.is_gone = True
             for path in list(queue.paths):
                 self._dispatcher.detach(queue, path)
         self._queues.clear()
@@ -111,6 +112,7 @@ class SiteQueues:
         ]
         for key in gone:
             queue = self._queues.pop(key)
+            queue.is_gone = True
             for path in list(queue.paths):
                 self._dispatcher.detach(queue, path)
         if gone:

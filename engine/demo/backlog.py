@@ -1,11 +1,6 @@
-"""When a path had backlog, and how much of its allowance it used meanwhile.
+"""Spans of time in which there was backlog, and what happened within them.
 
-A message belongs to one shard from its acceptance, so what a path could have sent is what waited on its
-shard: messages of its customer for its destination, handed over already, that later arrived from a source
-of that shard. There is backlog while that is more than the sessions of all those paths can hold at once.
-
-Owns: these two definitions.
-Never: says how much is enough (verdict does).
+Owns: arithmetic over instants, nothing else.
 """
 
 from __future__ import annotations
@@ -13,34 +8,36 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
-Spans = list[tuple[float, float]]
+Spans = list[tuple[float, float]]  # half-open, ascending
 
-SETTLE_S = 1.0  # a path may take so long to resolve, connect and greet before its allowance is due
+SETTLE_S = 1.0  # paths may take so long to resolve, connect and greet before their allowance is due
 
 
-def find_backlog(handed_over: Iterable[float], arrived: Iterable[float], floor: int) -> Spans:
-    """Return the spans in which more than `floor` messages had been handed over but had not arrived.
+def find_backlog(stays: Iterable[tuple[float, float]], most_held: int) -> Spans:
+    """Return the spans in which more than `most_held` messages waited.
 
     Args:
-        handed_over: instants, one for each message.
-        arrived: instants, one for each of the same messages.
-        floor: what all sessions together may hold.
+        stays: (handed over, arrived) of each message.
+        most_held: what sessions may hold at once; more than that is backlog.
     """
-    events = sorted([(at, 1) for at in handed_over] + [(at, -1) for at in arrived])
+    events = []
+    for handed_over, arrived in stays:
+        events += [(handed_over, 1), (max(arrived, handed_over), -1)]
     spans: Spans = []
-    waiting, since = 0, None
-    for at, change in events:
+    waiting = 0
+    since: float | None = None
+    for at, change in sorted(events):
         waiting += change
-        if waiting > floor and since is None:
+        if waiting > most_held and since is None:
             since = at
-        elif waiting <= floor and since is not None:
+        elif waiting <= most_held and since is not None:
             spans.append((since, at))
             since = None
     return spans
 
 
 def drop_start(spans: Spans, settle_s: float = SETTLE_S) -> Spans:
-    """Take the first `settle_s` away from the first span: paths open then."""
+    """Take away what lies within `settle_s` of the first start: paths open then."""
     if not spans:
         return []
     begins = spans[0][0] + settle_s
@@ -53,18 +50,18 @@ def length_s(spans: Spans) -> float:
 
 
 def count_within(instants: Sequence[float], spans: Spans) -> int:
-    """Return how many instants, ascending, lie within half-open spans."""
+    """Return how many of the instants, which ascend, lie within the spans."""
     return sum(bisect_left(instants, end) - bisect_left(instants, start) for start, end in spans)
 
 
 def connection_seconds(edges: Sequence[tuple[float, int]], spans: Spans) -> float:
-    """Return the sum of connections times seconds within the spans.
+    """Return connections times seconds within the spans.
 
-    Args: edges: (instant, connections open from then on), ascending.
+    Args:
+        edges: (instant, connections open from then on), ascending.
     """
     total = 0.0
-    for position, (at, is_open) in enumerate(edges):
-        until = edges[position + 1][0] if position + 1 < len(edges) else float("inf")
-        for start, end in spans:
-            total += is_open * max(0.0, min(until, end) - max(at, start))
+    ends = [at for at, _ in edges[1:]] + [float("inf")]
+    for (at, is_open), until in zip(edges, ends, strict=True):
+        total += is_open * sum(max(0.0, min(until, end) - max(at, start)) for start, end in spans)
     return total

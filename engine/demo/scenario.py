@@ -82,6 +82,16 @@ class Scenario:
         return {domain: each for each in self.destinations for domain in each.hosts}
 
     @cached_property
+    def destination_named(self) -> dict[str, Destination]:
+        """The destinations by name."""
+        return {each.name: each for each in self.destinations}
+
+    @cached_property
+    def host_of(self) -> dict[str, str]:
+        """The sink's address for each recipient domain."""
+        return {domain: host for each in self.destinations for domain, host in each.hosts.items()}
+
+    @cached_property
     def destination_at(self) -> dict[str, Destination]:
         """The destination that receives at each of the sinks' addresses."""
         return {host: each for each in self.destinations for host in each.hosts.values()}

@@ -16,7 +16,7 @@ from engine.message.headers import Controls, complete, from_domain, received_cou
 
 from engine.core.address import domain_of, matches_sender
 from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
-from engine.core.errors import StoreError, StoreFull
+from engine.core.errors import PerhapsStored, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
 from engine.settings.model import Customer
@@ -32,6 +32,8 @@ TOO_MANY_HOPS = make_reply(554, "5.4.6", f"more than {MAX_RECEIVED} Received fie
 FULL = make_reply(452, "4.3.1", "insufficient storage, try again later")
 UNHEALTHY = make_reply(451, "4.3.0", "the store is not available, try again later")
 DRAINING = make_reply(421, "4.3.2", "draining, no new mail here")
+
+PERHAPS = "shard "  # of Delivery.held: the shard that may have stored it already
 
 Done = Callable[[Reply, list[str]], None]
 
@@ -204,8 +206,12 @@ class Acceptor:
         def forwarded(error: StoreError | None) -> None:
             if error is None:
                 self._answer(deliveries, context, done)
-            else:  # that shard is down or full: keep it here, it is handed over when that is possible
-                self._put(deliveries, message, context, done)
+                return
+            if isinstance(error, PerhapsStored):
+                for delivery in deliveries:  # offered to that shard first, which knows whether it has it
+                    delivery.held = f"{PERHAPS}{error.shard}"
+            # That shard is down or full: keep it here; it is handed over when that is possible.
+            self._put(deliveries, message, context, done)
 
         self._forward(shard, deliveries, message, forwarded)
 
@@ -219,7 +225,6 @@ class Acceptor:
                 self._arrived(delivery)
             self._answer(deliveries, context, done)
 
-        self._tell_accepted(deliveries, context)
         try:
             self._store.put(
                 deliveries,
@@ -231,13 +236,24 @@ class Acceptor:
             )
         except StoreError as error:
             self._refuse(_reply_to(error), context, done)
+            return
+        self._tell_accepted(deliveries, context)  # in the same turn, and so with the same commit
 
     # -- telling ----------------------------------------------------------------------------------
 
     def admit(
-        self, deliveries: list[Delivery], message: bytes, done: Callable[[StoreError | None], None]
+        self,
+        deliveries: list[Delivery],
+        message: bytes,
+        done: Callable[[StoreError | None], None],
+        *,
+        is_new: bool,
     ) -> None:
-        """Store what another shard has accepted and placed here; `done` as the store calls it."""
+        """Store what another shard has accepted and placed here (new), or hands over; `done` as the store calls it.
+
+        Raises:
+            StoreError: nothing was staged.
+        """
 
         def committed(error: StoreError | None) -> None:
             if error is None:
@@ -246,6 +262,9 @@ class Acceptor:
             done(error)
 
         self._store.put(deliveries, message, committed, is_forwarded=True)
+        if is_new:
+            envelope = deliveries[0].envelope
+            self._tell_accepted(deliveries, FeedContext(envelope.feed, "", peer=envelope.peer))
 
     def _tell_accepted(self, deliveries: list[Delivery], context: FeedContext) -> None:
         """The accepted event goes to disk with the message's own transaction."""

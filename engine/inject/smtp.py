@@ -22,6 +22,7 @@ from typing import Protocol, cast
 
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
+from engine.inject.room import Room
 from engine.settings.model import ListenerSettings
 from engine.smtp.server import ServerConversation, ServerLimits, Transaction
 from engine.smtp.wire import format_reply
@@ -32,6 +33,8 @@ COMMAND_TIMEOUT_S = 300  # RFC 5321 4.5.3.2.7
 DATA_BLOCK_TIMEOUT_S = 180  # RFC 5321 4.5.3.2.5, between two reads of a message
 MESSAGE_TIMEOUT_S = 3600  # a whole message: one octet every three minutes is no sender
 SWEEP_S = 1.0
+LARGE_MESSAGE_BYTES = 256 << 10  # a message that grows past it needs room to be read on
+ROOM_BYTES = 256 << 20  # for all large messages that a listener is receiving
 MAX_KEPT_BYTES = 65536  # pipelined behind a message that waits for its commit; then the socket is not read
 BACKLOG = 4096  # as net.listen opened it; asyncio says it again
 
@@ -61,6 +64,7 @@ class SMTPListener:
         self.acceptor = acceptor
         self.sessions: set[SMTPSession] = set()
         self.is_stopping = False
+        self.room = Room(ROOM_BYTES)
         self._counters = counters
         self._refusals: dict[int, Cell] = {}
         self._server: asyncio.Server | None = None
@@ -165,10 +169,12 @@ class SMTPSession(asyncio.Protocol):
         "_is_full",
         "_is_handing",
         "_is_paused",
+        "_is_waiting",
         "_listener",
         "_message_ticks",
         "_peer",
         "_reply",
+        "_room_bytes",
         "_ticks",
         "_transport",
     )
@@ -186,6 +192,8 @@ class SMTPSession(asyncio.Protocol):
         self._ended_at = 0.0  # when the end of the message that waits was read
         self._is_paused = False  # nothing is read: too much is kept, or the client does not read
         self._is_full = False  # the client does not read our replies
+        self._room_bytes = 0  # reserved, or asked for, for a large message
+        self._is_waiting = False  # for that room
 
     # -- asyncio ------------------------------------------------------------------------------------------
 
@@ -217,10 +225,13 @@ class SMTPSession(asyncio.Protocol):
             self._write(out)
         if conversation.buffered_bytes > MAX_KEPT_BYTES:
             self._pause()
+        if conversation.content_bytes > LARGE_MESSAGE_BYTES or self._room_bytes:
+            self._settle_room()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
         """What waits for its commit goes on; nobody is left to be told."""
         self._transport = None
+        self._give_room_back()
         self._listener.forget(self)
 
     def pause_writing(self) -> None:
@@ -240,6 +251,8 @@ class SMTPSession(asyncio.Protocol):
         kind = self._conversation.deadline_kind
         if kind is None:
             return  # the commit has its own bounds
+        if self._is_waiting:
+            return  # we do not read; whoever has the room is timed
         self._ticks += 1
         self._message_ticks = self._message_ticks + 1 if kind == "data" else 0
         limit = DATA_BLOCK_TIMEOUT_S if kind == "data" else COMMAND_TIMEOUT_S
@@ -328,6 +341,33 @@ class SMTPSession(asyncio.Protocol):
         self._ended_at = 0.0
         self._ticks = 0
         self._write(self._conversation.finish(reply))
+        if self._room_bytes:
+            self._settle_room()
+
+    # -- room ---------------------------------------------------------------------------------------------
+
+    def _settle_room(self) -> None:
+        """Ask for room for a large message that goes on; give it back for one that has ended."""
+        conversation = self._conversation
+        if conversation.completed is None and conversation.content_bytes <= LARGE_MESSAGE_BYTES:
+            self._give_room_back()
+        elif not self._room_bytes:
+            self._room_bytes = self._listener.limits.max_message_bytes
+            if not self._listener.room.reserve(self._room_bytes, self._granted):
+                self._is_waiting = True
+                self._pause()
+
+    def _granted(self) -> None:
+        self._is_waiting = False
+        self._resume()
+
+    def _give_room_back(self) -> None:
+        reserved, self._room_bytes = self._room_bytes, 0
+        if self._is_waiting:
+            self._is_waiting = False
+            self._listener.room.forget(self._granted)
+        elif reserved:
+            self._listener.room.release(reserved)
 
     # -- transport ----------------------------------------------------------------------------------------
 
@@ -351,7 +391,9 @@ class SMTPSession(asyncio.Protocol):
 
     def _resume(self) -> None:
         """Read again, if there is no reason left not to."""
-        if not self._is_paused or self._is_full or self._conversation.buffered_bytes > MAX_KEPT_BYTES:
+        if not self._is_paused or self._is_full or self._is_waiting:
+            return
+        if self._conversation.buffered_bytes > MAX_KEPT_BYTES:
             return
         self._is_paused = False
         if self._transport is not None and not self._transport.is_closing():

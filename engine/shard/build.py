@@ -141,7 +141,7 @@ class Engine:
         self.sites = SiteQueues(self.paths, self.dispatcher, settings.pools, self.share_of)
         self.window = Window(settings.engine.window_messages, settings.engine.window_size_bytes)
         self.handover = Handover(
-            self.exchange.send, self.exchange.owner_of, self._on_handed_over, self._on_not_handed_over
+            self.exchange.send, self.exchange.keeper_of, self._on_handed_over, self._on_not_handed_over
         )
         self.readahead = ReadAhead(
             self.store,
@@ -225,7 +225,7 @@ class Engine:
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards)
-        self.exchange.use(settings, assignment)
+        self.exchange.use(settings, assignment, self.shards)
         self.acceptor.use(settings.customers, settings.pools)
         self.signers = Signers(settings, model.keys)
         self.bouncer.use(settings)
@@ -340,6 +340,7 @@ class Engine:
 
     def _on_handed_over(self, delivery: Delivery) -> None:
         delivery.is_remembered = False  # it is the other shard's to remember now
+        delivery.held = ""
         self.store.remove(delivery)
         self.readahead.left(delivery)
 

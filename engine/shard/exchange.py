@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.control.peers import PeerHandler, PeerLinks
 from engine.core.envelope import Delivery
-from engine.core.errors import NetworkError, StoreError, StoreUnhealthy
+from engine.core.errors import NetworkError, PerhapsStored, StoreError, StoreUnhealthy
 from engine.delivery.handover import pack, unpack
-from engine.inject.accept import Acceptor
+from engine.inject.accept import PERHAPS, Acceptor
 from engine.queue.placement import Placement, weigh_shards
 from engine.settings.model import Settings
 from engine.store.records import Duplicate
@@ -37,10 +38,16 @@ class Exchange:
         self.peers = PeerLinks(
             shard,
             run_dir,
-            {"forward": self._take, "handover": self._take, "placed": self._merge, **handlers},
+            {
+                "forward": partial(self._take, True),
+                "handover": partial(self._take, False),
+                "placed": self._merge,
+                **handlers,
+            },
         )
         self._placement = Placement({}, shard)
         self._others: set[int] = set()
+        self._shards = 1
         self._loop = asyncio.get_running_loop()
         self.on_peer: Callable[[int, bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -49,10 +56,11 @@ class Exchange:
         self._duplicates = counters.counter("mailrail_duplicates_refused_total")
         self.acceptor: Acceptor
 
-    def use(self, settings: Settings, assignment: dict[str, int]) -> None:
+    def use(self, settings: Settings, assignment: dict[str, int], shards: int) -> None:
         """Place by these pools and owners from now on."""
         members = {pool.name: pool.members for pool in settings.pools.values()}
         weights = weigh_shards(members, assignment)
+        self._shards = shards
         self._others = set(assignment.values()) - {self._shard}
         self._placement = Placement(weights, self._shard)
         self._note_down()
@@ -97,18 +105,32 @@ class Exchange:
         """Return another shard that owns a vmta of the pool and is up."""
         return self._placement.owner(pool)
 
+    def keeper_of(self, delivery: Delivery) -> int | None:
+        """Return the shard to hand a delivery to: the one that may have it already, else one for its pool."""
+        if not delivery.held.startswith(PERHAPS):
+            return self.owner_of(delivery.envelope.pool)
+        shard = int(delivery.held.removeprefix(PERHAPS)) % self._shards
+        return shard if self.peers.is_up(shard) else None
+
     def forward(self, shard: int, deliveries: list[Delivery], message: bytes, done: Done) -> None:
-        """Give a message to its owner; `done(None)` after the owner's commit. HOT."""
+        """Give a message to its owner; `done(None)` after the owner's commit. HOT.
+
+        `done(PerhapsStored)` where the owner died after it was asked; another error: it has nothing.
+        """
+        is_sent = False
 
         def answered(_result: Any, error: NetworkError | None) -> None:
             if error is None:
                 self._forwarded[0] += 1
                 done(None)
+            elif is_sent and error.phase != "request":
+                done(PerhapsStored(shard, str(error)))
             else:
                 done(StoreUnhealthy(str(error)))
 
         octets = pack(deliveries[0].envelope, message, deliveries)
         self.peers.send(shard, "forward", octets, answered, len(octets))
+        is_sent = True
 
     def send(
         self,
@@ -122,7 +144,7 @@ class Exchange:
         self._handed[0] += 1
         self.peers.send(shard, kind, body, done, size_bytes)
 
-    def _take(self, _from: int, octets: bytes) -> asyncio.Future[str]:
+    def _take(self, is_new: bool, _from: int, octets: bytes) -> asyncio.Future[str]:
         """Store what another shard gives; answered after the commit. Known already is as good as stored."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         _, message, deliveries = unpack(octets)
@@ -139,7 +161,7 @@ class Exchange:
                 future.set_exception(error)
 
         try:
-            self.acceptor.admit(deliveries, message, done)
+            self.acceptor.admit(deliveries, message, done, is_new=is_new)
         except StoreError as error:
             done(error)
         return future

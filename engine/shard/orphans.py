@@ -73,7 +73,7 @@ class OrphanStore:
             return
         pause_s = PAUSE_S
         for row in rows:
-            delivery = self._store.load(row[2])
+            delivery = self._store.load(row[2], row[0], row[1])
             if delivery is not None and not self._move(delivery):
                 pause_s = FULL_PAUSE_S
                 break

@@ -18,7 +18,7 @@ MAX_DROPPED_BYTES = 1_000_000
 class ContentReader:
     """Reads the content of one message after another."""
 
-    __slots__ = ("_content", "_has_dots", "_max_bytes", "_size", "_tail", "is_oversize")
+    __slots__ = ("_content", "_has_dots", "_max_bytes", "_tail", "is_oversize", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -30,14 +30,14 @@ class ContentReader:
         if self._content:
             self._content = bytearray()
         self._tail = b"\r\n"  # the last four octets; a lone dot may be the very first line
-        self._size = 0
+        self.size_bytes = 0  # come so far, of a message that goes on
         self._has_dots = False
         self.is_oversize = False
 
     @property
     def is_flood(self) -> bool:
         """Far more came than is allowed, and no end of it."""
-        return self._size > 2 * self._max_bytes + MAX_DROPPED_BYTES
+        return self.size_bytes > 2 * self._max_bytes + MAX_DROPPED_BYTES
 
     def read(self, data: bytes, start: int) -> tuple[int, bytes | None]:
         """Return where the message ends in `data` and the message, or (-1, None) when it goes on.
@@ -64,9 +64,9 @@ class ContentReader:
         return -1, None
 
     def _keep(self, piece: bytes) -> None:
-        self._size += len(piece)
+        self.size_bytes += len(piece)
         self._tail = (self._tail + piece[-4:])[-4:]
-        if self._size > self._max_bytes + len(_TERMINATOR):
+        if self.size_bytes > self._max_bytes + len(_TERMINATOR):
             self.is_oversize = True
             self._content = bytearray()
         else:
@@ -78,6 +78,7 @@ class ContentReader:
             self._content += data[start:stop]
             del self._content[-3:]
             message = bytes(self._content)
+            self._content = bytearray()
         else:
             message = b"" if self.is_oversize else data[start : stop - 3]
         if self._has_dots:

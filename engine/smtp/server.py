@@ -136,6 +136,11 @@ class ServerConversation:
         """How much has come that is not looked at: stop reading while this is large."""
         return len(self._buffer)
 
+    @property
+    def content_bytes(self) -> int:
+        """How much of a message that goes on has been read."""
+        return self._content.size_bytes
+
     # -- what the shell does ------------------------------------------------------------------------------
 
     def greeting(self) -> bytes:

@@ -27,7 +27,6 @@ RESTART_FIRST_S = 0.1  # at once for people, long enough that a crash at start d
 RESTART_MAX_S = 10.0
 SETTLED_S = 30.0  # up for so long: the next restart is again the first
 CONFIGURE_TIMEOUT_S = 60.0  # includes waiting for the store's lock and opening it; a start does not scan it
-GIVE_UP_S = 5.0  # a shard that said it can't start should have ended by then
 
 log = Log("supervisor")
 
@@ -112,8 +111,7 @@ class Slot:
         self.refusal = str((answer or {}).get("error", ""))
         if self.refusal:
             log.error("shard could not start", shard=self.shard, error=self.refusal)
-            await process.wait_ended(GIVE_UP_S)
-            process.end()
+            process.end()  # it serves nobody; a successor may fare better (a lock, a full disk)
             return
         self.is_up = True
         self._up_since = time.monotonic()

@@ -16,6 +16,7 @@ import uvloop
 
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
+from engine.inject.room import Room
 from engine.inject.smtp import (
     COMMAND_TIMEOUT_S,
     DATA_BLOCK_TIMEOUT_S,
@@ -304,6 +305,56 @@ def test_new_settings_are_for_new_sessions() -> None:
 )
 def test_format_peer(peername: object, expected: str) -> None:
     assert format_peer(peername) == expected
+
+
+LARGE = (b"x" * 998 + b"\r\n") * 300  # more than LARGE_MESSAGE_BYTES
+
+
+def large_listener(intake: FakeIntake) -> SMTPListener:
+    """Return a listener whose room is taken by one large message."""
+    made = listener(intake, max_message_size_bytes=1_000_000)
+    made.room = Room(1_500_000)
+    return made
+
+
+@pytest.mark.parametrize("end", ["finished", "refused", "lost"])
+def test_large_messages_wait_for_room_in_turn(end: str) -> None:
+    intake = FakeIntake(reply=None)
+    made = large_listener(intake)
+    first, _ = connect(made)
+    second, waiting = connect(made)
+    small, _ = connect(made)
+    for session in (first, second):
+        session.data_received(HELLO + ENVELOPE + LARGE)
+    assert not waiting.is_reading_now
+    sweep(made, DATA_BLOCK_TIMEOUT_S)
+    assert not waiting.is_closed
+    small.data_received(HELLO + ENVELOPE + b".\r\n")
+    assert len(intake.taken) == 1
+    if end == "finished":
+        first.data_received(b".\r\n")
+        assert not waiting.is_reading_now
+        intake.waiting.pop()(OK, ["1"])
+    elif end == "refused":
+        first.data_received(b"bare\n\r\n.\r\n")
+    else:
+        first.connection_lost(None)
+    assert waiting.is_reading_now
+    second.data_received(b".\r\n")
+    intake.waiting.pop()(OK, ["2"])
+    assert made.room.reserved_bytes == 0
+    assert intake.taken[-1][2] == LARGE
+
+
+def test_client_gone_while_it_waits_for_room_leaves_the_queue() -> None:
+    made = large_listener(FakeIntake())
+    first, _ = connect(made)
+    second, _ = connect(made)
+    for session in (first, second):
+        session.data_received(HELLO + ENVELOPE + LARGE)
+    second.connection_lost(None)
+    first.data_received(b".\r\n")
+    assert made.room.reserved_bytes == 0
 
 
 # -- on real sockets --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,6 @@ from engine.supervisor.data_dir import DataDir, write_file
 
 
 def test_a_second_engine_is_refused_by_the_first_ones_process_id(tmp_path: Path) -> None:
-    import os
-
     first, second = DataDir(str(tmp_path / "data")), DataDir(str(tmp_path / "data"))
     asyncio.run(first.open(2))
     with pytest.raises(ConfigError, match=f"another engine uses it .process {os.getpid()}."):

@@ -197,3 +197,15 @@ def test_systemd_is_told_when_the_engine_serves_reloads_and_stops(
     supervisor.signal(signal.SIGTERM)
     assert notifications.next() == "STOPPING=1"
     assert supervisor.wait_exit() == 0
+
+
+def test_queries_go_to_the_shards_that_can_answer_them(supervisor: Any) -> None:
+    supervisor.start()
+    owners = supervisor.heard(0, "configure")[0]["assignment"]
+    for vmta, shard in owners.items():
+        answer = supervisor.api.get("/explain", {"domain": "x.example", "vmta": vmta})
+        assert answer == {"domain": "x.example", "shard": shard}
+    assert supervisor.api.get("/messages/" + "0" * 24)["shard"] == 1
+    [row] = supervisor.api.get("/queues")["queues"]
+    assert row == {"customer": "acme", "domain": "a.example", "messages": 2, "due_at": 100.0}
+    assert supervisor.status()["counts"] == {"stored": 4}
