@@ -106,7 +106,7 @@ def flatten(counts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def make_console() -> Console:
-    """Return the console of stdout; piped output is as wide as it needs to be."""
-    console = Console(highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(highlight=False, width=240)
+def make_console(*, stderr: bool = False) -> Console:
+    """Return the console of stdout or stderr; piped output is as wide as it needs to be."""
+    console = Console(highlight=False, soft_wrap=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, width=240, stderr=stderr)

@@ -13,17 +13,23 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 from engine.core.envelope import Delivery
 from engine.delivery.site_queue import SiteQueue
 from engine.queue.decide import Decision, decide
-from engine.queue.path import Path, SiteDemand
+from engine.queue.path import Cap, Path, SiteDemand
 
 KICK_EVERY_S = 0.02  # a decision costs about 10 us; 50 a second and path are 0.05 % of a core
 # A session gives its slot to a site of the same path that has none, after so many messages or seconds.
 YIELD_AFTER_MESSAGES = 20
 YIELD_AFTER_S = 5.0
+YIELD_AGAIN_S = 6.0  # the slot of a session that yielded is free by then, even if we had to close it
+CAP_RECHECK_S = 5.0  # a path that a cap refused is asked when a connection ends, and no later than this
+CAPPED_SLICE = 64  # of such paths looked at when a connection ends
+EVICT_EVERY_S = 0.1
+EVICT_LOOKS = 32  # sites whose idle sessions are looked at for one that can make room
 
 
 class Carrier(Protocol):
@@ -35,6 +41,7 @@ class Carrier(Protocol):
     opened_at: float
     messages: int
     reserved_at: float  # of the delivery taken last
+    taken_from: SiteQueue  # where that was taken from
 
     def wake(self) -> None:
         """Take a delivery, if there is one and the rates allow."""
@@ -82,8 +89,11 @@ class Dispatcher:
         self._on_room = on_room
         self._queues: dict[tuple[Path, str], list[SiteQueue]] = {}
         self._idle: dict[SiteDemand, dict[Carrier, None]] = {}
-        self._timers: dict[Path, asyncio.TimerHandle] = {}
+        self._timers: dict[Path, tuple[float, asyncio.Handle]] = {}  # uvloop's handles don't know when
         self._starved: dict[Path, SiteDemand] = {}
+        self._yield_again_at: dict[Path, float] = {}
+        self._capped: dict[Path, None] = {}  # refused by a cap, who waits longest first
+        self._evict_at = 0.0
         self.decisions: dict[Path, Decision] = {}
         self.refusals: dict[str, int] = {}
         self.is_paused = False
@@ -97,28 +107,53 @@ class Dispatcher:
         site_queue.add_path(path, weight)
         site = site_queue.site.name
         queues = self._queues.setdefault((path, site), [])
+        demand = path.sites.get(site)
+        if demand is None:
+            demand = SiteDemand(site, lambda: sum(queue.share(path) for queue in queues))
+            path.sites[site] = demand
         if site_queue not in queues:
             queues.append(site_queue)
-        if site not in path.sites:
-            path.sites[site] = SiteDemand(site, lambda: sum(queue.share(path) for queue in queues))
+            demand.queues += 1
+            site_queue.opening += demand.opening
 
     def detach(self, site_queue: SiteQueue, path: Path) -> None:
         """Take a path from a ready queue."""
         site_queue.drop_path(path)
-        queues = self._queues.get((path, site_queue.site.name), [])
+        site = site_queue.site.name
+        queues = self._queues.get((path, site), [])
         if site_queue in queues:
             queues.remove(site_queue)
+            demand = path.sites[site]
+            demand.queues -= 1
+            site_queue.opening -= demand.opening
+            self._forget_demand(path, demand)
 
     def forget_path(self, path: Path) -> None:
         """Drop a path that another shard takes over; its sessions are told to quit by their owner."""
-        for site in path.sites:
-            for site_queue in list(self._queues.pop((path, site), ())):
-                site_queue.drop_path(path)
+        for site in list(path.sites):
+            for site_queue in list(self._queues.get((path, site), ())):
+                self.detach(site_queue, path)
+        self._starve_no_more(path)
+        self._forget_unused(path)
+
+    def _forget_demand(self, path: Path, demand: SiteDemand) -> None:
+        """Drop a site of a path that nothing waits for and no session serves, once no back-off is kept for it."""
+        if demand.queues or demand.sessions or demand.opening:
+            return
+        if demand.retry_at <= self._now():
+            path.sites.pop(demand.site, None)
+            self._queues.pop((path, demand.site), None)
+            self._forget_unused(path)
+
+    def _forget_unused(self, path: Path) -> None:
+        """Drop what is kept for a path without sites."""
+        if any(demand.queues for demand in path.sites.values()):
+            return
         timer = self._timers.pop(path, None)
         if timer is not None:
-            timer.cancel()
-        self._starved.pop(path, None)
+            timer[1].cancel()
         self.decisions.pop(path, None)
+        self._capped.pop(path, None)
 
     def queues_of(self, path: Path, site: str) -> list[SiteQueue]:
         """Return the ready queues that a path's sessions to a site carry from (one list, kept current)."""
@@ -167,15 +202,16 @@ class Dispatcher:
         for site_queue in queues:
             if not site_queue.queue:
                 continue
+            if len(site_queue.paths) > 1:
+                self._wake_those_behind(site_queue, path, now)
             ready_at = path.message_ready_at(now)
             if ready_at > now:
                 self._ask_at(path, ready_at)
                 return None
-            if len(site_queue.paths) > 1 and self._passed_to_another(site_queue, path, now):
-                return None
             delivery = self._pop(site_queue)
             if delivery is not None:
                 session.reserved_at = path.reserve_message(now)
+                session.taken_from = site_queue
                 site_queue.count_taken(path)
                 if len(queues) > 1:
                     queues.append(queues.pop(0))
@@ -187,25 +223,32 @@ class Dispatcher:
         unix_now = self._unix()
         while True:
             delivery = queue.pop()
-            if site_queue.behind and not site_queue.is_refill_due:
-                site_queue.is_refill_due = True
-                self._loop.call_soon(self._on_room, site_queue)
-            if delivery is None or delivery.expires_at > unix_now:
+            if delivery is None:
+                return None
+            if (
+                site_queue.behind
+                and not site_queue.is_refill_due
+                and site_queue.is_low(delivery.envelope.customer)
+            ):
+                self._ask_for_more(site_queue)
+            if delivery.expires_at > unix_now:
                 return delivery
             self._on_expired(delivery, site_queue)
 
-    def _passed_to_another(self, site_queue: SiteQueue, path: Path, now: float) -> bool:
-        """Wake an idle session of a path that is behind its share, instead of the one that asks."""
+    def _ask_for_more(self, site_queue: SiteQueue) -> None:
+        site_queue.is_refill_due = True
+        self._loop.call_soon(self._on_room, site_queue)
+
+    def _wake_those_behind(self, site_queue: SiteQueue, path: Path, now: float) -> None:
+        """Let idle sessions of paths that are behind their share take first, before the one that asks."""
         site = site_queue.site.name
         for other in site_queue.paths:
             if other is path or not other.sites[site].idle or not site_queue.is_ahead(path, other):
                 continue
             if other.message_ready_at(now) > now or other.hold_in_force(now) is not None:
                 site_queue.passes[other] = site_queue.passes[path]  # it can't: no debt is kept for later
-                continue
-            self._wake_idle(other.sites[site])
-            return True
-        return False
+            else:
+                self._wake_idle(other.sites[site])
 
     def _should_yield(self, session: Carrier, path: Path, now: float) -> bool:
         if not self._starved:
@@ -213,11 +256,22 @@ class Dispatcher:
         starved = self._starved.get(path)
         if starved is None or starved is session.demand:
             return False
-        if starved.sessions or starved.opening or starved.waiting() <= 0:
-            del self._starved[path]
+        if starved.sessions or starved.opening or starved.retry_at > now or starved.waiting() <= 0:
+            self._starve_no_more(path)
             return False
+        if now < self._yield_again_at.get(path, 0.0):
+            return False  # another session has made room already
         has_served = session.messages >= YIELD_AFTER_MESSAGES or now - session.opened_at >= YIELD_AFTER_S
-        return has_served or not any(queue.queue for queue in session.site_queues)
+        if not has_served and any(queue.queue for queue in session.site_queues):
+            return False
+        self._yield_again_at[path] = now + YIELD_AGAIN_S
+        return True
+
+    def _starve_no_more(self, path: Path) -> None:
+        starved = self._starved.pop(path, None)
+        if starved is not None:
+            starved.is_starved = False
+        self._yield_again_at.pop(path, None)
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -227,8 +281,15 @@ class Dispatcher:
         demand.opening -= 1
         demand.sessions += 1
         demand.succeed()
+        demand.served_at = self._now()
+        if demand.is_starved:
+            self._starve_no_more(session.path)
         for site_queue in session.site_queues:
-            site_queue.opening = max(0, site_queue.opening - 1)
+            site_queue.opening -= 1
+            if site_queue.is_stopped:
+                site_queue.is_stopped = False
+                if site_queue.behind and not site_queue.is_refill_due:
+                    self._ask_for_more(site_queue)
 
     def failed_to_open(
         self, path: Path, demand: SiteDemand, queues: list[SiteQueue], detail: str | None
@@ -236,16 +297,18 @@ class Dispatcher:
         """No address of the site took a session; `detail` None: it was not even tried."""
         demand.opening -= 1
         for site_queue in queues:
-            site_queue.opening = max(0, site_queue.opening - 1)
+            site_queue.opening -= 1
         if detail is not None:
             demand.fail(self._now(), detail)
-        self.kick(path)
+        self._forget_demand(path, demand)
+        self._slot_is_free(path)
 
     def closed(self, session: Carrier) -> None:
         """A session is gone; its slot comes back by itself."""
         session.demand.sessions -= 1
         self.busy(session)
-        self.kick_soon(session.path)
+        self._forget_demand(session.path, session.demand)
+        self._slot_is_free(session.path)
 
     def idle(self, session: Carrier) -> None:
         """A session has nothing to do."""
@@ -274,16 +337,30 @@ class Dispatcher:
 
     # -- decisions --------------------------------------------------------------------------------
 
+    def _slot_is_free(self, path: Path) -> None:
+        """A connection ended: first ask those that a cap refused, then the path that had it."""
+        if self._capped:
+            self._loop.call_soon(self._kick_capped)
+        self.kick_soon(path)
+
+    def _kick_capped(self) -> None:
+        for path in list(islice(self._capped, CAPPED_SLICE)):
+            del self._capped[path]
+            if all(cap.room > 0 for cap in path.caps):
+                self.kick(path)
+            else:
+                self._capped[path] = None
+
     def kick_soon(self, path: Path) -> None:
         """Ask the path again in this turn of the loop."""
         self._loop.call_soon(self.kick, path)
 
     def kick(self, path: Path) -> None:
         """Wake idle sessions that may go, then open what `decide` says; else remember why not."""
-        if self.is_paused:
+        if self.is_paused or not path.sites:
             return
         now = self._now()
-        for demand in path.sites.values():
+        for demand in list(path.sites.values()):
             if demand.idle and demand.waiting() > 0:
                 self._wake_idle(demand)
         for _ in range(64):
@@ -316,6 +393,9 @@ class Dispatcher:
             self._find_starved(path, now)
             if self.on_cap_spent is not None:
                 self.on_cap_spent(path, decision.reason)
+            for cap in path.caps:
+                if decision.reason.startswith(cap.name):
+                    self._wait_for_cap(path, cap, now)
         if decision.ask_at != math.inf:
             self._ask_at(path, decision.ask_at)
 
@@ -323,22 +403,41 @@ class Dispatcher:
         """All slots are taken: where a site of the path has none of them, the others must yield."""
         if len(path.sites) < 2 or path in self._starved:
             return
+        starved = None
         for demand in path.sites.values():
-            if not demand.sessions and not demand.opening and demand.retry_at <= now and demand.waiting() > 0:
-                self._starved[path] = demand
-                for other in path.sites.values():
-                    for session in list(self._idle.get(other, ())):
-                        session.wake()
-                return
+            if demand.sessions or demand.opening or demand.retry_at > now or demand.waiting() <= 0:
+                continue
+            if starved is None or demand.served_at < starved.served_at:
+                starved = demand
+        if starved is None:
+            return
+        self._starved[path] = starved
+        starved.is_starved = True
+        for other in list(path.sites.values()):
+            for session in list(self._idle.get(other, ())):
+                session.wake()
+
+    def _wait_for_cap(self, path: Path, cap: Cap, now: float) -> None:
+        """Have the path asked again when a connection ends; end one that is idle, if it counts there."""
+        self._capped[path] = None
+        self._ask_at(path, now + CAP_RECHECK_S)
+        if now < self._evict_at:
+            return
+        for sessions in islice(self._idle.values(), EVICT_LOOKS):
+            for session in sessions:
+                if cap in session.path.caps:
+                    self._evict_at = now + EVICT_EVERY_S
+                    session.quit()
+                    return
 
     def _ask_at(self, path: Path, at: float) -> None:
         """Kick the path at `at`; an earlier date that is already set stays."""
-        timer = self._timers.get(path)
-        if timer is not None:
-            if timer.when() <= at and not timer.cancelled():
+        known = self._timers.get(path)
+        if known is not None:
+            if known[0] <= at:
                 return
-            timer.cancel()
-        self._timers[path] = self._loop.call_at(at, self._alarm, path)
+            known[1].cancel()
+        self._timers[path] = (at, self._loop.call_at(at, self._alarm, path))
 
     def _alarm(self, path: Path) -> None:
         self._timers.pop(path, None)

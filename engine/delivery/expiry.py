@@ -69,9 +69,9 @@ class Expiry:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         now = self._unix()
-        for site_queue in self._sites:
-            for delivery in site_queue.queue.take_expired(now):
-                self.expire_ready(delivery, site_queue)
+        late = [(each, queue) for queue in self._sites for each in queue.queue.take_expired(now)]
+        for delivery, site_queue in late:
+            self.expire_ready(delivery, site_queue)
         self.sweep(now, self._loop.time() + SLICE_S)
 
     def expire_ready(self, delivery: Delivery, site_queue: SiteQueue) -> None:

@@ -85,7 +85,7 @@ class Handover:
         on_gone: the other shard has it; remove it here.
         on_failed: still ours.
         """
-        self._loop = asyncio.get_event_loop()
+        self._loop = asyncio.get_running_loop()
         self._send = send
         self._keeper_of = keeper_of
         self._on_gone = on_gone

@@ -52,6 +52,8 @@ class PathTable:
         """Forget vmtas that another shard takes over; return their paths."""
         gone = set(names)
         paths = [path for path in self.paths.values() if path.vmta in gone]
+        groups = {self._groups.get(name) for name in self.vmtas if name not in gone}
+        self._limits = {key: limits for key, limits in self._limits.items() if key[0] in groups}
         self.paths = {key: path for key, path in self.paths.items() if path.vmta not in gone}
         for name in gone:
             self.vmtas.pop(name, None)

@@ -19,7 +19,7 @@ from engine.core.envelope import Delivery
 from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.core.reply import Reply, make_reply
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.site_queue import SiteQueue
+from engine.delivery.site_queue import KEEP_WHEN_STOPPED, SiteQueue
 from engine.delivery.sites import SiteQueues
 from engine.net.site import Site
 from engine.queue.scheduled import Window
@@ -30,7 +30,8 @@ SLICE = 64  # deliveries read before the loop gets its turn
 SCAN_SLICE = 400  # heads looked at before the loop gets its turn (about 1 ms)
 SCAN_EVERY_S = 0.1
 SCAN_SHARE = 20  # scanning may take one part in so many of a core
-KEEP_WHEN_STOPPED = 8  # of a ready queue that can't go on; the rest makes room for others
+THOROUGH_EVERY_S = 10.0  # between scans that look behind the first delivery of each queue
+WAKE_SLICE_S = 0.003  # a scan step gives so long to ready queues that nothing else makes read on
 MAX_BEHIND = 400_000  # queues known by name to wait on disk: about 120 bytes each
 MAX_RESOLVING = 256
 UNRESOLVED_RETRY_S = 60.0  # a domain whose look-up failed for now is asked again after so long
@@ -91,6 +92,9 @@ class ReadAhead:
         self._scan_cost_s = 0.0
         self._scan_timer: asyncio.TimerHandle | None = None
         self._foreign_until: dict[bytes, float] = {}
+        self._asleep: list[SiteQueue] = []  # found by the last scan, to be looked after
+        self._thorough_at = 0.0
+        self._is_thorough = True
         self.is_paused = False
 
     # -- what has just been accepted --------------------------------------------------------------
@@ -105,8 +109,11 @@ class ReadAhead:
             return
         self._bring(delivery, key)
 
-    def _bring(self, delivery: Delivery, key: bytes) -> bool:
-        """Take a delivery into memory and on to its ready queue; False where there is no room."""
+    def _bring(self, delivery: Delivery, key: bytes) -> bool | None:
+        """Take a delivery into memory and on to its ready queue.
+
+        False where there is no room; None where its way is not known, or not ours, for now.
+        """
         if delivery.held:
             self._hand_over(delivery, key)
             return True  # with or without it, the queue goes on
@@ -128,23 +135,30 @@ class ReadAhead:
         self._dispatcher.pushed(site_queue)
         return True
 
-    def _hand_over(self, delivery: Delivery, key: bytes) -> bool:
+    def _hand_over(self, delivery: Delivery, key: bytes) -> bool | None:
         if self._on_foreign(delivery):
             self.in_memory[key] = delivery
             self._window.force(delivery.envelope.customer, delivery.envelope.size_bytes)
             return True
-        return False
+        return None
 
     def _wait_behind(self, delivery: Delivery, site_queue: SiteQueue) -> None:
-        self._put_behind(queue_name(delivery.envelope.customer, delivery.domain), site_queue)
+        """Leave a delivery on disk; reading its queue begins anew, or it would be passed over."""
+        customer = delivery.envelope.customer
+        queue = queue_name(customer, delivery.domain)
+        known = self._behind_of.get(queue)
+        if known is not None:
+            known.rewind(customer, queue)
+        else:
+            self._put_behind(customer, queue, site_queue)
 
-    def _put_behind(self, queue: bytes, site_queue: SiteQueue) -> None:
+    def _put_behind(self, customer: str, queue: bytes, site_queue: SiteQueue) -> None:
         if queue in self._behind_of:
             return
         if len(self._behind_of) >= MAX_BEHIND:
             return  # the scan will come upon it again
         self._behind_of[queue] = site_queue
-        site_queue.behind[queue] = b""
+        site_queue.wait_behind(customer, queue)
         self.refill_soon(site_queue)
 
     # -- what leaves memory -----------------------------------------------------------------------
@@ -156,16 +170,16 @@ class ReadAhead:
 
     def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
         """A delivery that no peer has looked at goes back to the head of its ready queue."""
-        if self.is_paused or delivery.key not in self.in_memory:
-            self.left(delivery)
+        if self.is_paused or site_queue.is_gone or delivery.key not in self.in_memory:
+            self.left(delivery)  # the scan finds it again, and its ready queue of today
             return
         site_queue.queue.push_front(delivery)
         self._dispatcher.pushed(site_queue)
 
     def stopped(self, site_queue: SiteQueue) -> None:
-        """A ready queue can't go on for now: leave a few to try with, the rest waits on disk."""
-        excess = len(site_queue.queue) - KEEP_WHEN_STOPPED
-        for _ in range(max(0, excess)):
+        """No session opens for a ready queue: leave one to try with, the rest makes room for others."""
+        site_queue.is_stopped = True
+        for _ in range(len(site_queue.queue) - KEEP_WHEN_STOPPED):
             delivery = site_queue.queue.pop_last()
             if delivery is None:
                 return
@@ -180,7 +194,9 @@ class ReadAhead:
             site_queue.behind.clear()
         self._behind_of.clear()
         self._unresolved_until.clear()
+        self._asleep.clear()
         self._scan_after = b""
+        self._is_thorough = True
 
     # -- what waits on disk -----------------------------------------------------------------------
 
@@ -191,46 +207,58 @@ class ReadAhead:
             self._loop.call_soon(self.refill, site_queue)
 
     def refill(self, site_queue: SiteQueue) -> None:
-        """Read a slice for a ready queue, a few deliveries from each of its queues in turn."""
+        """Read a slice for a ready queue: its customers in turn, the queues of each in turn."""
         site_queue.is_refill_due = False
         if self.is_paused:
             return
+        behind = site_queue.behind
         left = SLICE
         stuck = 0
-        while site_queue.behind and left > 0 and stuck < len(site_queue.behind) and self._window.has_room:
-            queue = next(iter(site_queue.behind))
-            read, goes_on = self._read_turn(queue, site_queue)
+        while left > 0 and stuck < len(behind) and self._window.has_room:
+            customer = next(iter(behind))
+            queues = behind.pop(customer)
+            read = self._read_turn(customer, queues, site_queue) if self._has_room(site_queue, customer) else 0
+            if queues:
+                behind[customer] = queues
             left -= max(read, 1)
-            stuck = stuck + 1 if goes_on and not read else 0
-        if site_queue.behind and left <= 0:
+            stuck = 0 if read else stuck + 1
+        if behind and left <= 0:
             self.refill_soon(site_queue)
 
-    def _read_turn(self, queue: bytes, site_queue: SiteQueue) -> tuple[int, bool]:
-        """Read a queue's turn; return how many were brought, and whether the queue has (or may have) more."""
-        after = site_queue.behind.pop(queue)
-        customer, _ = parse_queue(queue)
-        if not site_queue.has_room(customer):
-            site_queue.behind[queue] = after
-            return 0, True
+    def _has_room(self, site_queue: SiteQueue, customer: str) -> bool:
+        """Return whether it is worth while to read for that customer."""
+        window = self._window
+        return site_queue.has_room(customer) and window.held_by(customer) <= window.max_count - window.count
+
+    def _read_turn(self, customer: str, queues: dict[bytes, bytes], site_queue: SiteQueue) -> int:
+        """Read the turn of a customer's next queue; return how far that went, 0 where there is no room."""
+        queue = next(iter(queues))
+        after = queues.pop(queue)
         now = self._unix()
         keys = self._store.due_keys(queue, after, int(now * 1000), SLICE)
-        brought = 0
+        read = brought = 0
         for due, key in keys:
             if brought == TURN:
-                break
+                queues[queue] = after
+                return read
             if key not in self.in_memory:
                 delivery = self._store.load(key, queue, due)
-                if delivery is not None and delivery.due_at <= now and not self._bring(delivery, key):
-                    site_queue.behind[queue] = after
-                    return brought, True
+                if delivery is not None and delivery.due_at <= now:
+                    is_brought = self._bring(delivery, key)
+                    if is_brought is None:
+                        break  # the scan knows what to do with it
+                    if not is_brought:
+                        queues[queue] = after
+                        return read
                 brought += 1
+            read += 1
             after = position(due, key)
         else:
-            if len(keys) < SLICE:
-                del self._behind_of[queue]
-                return brought, False
-        site_queue.behind[queue] = after
-        return brought, True
+            if len(keys) == SLICE:
+                queues[queue] = after
+                return read
+        del self._behind_of[queue]
+        return max(read, 1)
 
     # -- the scan ---------------------------------------------------------------------------------
 
@@ -250,6 +278,7 @@ class ReadAhead:
         if self.is_paused:
             self._scan_timer = self._loop.call_later(SCAN_EVERY_S, self._scan)
             return
+        self._wake_asleep()
         began = self._loop.time()
         now_ms = int(self._unix() * 1000)
         heads = self._store.due_queues(self._scan_after, now_ms, SCAN_SLICE)
@@ -263,17 +292,26 @@ class ReadAhead:
             pause_s = 0.001
         else:
             self._scan_after = b""
-            for site_queue in self._sites:
-                if site_queue.behind and not site_queue.queue:
-                    self.refill_soon(site_queue)
+            self._asleep = self._asleep or [site_queue for site_queue in self._sites if site_queue.behind]
+            self._is_thorough = began >= self._thorough_at
+            if self._is_thorough:
+                self._thorough_at = began + THOROUGH_EVERY_S
             pause_s = max(SCAN_EVERY_S, self._scan_cost_s * SCAN_SHARE)
             self._scan_cost_s = 0.0
         self._scan_timer = self._loop.call_later(pause_s, self._scan)
 
+    def _wake_asleep(self) -> None:
+        """Read for ready queues that had no room, and that no delivery taken from them makes read on."""
+        until = self._loop.time() + WAKE_SLICE_S
+        while self._asleep and self._window.has_room and self._loop.time() < until:
+            site_queue = self._asleep.pop()
+            if not site_queue.is_gone:
+                self.refill(site_queue)
+
     def _consider(self, queue: bytes, now_ms: int) -> None:
         """Put a due queue behind its ready queue, unless its first delivery is under way already."""
-        first = self._store.due_keys(queue, b"", now_ms, 1)
-        if not first or first[0][1] in self.in_memory:
+        first = self._store.due_keys(queue, b"", now_ms, SLICE if self._is_thorough else 1)
+        if all(key in self.in_memory for _, key in first):
             return
         customer, domain = parse_queue(queue)
         if self._foreign_until.get(queue, 0.0) > self._loop.time():
@@ -295,7 +333,7 @@ class ReadAhead:
         found = self._sites.find(self._pool_of(customer), customer, domain, site)
         if found is None:
             return False
-        self._put_behind(queue, found)
+        self._put_behind(customer, queue, found)
         return True
 
     def _bring_some(self, queue: bytes, now_ms: int) -> None:

@@ -30,6 +30,8 @@ from engine.telemetry.events import Peer
 SLOT_AFTER_OUR_CLOSE_S = 5.0
 # How long we wait, after the reply to QUIT, for the peer to close first: its EOF frees the slot at once.
 WAIT_FOR_EOF_S = 2.0
+# A session that had nothing to do for so long may have been closed by the peer before our MAIL came.
+UNUSED_S = 1.0
 
 
 class SessionFacts(NamedTuple):
@@ -48,6 +50,7 @@ class Flight(NamedTuple):
 
     delivery: Delivery
     recipients: list[str]
+    site_queue: SiteQueue  # where it was taken from
     begun_at: float  # loop time
     reserved_at: float  # names its reservation at the path's rates
 
@@ -58,7 +61,7 @@ class Settler(Protocol):
     def settle(self, flight: Flight, outcome: Outcome, session: Session) -> None:
         """Give every recipient of the flight its disposition."""
 
-    def put_back(self, delivery: Delivery, session: Session) -> None:
+    def put_back(self, flight: Flight) -> None:
         """The peer never looked at it: it is ready again, and this was no attempt."""
 
 
@@ -78,6 +81,7 @@ class Session(asyncio.Protocol):
         "_settler",
         "_timeouts",
         "_timer",
+        "_unsent_bytes",
         "_we_closed",
         "deadline",
         "demand",
@@ -87,10 +91,12 @@ class Session(asyncio.Protocol):
         "path",
         "reserved_at",
         "site_queues",
+        "taken_from",
         "transport",
     )
 
     transport: asyncio.Transport
+    taken_from: SiteQueue
 
     def __init__(  # noqa: PLR0913, PLR0917 (its collaborators, given once by the shard)
         self,
@@ -126,6 +132,7 @@ class Session(asyncio.Protocol):
         self._we_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._permit_at = 0.0
+        self._unsent_bytes = 0  # when it was looked at last; 0: the transport takes what we write
         self.reserved_at = 0.0
         self.messages = 0
         self._now = asyncio.get_running_loop().time
@@ -154,8 +161,14 @@ class Session(asyncio.Protocol):
             return
         if self._is_idle:
             self.quit()
-        else:
-            self.abort()
+            return
+        if self._unsent_bytes:
+            unsent_bytes = self.transport.get_write_buffer_size()
+            if unsent_bytes < self._unsent_bytes:  # RFC 5321 section 4.5.3.2.5: the timer is for each block
+                self._unsent_bytes = unsent_bytes
+                self.deadline = now + self._policy.content_timeout_s
+                return
+        self._lose(f"timed out waiting for {self.phase}")
 
     def abort(self) -> None:
         """Close at once; what is in flight is settled as lost."""
@@ -202,15 +215,20 @@ class Session(asyncio.Protocol):
         if conversation.is_idle:
             self._next()
             return
-        self.deadline = self._now() + self._timeouts[conversation.waiting_for]
+        if b"\n" in data:  # else a peer could hold us for ever, octet by octet
+            self.deadline = self._now() + self._timeouts[conversation.waiting_for]
 
     def eof_received(self) -> bool:
+        self._is_quitting = True  # nothing is begun in what is left of this turn of the loop
+        self._leave_idle()
         return False
 
     def pause_writing(self) -> None:
+        self._unsent_bytes = self.transport.get_write_buffer_size()
         self.deadline = self._now() + self._policy.content_timeout_s
 
     def resume_writing(self) -> None:
+        self._unsent_bytes = 0
         self.deadline = self._now() + self._timeouts[self._conversation.waiting_for]
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -221,7 +239,8 @@ class Session(asyncio.Protocol):
         self._leave_idle()
         self._is_quitting = True
         self._dispatcher.closed(self)
-        self._on_gone(self, now + SLOT_AFTER_OUR_CLOSE_S if self._we_closed else now)
+        is_peers = not self._we_closed and (exc is None or isinstance(exc, ConnectionError))
+        self._on_gone(self, now if is_peers else now + SLOT_AFTER_OUR_CLOSE_S)
 
     # -- transactions -----------------------------------------------------------------------------
 
@@ -256,7 +275,7 @@ class Session(asyncio.Protocol):
             recipients = recipients[: min(untried, most)]
         envelope = delivery.envelope
         size = len(delivery.message)
-        flight = Flight(delivery, recipients, self._now(), self.reserved_at)
+        flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
         try:
             written = self._conversation.begin(
                 envelope.sender, recipients, size, is_8bit=envelope.is_8bit, token=flight
@@ -315,7 +334,7 @@ class Session(asyncio.Protocol):
             flight: Flight = outcome.token
             if outcome.is_untried:
                 self.path.cancel_message(flight.reserved_at)
-                self._settler.put_back(flight.delivery, self)
+                self._settler.put_back(flight)
             else:
                 self._observe(flight)
                 self._dispatcher.step.begin(flight.delivery.key)
@@ -327,7 +346,8 @@ class Session(asyncio.Protocol):
         """Tell the rates what became of a transaction's place in them."""
         now = self._now()
         if self._permit_at:
-            self.path.observe_reply(self._permit_at, now)
+            if self._permit_at <= now:  # else its content was never written
+                self.path.observe_reply(self._permit_at, now)
             self._permit_at = 0.0
         else:  # refused before its content: that counts too
             self.path.redeem_message(now, flight.reserved_at)
@@ -344,7 +364,7 @@ class Session(asyncio.Protocol):
         """421 or the reply to QUIT: the peer closes; give it a moment, so that its EOF frees the slot."""
         self._is_quitting = True
         self._leave_idle()
-        self.deadline = self._now() + WAIT_FOR_EOF_S
+        self.deadline = min(self.deadline, self._now() + WAIT_FOR_EOF_S)  # whatever else it says
 
     def _lose(self, reason: str) -> None:
         self._settle_lost(reason)
@@ -352,13 +372,14 @@ class Session(asyncio.Protocol):
         self.transport.abort()
 
     def _settle_lost(self, reason: str) -> None:
-        """Settle what was in flight. A session that carried mail before may have been closed while idle."""
+        """Settle what was in flight. What the peer closed while idle says nothing of the next message."""
         for outcome in self._conversation.lost():
             flight: Flight = outcome.token
             unanswered = outcome.mail is None and not outcome.is_uncertain
-            if outcome.is_untried or (unanswered and self.messages > 1):
+            was_used = self.messages > 1 or flight.begun_at > self.opened_at + UNUSED_S
+            if outcome.is_untried or (unanswered and was_used):
                 self.path.cancel_message(flight.reserved_at)
-                self._settler.put_back(flight.delivery, self)
+                self._settler.put_back(flight)
                 continue
             self._observe(flight)
             if outcome.final is None:

@@ -97,7 +97,7 @@ class Dispositions:
     def settle(self, flight: Flight, outcome: Outcome, session: Session) -> None:
         """Give every recipient of the flight its disposition."""
         delivery = flight.delivery
-        site_queue = _queue_of(delivery, session)
+        site_queue = flight.site_queue
         now = self._unix()
         cells = self._cells_of(site_queue.destination.name)
         attempt_s = session.now - flight.begun_at
@@ -123,9 +123,9 @@ class Dispositions:
             self._count(cells, event)
         self._close(delivery, site_queue, len(flight.recipients), deferred, failed, now)
 
-    def put_back(self, delivery: Delivery, session: Session) -> None:
+    def put_back(self, flight: Flight) -> None:
         """The peer never looked at it: it is ready again, and this was no attempt."""
-        self._settlement.ready_again(delivery, _queue_of(delivery, session))
+        self._settlement.ready_again(flight.delivery, flight.site_queue)
 
     def _close(
         self,
@@ -306,14 +306,6 @@ def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:
     ):
         return "bounced"
     return "deferred"
-
-
-def _queue_of(delivery: Delivery, session: Session) -> SiteQueue:
-    queues = session.site_queues
-    if len(queues) == 1:
-        return queues[0]
-    pool = delivery.envelope.pool
-    return next((queue for queue in queues if queue.pool == pool), queues[0])
 
 
 def _describe(event: Event, session: Session) -> None:

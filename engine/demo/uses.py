@@ -37,9 +37,6 @@ class PathUse(NamedTuple):
     backlog_s: float
     used: float  # share of the binding allowance while there was backlog
 
-    def __str__(self) -> str:
-        return f"{self.source} to {self.destination}"
-
 
 def measure_paths(
     scenario: Scenario, account: Account, handed_over: HandedOver, shards: Mapping[str, int]

@@ -11,13 +11,12 @@ Never: reads a clock or a file.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from engine.core.units import format_rate
 from engine.demo.account import Account, Copy
-from engine.demo.scenario import Scenario
+from engine.demo.scenario import Destination, Scenario
 from engine.demo.uses import HandedOver, Key, PathUse, measure_paths
 
 EXAMPLES = 3  # of each kind of finding that are named; all are counted
@@ -64,9 +63,10 @@ def judge(
     paths = measure_paths(scenario, account, handed_over, shards)
     findings = _compare_fates(scenario, account, handed_over)
     findings += _find_strays(scenario, copies)
-    for path in paths:
-        findings += _find_excess(scenario, path)
-        findings += _find_waste(scenario, path)
+    for destination in scenario.destinations:
+        findings += _find_breaches(
+            destination, [path for path in paths if path.destination == destination.name]
+        )
     return Verdict(
         findings,
         len(handed_over),
@@ -116,43 +116,40 @@ def _find_strays(scenario: Scenario, copies: Mapping[Key, Sequence[Copy]]) -> li
     ]
 
 
-def _find_excess(scenario: Scenario, path: PathUse) -> list[str]:
-    destination = scenario.destination_named[path.destination]
-    findings = []
-    if destination.rate is not None and path.highest_rate > destination.rate.count:
-        findings.append(
-            f"{path}: {path.highest_rate} messages in a window of {destination.rate.window_s:g} s, "
-            f"allowed {format_rate(destination.rate)}"
-        )
-    if path.highest_open > destination.max_connections:
-        findings.append(f"{path}: {path.highest_open} connections, allowed {destination.max_connections}")
-    return findings
-
-
-def _find_waste(scenario: Scenario, path: PathUse) -> list[str]:
-    destination = scenario.destination_named[path.destination]
-    if not path.backlog_s:
-        return [f"{path}: never had backlog, so that its limit did not bind"]
-    edge = 0.0
-    if destination.rate is None:
-        if path.highest_open < destination.max_connections:
-            return [f"{path}: {path.highest_open} of {destination.max_connections} connections at most"]
+def _find_breaches(destination: Destination, paths: Sequence[PathUse]) -> list[str]:
+    """No path does more than the limits of a destination say, and each does nearly all of it."""
+    rate, most = destination.rate, destination.max_connections
+    findings = _report(
+        f"paths over max_connections = {most} of {destination.name}",
+        [f"{path.source} had {path.highest_open}" for path in paths if path.highest_open > most],
+    )
+    if rate is None:
+        unfilled = [f"{path.source} had {path.highest_open}" for path in paths if path.highest_open < most]
+        findings += _report(f"paths that never had the {most} connections of {destination.name}", unfilled)
     else:
-        edge = EDGE_MESSAGES / (destination.rate.per_s * path.backlog_s)
-    if path.used + edge < ENOUGH:
-        return [
-            f"{path}: {path.used:.1%} of its allowance used in {path.backlog_s:.1f} s of backlog, "
-            f"at least {ENOUGH:.0%} expected"
-        ]
-    return []
+        over = [f"{path.source} sent {path.highest_rate}" for path in paths if path.highest_rate > rate.count]
+        findings += _report(f"paths over {format_rate(rate)} of {destination.name}", over)
+    wasteful = [
+        f"{path.source} used {path.used:.1%} in {path.backlog_s:.1f} s of backlog"
+        for path in paths
+        if path.used + _edge(destination, path) < ENOUGH
+    ]
+    return findings + _report(f"paths used less than {ENOUGH:.0%} of {destination.name}", wasteful)
+
+
+def _edge(destination: Destination, path: PathUse) -> float:
+    """Return what one message at the edges of a span is worth."""
+    if destination.rate is None or not path.backlog_s:
+        return 0.0
+    return EDGE_MESSAGES / (destination.rate.per_s * path.backlog_s)
 
 
 def _count_sources(scenario: Scenario, account: Account) -> list[SourceCount]:
-    counts: Counter[SourceCount] = Counter()
+    rows = []
     for (source, ehlo), messages in account.seen.items():
         owner = scenario.customer_at.get(source)
-        counts[SourceCount(owner.name if owner else "", source, ehlo, messages)] += 1
-    return sorted(counts)
+        rows.append(SourceCount(owner.name if owner else "", source, ehlo, messages))
+    return sorted(rows)
 
 
 def _report(what: str, examples: Sequence[str]) -> list[str]:

@@ -51,9 +51,10 @@ Ask = Callable[[int, str, Any, Callable[[Any, NetworkError | None], None], int],
 class IdempotentIds:
     """The one place of a shard through which messages with repeatable ids go."""
 
-    def __init__(self, shard: int, door: Door, store: ReplyStore, ask: Ask) -> None:
-        self.shards = 1  # how many there are
+    def __init__(self, shard: int, shards: int, door: Door, store: ReplyStore, ask: Ask) -> None:
+        """Args: shards: how many there are; the same for all of them."""
         self._shard = shard
+        self._shards = shards
         self._door = door
         self._store = store
         self._ask = ask
@@ -61,7 +62,7 @@ class IdempotentIds:
 
     def submit(self, offer: Offer, done: Done) -> None:
         """Take a message, here or at the shard that keeps its id; a repeat gets the answer of the first."""
-        owner = keeper_of(offer.context.customer, offer.context.idempotency, self.shards)
+        owner = keeper_of(offer.context.customer, offer.context.idempotency, self._shards)
         if owner == self._shard:
             self._take(offer, done)
             return

@@ -16,6 +16,7 @@ Fails: ConfigError at `open`; Unreadable for a file that must go to failed/; OSE
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -29,6 +30,7 @@ from engine.core.errors import ConfigError, MailrailError, Origin
 
 SPOOL_MODE = 0o770  # writers are the group's members
 CLAIMED_MODE = 0o700
+REASON_MODE = 0o640
 MAX_NAME_BYTES = 255  # NAME_MAX of every file system of note
 REASON_SUFFIX = ".reason"
 
@@ -36,6 +38,14 @@ _AT_FDCWD = -100
 _NOREPLACE = 1  # RENAME_NOREPLACE, linux/fs.h
 _NOT_OFFERED = (errno.EINVAL, errno.ENOSYS)  # by this file system, or this kernel
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_FAULTS_OF_FILE = {
+    errno.ELOOP: "a symbolic link",
+    errno.EACCES: "can't be read: permission denied",
+    errno.EPERM: "can't be read: not permitted",
+    errno.ENXIO: "not a regular file",
+    errno.ENODEV: "not a regular file",
+    errno.EIO: "can't be read: the disk fails",
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -156,13 +166,14 @@ class SpoolDirectory:
 
         Raises:
             Unreadable: it is no regular file, empty, too large or closed to us.
+            OSError: it is not the file's fault.
         """
         try:
             descriptor = os.open(name, _OPEN_FLAGS, dir_fd=self._claimed)
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise Unreadable("a symbolic link") from None
-            raise Unreadable(f"can't be read: {error.strerror}") from None
+            if error.errno not in _FAULTS_OF_FILE:
+                raise
+            raise Unreadable(_FAULTS_OF_FILE[error.errno]) from None
         facts = os.fstat(descriptor)
         fault = _fault(facts, max_bytes)
         if fault:
@@ -172,29 +183,22 @@ class SpoolDirectory:
 
     def unlink(self, name: str) -> None:
         """Remove a claimed file whose message is stored; gone already is as good."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._claimed)
-        except FileNotFoundError:
-            pass
 
     def fail(self, name: str, reason: str) -> str:
         """Move a claimed file to failed/, the reason first; return its name there."""
         target = self._failed_name(name)
-        octets = reason.rstrip().encode("utf-8", "replace") + b"\n"
-        try:
-            descriptor = os.open(
-                target + REASON_SUFFIX,
-                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC,
-                0o660,
-                dir_fd=self._failed,
-            )
-        except OSError:
-            pass  # a full disk; the log has the reason, and the file must not block the spool
-        else:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(octets)
+        with contextlib.suppress(OSError):  # a full disk: the log has the reason, and the file must go
+            self._write_reason(target + REASON_SUFFIX, reason)
         _rename(name, self._claimed, target, self._failed)
         return target
+
+    def _write_reason(self, name: str, reason: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(name, flags, REASON_MODE, dir_fd=self._failed), "wb") as file:
+            os.fchmod(file.fileno(), REASON_MODE)
+            file.write(reason.rstrip().encode("utf-8", "replace") + b"\n")
 
     def sync(self) -> None:
         """Wait until the unlinking of claimed files is on disk; for a thread."""

@@ -1,10 +1,14 @@
-"""Sockets, TLS and DNS: everything that touches the network, and nothing that decides.
+"""Sockets, TLS, DNS and what the kernel tells of files: everything that touches the outside, and decides nothing.
 
 site        where a domain's mail goes: hosts in order of preference
 routes      which domains go to named hosts instead of their MX
 prohibited  which addresses are never connected to
-resolver    domain to site, host to addresses: DNS with a cache
-connect     a socket from a source address; a session opened over it
+dns         one question over aiodns, answered by a value
+cache       values kept for a while, and the look-ups under way for those that are not
+resolver    domain to site, host to addresses, over the five above
+extensions  what a peer offers in EHLO
 tls         contexts for the client side of TLS
+connect     a socket from a source address; a session opened over it with aiosmtplib
 listen      listening sockets; is an address on this host?
+inotify     changes in a directory
 """

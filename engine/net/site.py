@@ -39,7 +39,7 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     is_routed: bool = False
 
     def __str__(self) -> str:
-        name = f"[{self.address}]" if ":" in self.address else self.name
+        name = f"[{self.name}]" if ":" in self.name and self.name[0] != "[" else self.name
         return name if self.port is None else f"{name}:{self.port}"
 
 

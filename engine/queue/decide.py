@@ -79,7 +79,7 @@ def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
                     demand.retry_at,
                 )
             continue
-        need = waiting / (1 + demand.sessions + demand.opening)
+        need = math.inf if demand.is_starved else waiting / (1 + demand.sessions + demand.opening)
         if need > best_need:
             best, best_need = demand, need
     return best, refusal

@@ -118,7 +118,19 @@ class PathLimits:
 class SiteDemand:
     """One site of a path: what waits for it and which sessions serve it."""
 
-    __slots__ = ("failures", "idle", "last_failure", "opening", "retry_at", "sessions", "site", "waiting")
+    __slots__ = (
+        "failures",
+        "idle",
+        "is_starved",
+        "last_failure",
+        "opening",
+        "queues",
+        "retry_at",
+        "served_at",
+        "sessions",
+        "site",
+        "waiting",
+    )
 
     def __init__(self, site: str, waiting: Callable[[], int]) -> None:
         self.site = site
@@ -129,6 +141,9 @@ class SiteDemand:
         self.failures = 0
         self.retry_at = 0.0
         self.last_failure = ""
+        self.queues = 0  # ready queues that the path carries from
+        self.is_starved = False  # other sites of the path have had all its slots: it comes next
+        self.served_at = 0.0  # when a session last opened
 
     def fail(self, now: float, detail: str) -> None:
         """Every address of the site failed: back off, twice as long as the last time."""
@@ -187,7 +202,7 @@ class Path:
     def is_idle(self, now: float) -> bool:
         """Return whether nothing waits, nothing is open and nothing is remembered against a site."""
         return not self.holds and all(
-            not demand.sessions and not demand.opening and demand.retry_at <= now and demand.waiting() <= 0
+            not demand.queues and not demand.sessions and not demand.opening and demand.retry_at <= now
             for demand in self.sites.values()
         )
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-SLACK = 32  # messages that a shard may be ahead of its part: 32 * 10 kB cost less than to forward them
-MAX_UNREPORTED = 1_000  # messages by which the slack grows at most while nobody asks for reports
+SLACK = 16  # messages that a shard may be ahead of its part: a burst of these costs no forward
+MAX_UNREPORTED = 16  # messages by which the slack grows at most: reports go out that often
 
 Weights = Mapping[str, Mapping[int, float]]  # pool to shard to weight
 Report = dict[str, dict[int, int]]  # pool to shard to messages

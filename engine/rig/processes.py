@@ -44,6 +44,11 @@ class RigProcess:
         """Say whether it still runs."""
         return self._child.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self._child.poll()
+
     def read_line(self) -> str:
         """Return the next line of its stdout ("" at the end)."""
         assert self._child.stdout is not None

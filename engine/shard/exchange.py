@@ -17,12 +17,14 @@ from engine.core.envelope import Delivery
 from engine.core.errors import NetworkError, PerhapsStored, StoreError, StoreUnhealthy
 from engine.delivery.handover import pack, unpack
 from engine.inject.accept import PERHAPS, Acceptor
+from engine.inject.idempotent import REQUEST, IdempotentIds
 from engine.queue.placement import Placement, weigh_shards
 from engine.settings.model import Settings
 from engine.store.records import Duplicate
 from engine.telemetry.metrics import Counters
 
-REPORT_EVERY_S = 0.2  # how long two shards may both think that the other is ahead
+REPORT_EVERY_S = 0.05
+REPORT_AFTER = 16  # messages; what is not reported yet can't keep the proportions (queue.placement)
 
 Done = Callable[[StoreError | None], None]
 
@@ -42,12 +44,14 @@ class Exchange:
                 "forward": partial(self._take, True),
                 "handover": partial(self._take, False),
                 "placed": self._merge,
+                REQUEST: self._submit,
                 **handlers,
             },
         )
         self._placement = Placement({}, shard)
         self._others: set[int] = set()
         self._shards = 1
+        self._unreported = 0
         self._loop = asyncio.get_running_loop()
         self.on_peer: Callable[[int, bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -55,6 +59,7 @@ class Exchange:
         self._handed = counters.counter("mailrail_forwarded_total", kind="handed_over")
         self._duplicates = counters.counter("mailrail_duplicates_refused_total")
         self.acceptor: Acceptor
+        self.repeats: IdempotentIds | None = None
 
     def use(self, settings: Settings, assignment: dict[str, int], shards: int) -> None:
         """Place by these pools and owners from now on."""
@@ -68,7 +73,7 @@ class Exchange:
     async def open(self) -> None:
         """Listen for the other shards, and tell them from time to time what was placed."""
         await self.peers.open()
-        self._timer = self._loop.call_later(REPORT_EVERY_S, self._report)
+        self._timer = self._loop.call_later(REPORT_EVERY_S, self._tick)
 
     def close(self) -> None:
         """Close the links."""
@@ -86,19 +91,33 @@ class Exchange:
     def _note_down(self) -> None:
         self._placement.set_down({shard for shard in self._others if not self.peers.is_up(shard)})
 
-    def _report(self) -> None:
-        self._timer = self._loop.call_later(REPORT_EVERY_S, self._report)
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(REPORT_EVERY_S, self._tick)
         self._note_down()
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the other shards what was placed, so that what they keep for themselves is counted in."""
+        self._unreported = 0
         report = self._placement.take_report()
         if report:
             for shard in self.peers.up:
                 self.peers.notify(shard, "placed", report)
+
+    def _submit(self, from_shard: int, octets: bytes) -> asyncio.Future[list[Any]]:
+        """Take a message whose repeatable id is kept here."""
+        if self.repeats is None:
+            raise NetworkError("link", "not serving yet")
+        return self.repeats.take(from_shard, octets)
 
     def _merge(self, _from: int, report: Any) -> None:
         self._placement.merge(report)
 
     def place(self, pool: str) -> int:
         """Return the shard that shall own a new message of the pool."""
+        self._unreported += 1
+        if self._unreported >= REPORT_AFTER:
+            self._report()
         return self._placement.place(pool)
 
     def owner_of(self, pool: str) -> int | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from engine.control.fds import ListenerInbox
+from engine.inject.idempotent import IdempotentIds
 from engine.inject.smtp import SMTPListener
+from engine.inject.socket import SocketListener
+from engine.inject.spool import SpoolListener
 from engine.settings.model import ListenerSettings, Settings
 from engine.shard.build import Engine
 
@@ -31,15 +34,21 @@ class Feeds:
     def __init__(self, engine: Engine, inbox: ListenerInbox) -> None:
         self._engine = engine
         self._inbox = inbox
-        self._feeds: dict[str, Feed] = {}  # by socket key, or by name where there is none (spool)
+        self._feeds: dict[str, Feed] = {}  # by key of its socket, or by path where there is none (spool)
+        self._repeats = IdempotentIds(
+            engine.shard, engine.shards, engine.acceptor, engine.store, engine.exchange.peers.send
+        )
+        engine.exchange.repeats = self._repeats
+        self._ending: dict[str, asyncio.Task[None]] = {}
 
     async def use(self, settings: Settings, keys: Mapping[str, str]) -> None:
         """Serve these listeners: begin those that are new, tell those that stay, end those that are gone."""
-        wanted = {keys.get(row.name, row.name): row for row in settings.listeners}
+        wanted = {keys.get(row.name) or f"spool:{row.path}": row for row in settings.listeners}
         for key in [key for key in self._feeds if key not in wanted]:
-            feed = self._feeds.pop(key)
-            asyncio.get_running_loop().create_task(_end(feed, settings.engine.grace_s))
-        for key, row in wanted.items():
+            end = _end(self._feeds.pop(key), settings.engine.grace_s)
+            self._ending[key] = asyncio.get_running_loop().create_task(end)
+        # Spools first: a left store that knows their left claims is open only until it is drained.
+        for key, row in sorted(wanted.items(), key=lambda item: item[1].protocol != "spool"):
             if key in self._feeds:
                 self._feeds[key].use(row)
             else:
@@ -47,22 +56,46 @@ class Feeds:
 
     async def _begin(self, key: str, row: ListenerSettings) -> Feed:
         engine = self._engine
+        ending = self._ending.pop(key, None)
+        if ending is not None:  # removed and named again: never two for one place
+            await ending
         if row.protocol == "spool":
-            spool = SpoolListener(row, engine.acceptor, engine.store, engine.shard)
-            spool.open()
-            return spool
+            return self._begin_spool(row)
         sock = await self._inbox.take(key)
         if row.protocol == "socket":
-            listener: Any = SocketListener(row, engine.acceptor, engine.store)
-        else:
-            listener = SMTPListener(row, engine.acceptor, engine.counters)
-        await listener.open(sock)
-        return listener  # type: ignore[no-any-return]
+            listener = SocketListener(row, engine.acceptor, self._repeats, engine.counters)
+            await listener.open(sock)
+            return listener
+        smtp = SMTPListener(row, engine.acceptor, engine.counters)
+        await smtp.open(sock)
+        return smtp
+
+    def _begin_spool(self, row: ListenerSettings) -> SpoolListener:
+        """Watch a spool; at start before left stores are drained, which know left claims."""
+        engine = self._engine
+
+        def knows_left_claim(shard: int, claim: str) -> bool:
+            orphan = engine.orphans.get(shard)
+            return orphan is not None and orphan.knows_claim(claim)
+
+        spool = SpoolListener(
+            row,
+            engine.acceptor,
+            engine.store,
+            engine.counters,
+            engine.shard,
+            engine.shards,
+            is_async=engine.store.options.durability == "async",
+            knows_left_claim=knows_left_claim,
+        )
+        spool.is_paused = engine.acceptor.is_draining
+        spool.open()
+        return spool
 
     def set_draining(self, is_draining: bool) -> None:
         """Spool files stay where they are while draining; other feeds are refused by the acceptor."""
         for feed in self._feeds.values():
-            if hasattr(feed, "is_paused"):
+            if isinstance(feed, SpoolListener):
                 feed.is_paused = is_draining
 
     async def stop(self, grace_s: float) -> None:

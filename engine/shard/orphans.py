@@ -63,6 +63,10 @@ class OrphanStore:
             self._timer.cancel()
         self._store.close()
 
+    def knows_claim(self, claim: str) -> bool:
+        """Did that shard store the message of this spool file?"""
+        return self._store.claim_of(claim) is not None
+
     def _step(self) -> None:
         if self._under_way:
             self._timer = self._engine.loop.call_later(PAUSE_S, self._step)

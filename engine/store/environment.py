@@ -50,12 +50,17 @@ class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Room(NamedTuple):
-    """How full map and disk are."""
+    """How full map and disk are.
+
+    `reusable_bytes` are on the disk in our own file, which never shrinks, and free again: new mail takes
+    them first.
+    """
 
     map_used_bytes: int
     map_size_bytes: int
     disk_free_bytes: int
     disk_size_bytes: int
+    reusable_bytes: int = 0
 
 
 class Tables(NamedTuple):
@@ -156,12 +161,15 @@ class Environment:
         with self.lmdb.begin() as txn:
             stats = [txn.stat(db=table) for table in self.tables]
         pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        used_bytes = pages * stats[0]["psize"]
         disk = os.statvfs(self.path)
+        allocated_bytes = (self.path / "data.mdb").stat().st_blocks * 512
         return Room(
-            map_used_bytes=pages * stats[0]["psize"],
+            map_used_bytes=used_bytes,
             map_size_bytes=self._options.map_size_bytes,
             disk_free_bytes=disk.f_bavail * disk.f_frsize,
             disk_size_bytes=disk.f_blocks * disk.f_frsize,
+            reusable_bytes=max(0, allocated_bytes - used_bytes),
         )
 
     def why_full(self, room: Room) -> str:
@@ -170,8 +178,9 @@ class Environment:
         if room.map_used_bytes > room.map_size_bytes * options.map_watermark:
             return f"{self.path}: {room.map_used_bytes} of {room.map_size_bytes} octets of the map are used"
         floor = max(options.min_free_bytes, int(room.disk_size_bytes * options.min_free_fraction))
-        if room.disk_free_bytes < floor:
-            return f"{self.path}: {room.disk_free_bytes} octets are free on the disk, {floor} must be"
+        free_bytes = room.disk_free_bytes + room.reusable_bytes
+        if free_bytes < floor:
+            return f"{self.path}: {free_bytes} octets are free on the disk, {floor} must be"
         return ""
 
     def _lock_owner(self, sleep: Callable[[float], None]) -> None:

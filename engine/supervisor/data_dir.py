@@ -106,7 +106,7 @@ class DataDir:
 def write_file(path: Path, octets: bytes) -> None:
     """Replace a file so that a crash leaves the old or the new one, whole."""
     partial = path.with_name(path.name + ".new")
-    with partial.open("wb") as file:
+    with open(partial, "wb", opener=_open_private) as file:
         file.write(octets)
         file.flush()
         os.fsync(file.fileno())
@@ -116,3 +116,7 @@ def write_file(path: Path, octets: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

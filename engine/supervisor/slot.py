@@ -27,6 +27,7 @@ RESTART_FIRST_S = 0.1  # at once for people, long enough that a crash at start d
 RESTART_MAX_S = 10.0
 SETTLED_S = 30.0  # up for so long: the next restart is again the first
 CONFIGURE_TIMEOUT_S = 60.0  # includes waiting for the store's lock and opening it; a start does not scan it
+DYING_S = 5.0  # its link is gone, so it is dying: of what, its return code should say, not ours
 
 log = Log("supervisor")
 
@@ -96,6 +97,7 @@ class Slot:
         except OSError as error:  # no memory, no processes left: the pause grows, others serve
             log.error("shard could not be spawned", shard=self.shard, error=str(error))
             self._ended(process, os.EX_OSERR)
+            self.first_outcome.set()
             return
         async with self.lock:
             await self._configure(process)
@@ -106,6 +108,8 @@ class Slot:
             answer = await process.request("configure", self._make_body(self, process), CONFIGURE_TIMEOUT_S)
         except NetworkError as error:
             answer = {"error": str(error)}
+            if error.phase == "link":
+                await process.wait_ended(DYING_S)
         if not process.is_alive:
             return
         self.refusal = str((answer or {}).get("error", ""))

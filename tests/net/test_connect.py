@@ -433,6 +433,20 @@ def test_octets_in_clear_behind_starttls_are_refused(run, peer, certificate):
     run(scenario())
 
 
+def test_nothing_of_aiosmtplib_remains_after_starttls(run, peer, certificate):
+    async def scenario() -> None:
+        async with peer(tls_peer(certificate)) as port:
+            session = await open_ok(port, tls="opportunistic", tls_context=make_client_context())
+            leftover = weakref.ref(session._opening)
+            session.hand_over(Recorder())
+            shell = leftover()
+            is_gone = (shell is None or not vars(shell)) and count_openers() == 0
+            session.transport.abort()
+        assert is_gone
+
+    run_without_gc(run, scenario())
+
+
 @pytest.mark.parametrize(("tls", "has_session"), [("opportunistic", True), ("required", False)])
 @pytest.mark.parametrize("reply", [b"454 4.7.0 no certificate\r\n", b"502 what?\r\n"])
 def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, tls, has_session, reply):

@@ -102,6 +102,15 @@ class RunningSupervisor:
         """Wait until every shard is up; return the status."""
         return wait_until(self.status_if_up, f"all shards are up: {self.log_text()}")
 
+    def wait_restarted(self, shard: int, starts: int) -> None:
+        """Wait until every shard is up, and one of them has been started so many times."""
+
+        def is_back() -> bool:
+            status = self.status_if_up()
+            return bool(status) and status["shards"][shard]["starts"] == starts
+
+        wait_until(is_back, f"shard {shard} is up after {starts} starts")
+
     def status(self) -> dict[str, Any]:
         try:
             return self.api.get("/status")

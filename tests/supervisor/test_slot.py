@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from engine.core.errors import NetworkError
+from engine.supervisor.process import describe_death
 from engine.supervisor.slot import RESTART_FIRST_S, RESTART_MAX_S, SETTLED_S, Slot
 
 
@@ -33,7 +36,6 @@ def test_the_pause_before_a_restart_doubles() -> None:
     slot, deaths = run(("false",), lambda slot: slot.starts == 3)
     assert slot._pause_s >= 4 * RESTART_FIRST_S
     assert deaths[:2] == [1, 1]
-    assert slot.last_death == "exit status 1"
 
 
 def test_a_command_that_does_not_exist_is_tried_again_too() -> None:
@@ -47,13 +49,19 @@ def test_a_shard_that_is_down_answers_nothing() -> None:
         slot = Slot(3, ("false",), lambda _s, _p: {}, lambda _s: None, lambda _s, _p, _c: None)
         assert slot.incarnation is None
         slot.notify("peer", {})
-        try:
+        with pytest.raises(NetworkError, match="shard 3 is down"):
             await slot.request("report", {}, 1.0)
-        except NetworkError as error:
-            assert "shard 3 is down" in str(error)
 
     asyncio.run(main())
 
 
 def test_the_bounds_of_the_pause_make_sense() -> None:
     assert RESTART_FIRST_S < RESTART_MAX_S < SETTLED_S
+
+
+@pytest.mark.parametrize(
+    ("returncode", "words"),
+    [(0, "exit status 0"), (70, "exit status 70"), (-11, "SIGSEGV"), (-99, "signal 99")],
+)
+def test_deaths_are_told_in_words(returncode: int, words: str) -> None:
+    assert describe_death(returncode) == words

@@ -24,20 +24,17 @@ def test_every_shard_is_told_who_it_is_and_the_others_are_introduced(supervisor:
     assert bodies[0]["listeners"] == {"in": f"tcp:127.0.0.1:{supervisor.port}"}
     assert bodies[0]["incarnation"] != bodies[1]["incarnation"]
     for shard in (0, 1):
-        wait(lambda shard=shard: supervisor.heard(shard, "peer"), "peers are introduced")
-        last = supervisor.heard(shard, "peer")[-1]
-        assert last == {"shard": 1 - shard, "up": True, "incarnation": bodies[1 - shard]["incarnation"]}
+        told = {"shard": 1 - shard, "up": True, "incarnation": bodies[1 - shard]["incarnation"]}
+        wait(lambda shard=shard, told=told: told in supervisor.heard(shard, "peer"), "peers are introduced")
 
 
 def test_a_killed_shard_is_restarted_and_its_peer_told_both_times(supervisor: Any, wait: Wait) -> None:
     supervisor.start()
-    before = supervisor.pids()
-    os.kill(before[0], signal.SIGKILL)
-    wait(lambda: supervisor.status_if_up() and supervisor.pids()[0] != before[0], "the shard is back")
-    wait(lambda: len(supervisor.heard(1, "peer")) >= 3, "the peer heard of it")
-    down, up = supervisor.heard(1, "peer")[-2:]
-    assert (down["up"], down["incarnation"]) == (False, None)
-    assert up["incarnation"] == supervisor.heard(0, "configure")[-1]["incarnation"]
+    os.kill(supervisor.pids()[0], signal.SIGKILL)
+    supervisor.wait_restarted(0, starts=2)
+    first, second = [body["incarnation"] for body in supervisor.heard(0, "configure")]
+    wait(lambda: supervisor.heard(1, "peer")[-1]["incarnation"] == second, "the peer heard of it")
+    assert [body["incarnation"] for body in supervisor.heard(1, "peer")][-3:] == [first, None, second]
     shard = supervisor.status()["shards"][0]
     assert (shard["starts"], shard["last_death"]) == (2, "SIGKILL")
 
@@ -147,15 +144,14 @@ def test_stores_without_a_shard_are_given_to_the_shards_that_exist(supervisor: A
     assert [supervisor.heard(shard, "configure")[0]["adopt_stores"] for shard in (0, 1)] == [[2], [3, 5]]
 
 
-def test_a_delivery_on_which_shards_die_is_told_as_poison(supervisor: Any, wait: Wait) -> None:
+def test_a_delivery_on_which_shards_die_is_told_as_poison(supervisor: Any) -> None:
     supervisor.start()
     key = bytes(range(14))
     for starts in (2, 3):
         assert supervisor.heard(0, "configure")[-1]["poison"] == []
         (supervisor.data_dir / "shard-0" / "step").write_bytes(key)
         os.kill(supervisor.pids()[0], signal.SIGABRT)
-        wait(lambda: supervisor.status()["shards"][0]["starts"] == starts, "it is restarted")  # noqa: B023
-        supervisor.wait_up()
+        supervisor.wait_restarted(0, starts=starts)
     assert supervisor.heard(0, "configure")[-1]["poison"] == [key.hex()]
 
 
@@ -168,7 +164,7 @@ def test_draining_is_told_to_shards_that_start_later_too(supervisor: Any, wait: 
     assert supervisor.heard(1, "configure")[-1]["is_draining"] is True
 
 
-def test_no_counter_falls_when_a_shard_dies(supervisor: Any, wait: Wait) -> None:
+def test_no_counter_falls_when_a_shard_dies(supervisor: Any) -> None:
     supervisor.start()
 
     def uncertain() -> float:
@@ -178,9 +174,8 @@ def test_no_counter_falls_when_a_shard_dies(supervisor: Any, wait: Wait) -> None
         return float(line.split()[1])
 
     assert uncertain() == 2
-    before = supervisor.pids()[0]
-    os.kill(before, signal.SIGKILL)
-    wait(lambda: supervisor.status_if_up() and supervisor.pids()[0] != before, "the shard is back")
+    os.kill(supervisor.pids()[0], signal.SIGKILL)
+    supervisor.wait_restarted(0, starts=2)
     assert uncertain() == 3
     assert 'mailrail_shard_restarts_total{shard="0"} 1.0' in supervisor.metrics()
     assert 'mailrail_anonymous_bytes{process="supervisor"}' in supervisor.metrics()

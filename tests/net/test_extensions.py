@@ -1,0 +1,52 @@
+"""EHLO keywords."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.net.extensions import NO_EXTENSIONS, parse_extensions
+
+POSTFIX = (
+    "PIPELINING\nSIZE 10240000\nVRFY\nETRN\nSTARTTLS\nENHANCEDSTATUSCODES\n8BITMIME\nDSN\nSMTPUTF8\nCHUNKING"
+)
+
+
+def test_what_postfix_offers_is_known():
+    offer = parse_extensions(POSTFIX)
+    assert offer.has_pipelining
+    assert offer.has_8bitmime
+    assert offer.has_chunking
+    assert offer.has_smtputf8
+    assert offer.has_dsn
+    assert offer.has_enhanced_codes
+    assert offer.has_starttls
+    assert offer.size_limit == 10_240_000
+
+
+def test_keywords_are_read_in_any_case_with_their_parameters():
+    offer = parse_extensions("pipelining \nauth PLAIN LOGIN\nLimits RCPTMAX=5")
+    assert offer.has_pipelining
+    assert offer.parameters["AUTH"] == "PLAIN LOGIN"
+    assert offer.parameters["LIMITS"] == "RCPTMAX=5"
+
+
+@pytest.mark.parametrize(
+    "size", ["SIZE", "SIZE 0", "SIZE many", "SIZE -1", "SIZE 1 2", "SIZE \u0661", "SIZE " + "9" * 40]
+)
+def test_size_that_is_no_number_is_no_limit(size):
+    assert parse_extensions(size).size_limit == 0
+
+
+def test_equal_offers_are_one_object():
+    assert parse_extensions(POSTFIX) is parse_extensions("".join(POSTFIX))
+
+
+def test_no_lines_are_no_extensions():
+    assert parse_extensions("") == NO_EXTENSIONS
+
+
+@given(st.text())
+def test_any_text_is_read(text):
+    parse_extensions(text)

@@ -1,0 +1,64 @@
+"""Patterns of routes, and their hops."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.core.address import pattern_matches
+from engine.net.routes import Routes
+
+ROUTES = Routes(
+    {
+        "*": ["127.0.0.1:2526"],
+        "*.example": ["any.relay.example:25"],
+        "*.acme.example": ["acme.relay.example:25"],
+        "acme.example": ["exact.relay.example:587", "[2001:db8::1]:25"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("domain", "host"),
+    [
+        ("acme.example", "exact.relay.example"),
+        ("news.acme.example", "acme.relay.example"),
+        ("a.b.acme.example", "acme.relay.example"),
+        ("other.example", "any.relay.example"),
+        ("example", "127.0.0.1"),
+        ("acme.test", "127.0.0.1"),
+        ("notacme.example", "any.relay.example"),
+        ("[192.0.2.1]", "127.0.0.1"),
+    ],
+)
+def test_most_specific_pattern_wins(domain, host):
+    assert ROUTES.find(domain).hosts[0].name == host
+
+
+def test_hops_keep_their_order_ports_and_addresses():
+    site = ROUTES.find("acme.example")
+    assert site.name == "route:exact.relay.example:587;[2001:db8::1]:25"
+    assert [(host.port, host.address) for host in site.hosts] == [(587, ""), (25, "2001:db8::1")]
+    assert all(host.is_routed for host in site.hosts)
+
+
+def test_domain_without_a_route_is_for_dns():
+    assert Routes({}).find("acme.example") is None
+    assert Routes({"*.example": ["127.0.0.1:25"]}).find("example") is None
+
+
+LABELS = st.lists(st.sampled_from(["a", "b", "example"]), min_size=1, max_size=4).map(".".join)
+PATTERNS = st.one_of(st.just("*"), LABELS, LABELS.map("*.{}".format))
+
+
+@given(LABELS, st.sets(PATTERNS))
+def test_a_route_is_found_exactly_where_a_pattern_matches(domain, patterns):
+    ports = {pattern: port for port, pattern in enumerate(patterns, 1)}
+    site = Routes({pattern: [f"127.0.0.1:{port}"] for pattern, port in ports.items()}).find(domain)
+    matching = [pattern for pattern in patterns if pattern_matches(pattern, domain)]
+    if site is None:
+        assert not matching
+    else:
+        best = max(matching, key=lambda pattern: (pattern == domain, len(pattern)))
+        assert site.hosts[0].port == ports[best]
