@@ -62,6 +62,11 @@ class PathTable:
             self._since.pop(name, None)
         return paths
 
+    def drop_limits(self, names: Iterable[str]) -> None:
+        """Forget what these vmtas' addresses have spent: their next owner counts on from here."""
+        groups = {self._groups[name] for name in names if name in self._groups}
+        self._limits = {key: limits for key, limits in self._limits.items() if key[0] not in groups}
+
     def path(self, vmta: str, destination: Destination, customer: str) -> Path:
         """Return the path, made at first use."""
         key = (vmta, destination, customer)

@@ -112,9 +112,8 @@ class Duties:
         names = set(body["vmtas"])
         deadline = engine.loop.time() + body["grace_s"]
         engine.readahead.put_all_back()
+        paths = engine.disown(names)
         engine.sites.clear(engine.model.settings.pools, engine.share_of)
-        paths = [path for path in engine.paths.paths.values() if path.vmta in names]
-        engine.quit_sessions(names)
         while any(path.limits.slots.in_use(engine.loop.time()) for path in paths):
             if engine.loop.time() >= deadline:
                 engine.abort_sessions(names)
@@ -122,7 +121,7 @@ class Duties:
             await asyncio.sleep(RELEASE_POLL_S)
         now, unix_now = engine.loop.time(), time.time()
         states = {name: engine.paths.export_limits([name], now, unix_now) for name in names}
-        engine.disown(names)
+        engine.paths.drop_limits(names)
         return states
 
     def _adopt(self, body: Mapping[str, Any]) -> None:

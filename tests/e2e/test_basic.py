@@ -39,8 +39,9 @@ def inject_in_turns(port: int, sender: str, count: int) -> dict[str, str]:
     """
     turns = 5
     accepted = {}
-    for _ in range(turns):
-        accepted |= inject(port, sender, addresses(count // turns, "one.example", "two.example"))
+    recipients = addresses(count, "one.example", "two.example")
+    for turn in range(turns):
+        accepted |= inject(port, sender, recipients[turn::turns])
         time.sleep(0.3)
     return accepted
 
