@@ -103,40 +103,6 @@ def _plain_wire(row: Row) -> Row:
     return Row("wire", row.messages, sessions=row.sessions)
 
 
-def format_machine() -> str:
-    """Return one line about the machine, the software and the date."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    cores = Path("/proc/cpuinfo").read_text().count("processor\t")
-    words = [
-        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        f"{cores} x {cpu}",
-        f"Linux {platform.release()}",
-    ]
-    words += [f"Python {platform.python_version()}", f"uvloop {version('uvloop')}", f"load {_load_average()}"]
-    words.append(f"data on {_file_system('/var/tmp')}")
-    return " · ".join(words)
-
-
-def _load_average() -> str:
-    return Path("/proc/loadavg").read_text().split()[0]
-
-
-def _file_system(path: str) -> str:
-    best = ("", "")
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, mount, kind, *_ = line.split()
-        if Path(path).is_relative_to(mount) and len(mount) >= len(best[0]):
-            best = (mount, kind)
-    return best[1]
-
-
 def format_tuning() -> Iterator[str]:
     """Yield what differs from what each engine ships with."""
     yield "Postfix differs from Debian's defaults by (its queue file is synced before 250, as shipped):"

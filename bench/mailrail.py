@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.rig.processes import RigProcess, running, wait_port
+from engine.rig.processes import RigProcess, read_tree, running, wait_port
 
 START_TIMEOUT_S = 30.0
 VMTAS = 20
@@ -63,24 +63,47 @@ class RunningMailrail:
     def config(self) -> Path:
         return self.root / "mailrail.toml"
 
+    @property
+    def shards(self) -> list[int]:
+        """Process ids of the shards."""
+        return [pid for pid in read_tree(self.supervisor.pid)[1:] if _is_shard(pid)]
+
+
+@contextlib.contextmanager
+def prepared(setup: MailrailSetup) -> Iterator[Path]:
+    """Yield a fresh directory with the configuration in it; it is gone afterwards."""
+    root = Path(tempfile.mkdtemp(prefix="bench-mailrail-", dir="/var/tmp"))
+    try:
+        write_configuration(root, setup)
+        yield root
+    finally:
+        if not os.environ.get("BENCH_KEEP"):
+            shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def serving(root: Path, setup: MailrailSetup) -> Iterator[RunningMailrail]:
+    """Start an engine on a directory that is prepared, and perhaps loaded; stop it afterwards."""
+    command = [find_command(), "serve", "-c", str(root / "mailrail.toml")]
+    with (
+        (root / "engine.log").open("ab") as log,
+        running(command, stderr=log, stdout=log, stdin=subprocess.DEVNULL) as supervisor,
+    ):
+        _wait_start(supervisor, root, setup.port)
+        yield RunningMailrail(supervisor, root)
+
 
 @contextlib.contextmanager
 def running_mailrail(setup: MailrailSetup) -> Iterator[RunningMailrail]:
     """Start an engine on a fresh directory; both are gone afterwards."""
-    root = Path(tempfile.mkdtemp(prefix="bench-mailrail-", dir="/var/tmp"))
-    try:
-        write_configuration(root, setup)
-        command = [find_command(), "serve", "-c", str(root / "mailrail.toml")]
-        with (
-            (root / "engine.log").open("wb") as log,
-            running(command, stderr=log, stdout=log, stdin=subprocess.DEVNULL) as supervisor,
-        ):
-            _wait_start(supervisor, root, setup.port)
-            yield RunningMailrail(supervisor, root)
-    finally:
-        keep = os.environ.get("BENCH_KEEP")
-        if not keep:
-            shutil.rmtree(root, ignore_errors=True)
+    with prepared(setup) as root, serving(root, setup) as mailrail:
+        yield mailrail
+
+
+def _is_shard(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"_shard" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
 
 
 def find_command() -> str:

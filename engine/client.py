@@ -327,7 +327,8 @@ class AsyncSocketClient(asyncio.Protocol):
             if self._lost is not None or self._transport is None:
                 raise self._lost or ConnectionLost("not connected")
             frame_id, frame = self._flight.frame(submission)
-            future = self._futures[frame_id] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[SubmissionReply] = asyncio.get_running_loop().create_future()
+            self._futures[frame_id] = future
             self._transport.write(frame)
             return await future
 

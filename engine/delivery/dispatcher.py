@@ -137,7 +137,7 @@ class Dispatcher:
         self._forget_unused(path)
 
     def _forget_demand(self, path: Path, demand: SiteDemand) -> None:
-        """Drop a site of a path that nothing waits for and no session serves, once no back-off is kept for it."""
+        """Drop a site of a path that nothing waits for and no session serves, once its back-off is over."""
         if demand.queues or demand.sessions or demand.opening:
             return
         if demand.retry_at <= self._now():

@@ -37,6 +37,9 @@ from engine.telemetry.metrics import Counters
 # How many addresses one try goes through (Postfix: smtp_mx_address_limit = 5).
 MAX_ADDRESSES = 5
 SOURCE_RECHECK_S = 2.0
+LOCAL_PAUSE_S = 1.0  # where this host has no descriptor or port left, the path is asked again after so long
+# The next address needs a slot too; the last one's rests for SLOT_AFTER_OUR_CLOSE_S where the peer was met.
+NEXT_ADDRESS_WAIT_S = SLOT_AFTER_OUR_CLOSE_S + 1.0
 SWEEP_EVERY_S = 0.25
 
 log = Log("opening")
@@ -85,7 +88,8 @@ class Opener:
 
     def open_soon(self, path: Path, demand: SiteDemand, queues: list[SiteQueue]) -> None:
         """Start opening; the dispatcher has taken the slot and counted the caps."""
-        task = self._loop.create_task(self._open(path, demand, queues))
+        attempt = _Attempt(self, path, demand, self._paths.vmtas[path.vmta])
+        task = self._loop.create_task(self._open(attempt, queues))
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -101,46 +105,59 @@ class Opener:
 
     # -- one session ------------------------------------------------------------------------------
 
-    async def _open(self, path: Path, demand: SiteDemand, queues: list[SiteQueue]) -> None:
-        attempt = _Attempt(self, path, demand)
+    async def _open(self, attempt: _Attempt, queues: list[SiteQueue]) -> None:
+        path = attempt.path
         try:
             opened = await attempt.run(queues)
-        except asyncio.CancelledError:
-            attempt.give_slot_back(0.0)
+        except BaseException:
+            attempt.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
             self._uncount(path)
+            self.dispatcher.failed_to_open(path, attempt.demand, queues, None)
             raise
-        if opened is None:
+        if opened is None or not self._hand_over(attempt, *opened, queues):
             attempt.give_slot_back(0.0)
             self._uncount(path)
-            self._report_failure(attempt, queues)
-            return
-        opened_session, target = opened
-        session = self._make_session(opened_session, target, path, demand, queues)
-        self.sessions[session] = None
-        self.count(path, "opened")
-        try:
-            opened_session.hand_over(session)
-        except NetworkError as error:
-            self.sessions.pop(session, None)
-            attempt.give_slot_back(0.0)
-            self._uncount(path)
-            attempt.reply = make_reply(451, "4.4.2", str(error))
             self._report_failure(attempt, queues)
 
+    def _hand_over(
+        self, attempt: _Attempt, opened: OpenSession, target: Target, queues: list[SiteQueue]
+    ) -> bool:
+        """Make a session of an open connection; False where its vmta went away, or the peer has closed."""
+        path = attempt.path
+        if path.vmta not in self._paths.vmtas:
+            opened.close()
+            attempt.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
+            attempt.is_our_fault = True
+            return False
+        session = self._make_session(attempt, opened, target, queues)
+        self.sessions[session] = None
+        try:
+            opened.hand_over(session)
+        except NetworkError as error:
+            del self.sessions[session]
+            attempt.reply = make_reply(451, "4.4.2", str(error))
+            self.count(path, error.phase)
+            return False
+        self.count(path, "opened")
+        return True
+
     def _make_session(
-        self, opened: OpenSession, target: Target, path: Path, demand: SiteDemand, queues: list[SiteQueue]
+        self, attempt: _Attempt, opened: OpenSession, target: Target, queues: list[SiteQueue]
     ) -> Session:
         self._serial += 1
+        path = attempt.path
         facts = SessionFacts(
             f"{self._serial:x}",
             path.vmta,
             target.source or _local_address(opened.transport),
-            self._paths.vmtas[path.vmta].hostname,
+            attempt.vmta.hostname,
             Peer(target.host.name, target.address, target.port),
             f"{opened.tls.version} {opened.tls.cipher}" if opened.tls else "",
         )
         policy = self._paths.policy_of(path)
-        return Session(opened, facts, path, demand, queues, policy, self.dispatcher, self.settler, self._gone)
+        return Session(
+            opened, facts, path, attempt.demand, queues, policy, self.dispatcher, self.settler, self._gone
+        )
 
     def _gone(self, session: Session, slot_at: float) -> None:
         self.sessions.pop(session, None)
@@ -156,6 +173,8 @@ class Opener:
 
     def _report_failure(self, attempt: _Attempt, queues: list[SiteQueue]) -> None:
         path, demand = attempt.path, attempt.demand
+        if attempt.reply is None and not attempt.is_our_fault:
+            attempt.reply = make_reply(451, "4.4.4", "no address to connect to")
         if attempt.is_our_fault or attempt.reply is None:
             self.dispatcher.failed_to_open(path, demand, queues, None)
             return
@@ -172,6 +191,8 @@ class Opener:
     def hold_source(self, path: Path, source: str, detail: str) -> None:
         """Hold the vmta until its source address is on this host again."""
         key = f"source {source}"
+        if path.vmta not in self._paths.vmtas or key in self._paths.held_vmtas().get(path.vmta, ()):
+            return
         self._paths.hold_vmta(path.vmta, key, f"source address {source} is not on this host", float("inf"))
         log.warning("vmta held", vmta=path.vmta, source=source, reason=detail)
         self._loop.call_later(SOURCE_RECHECK_S, self._recheck_source, path.vmta, source)
@@ -179,17 +200,15 @@ class Opener:
     def _recheck_source(self, vmta: str, source: str) -> None:
         from engine.net.listen import is_local_source
 
-        if vmta not in self._paths.vmtas:
+        found = self._paths.vmtas.get(vmta)
+        if found is None:
             return
-        if not is_local_source(source):
+        if source in (found.v4, found.v6) and not is_local_source(source):
             self._loop.call_later(SOURCE_RECHECK_S, self._recheck_source, vmta, source)
             return
         log.info("vmta released", vmta=vmta, source=source)
         for path in self._paths.release_vmta(vmta, f"source {source}"):
             self.dispatcher.kick(path)
-
-    def vmta(self, name: str) -> VirtualMTA:
-        return self._paths.vmtas[name]
 
     def policy_of(self, path: Path) -> Policy:
         return self._paths.policy_of(path)
@@ -213,7 +232,8 @@ class Opener:
 class _Attempt:
     """One try to open one session, over the hosts of its site."""
 
-    def __init__(self, opener: Opener, path: Path, demand: SiteDemand) -> None:
+    def __init__(self, opener: Opener, path: Path, demand: SiteDemand, vmta: VirtualMTA) -> None:
+        self.vmta = vmta  # as it is now: it may leave this shard while we connect
         self.path = path
         self.demand = demand
         self.reply: Reply | None = None
@@ -230,7 +250,7 @@ class _Attempt:
             return None
         is_first = True
         async for target in self._targets(queues):
-            if not is_first and not self._may_connect_again():
+            if not is_first and not await self._connect_again():
                 return None
             is_first = False
             opened = await self._try(target)
@@ -242,7 +262,7 @@ class _Attempt:
 
     async def _targets(self, queues: list[SiteQueue]) -> AsyncIterator[Target]:
         """Yield addresses of the site, most preferred host first; only families that have a source."""
-        vmta = self._opener.vmta(self.path.vmta)
+        vmta = self.vmta
         family = pick_family(self._policy.address_family, [each for each in (vmta.v4, vmta.v6) if each])
         if not family:
             self._fail(
@@ -279,7 +299,9 @@ class _Attempt:
             self._opener.hold_source(self.path, target.source, error.detail)
             return None
         except NetworkError as error:
-            self.is_our_fault = error.phase == "local"
+            if error.phase == "local":
+                self.is_our_fault = True
+                self.path.hold("local", str(error), self._now() + LOCAL_PAUSE_S)
             self._fail(make_reply(451, "4.4.1", str(error)))
             self._opener.count(self.path, error.phase)
             return None
@@ -288,7 +310,7 @@ class _Attempt:
             opened = await open_session(
                 sock,
                 peer_host=target.host.name,
-                helo=self._opener.vmta(self.path.vmta).hostname,
+                helo=self.vmta.hostname,
                 timeouts=timeouts,
                 tls=policy.tls,
                 tls_context=self._opener.tls_for(policy),
@@ -305,11 +327,15 @@ class _Attempt:
             return None
         return opened
 
-    def _may_connect_again(self) -> bool:
+    async def _connect_again(self) -> bool:
         """The next address is a connection of its own: it needs a slot and a place in the connection rate."""
-        if self._has_slot:
-            self.give_slot_back(0.0)
-        self._has_slot = self.path.try_connect(self._now())
+        self.give_slot_back(0.0)
+        path, now = self.path, self._now()
+        free_at = path.limits.slots.next_free_at(path.policy.max_connections, now)
+        at = max(free_at, path.connect_ready_at(now))
+        if now < at <= now + NEXT_ADDRESS_WAIT_S:
+            await asyncio.sleep(at - now + 0.001)  # timers of the loop may be early by that
+        self._has_slot = path.try_connect(self._now())
         return self._has_slot
 
     def give_slot_back(self, after_s: float) -> None:

@@ -46,14 +46,23 @@ class PathTable:
             cap = self._vmta_caps.setdefault(vmta.name, Cap("max_connections of the vmta", 0))
             cap.limit = vmta.max_connections
         sources = {name: [each for each in (row.v4, row.v6) if each] for name, row in self.vmtas.items()}
-        self._groups = {member: group[0] for group in group_by_source(sources) for member in group}
+        known, self._groups = (
+            self._groups,
+            {member: group[0] for group in group_by_source(sources) for member in group},
+        )
+        # A group goes by its first name, which may have come or gone. What no vmta here counts in is
+        # forgotten, or it would stand in the way of what another owner of the vmta has spent meanwhile.
+        renamed = {first: self._groups[name] for name, first in known.items() if name in self._groups}
+        self._limits = {
+            (renamed[first], destination): limits
+            for (first, destination), limits in self._limits.items()
+            if first in renamed
+        }
 
     def disown(self, names: Iterable[str]) -> list[Path]:
         """Forget vmtas that another shard takes over; return their paths."""
         gone = set(names)
         paths = [path for path in self.paths.values() if path.vmta in gone]
-        groups = {self._groups.get(name) for name in self.vmtas if name not in gone}
-        self._limits = {key: limits for key, limits in self._limits.items() if key[0] in groups}
         self.paths = {key: path for key, path in self.paths.items() if path.vmta not in gone}
         for name in gone:
             self.vmtas.pop(name, None)

@@ -217,7 +217,7 @@ class ReadAhead:
         while left > 0 and stuck < len(behind) and self._window.has_room:
             customer = next(iter(behind))
             queues = behind.pop(customer)
-            read = self._read_turn(customer, queues, site_queue) if self._has_room(site_queue, customer) else 0
+            read = self._read_turn(queues) if self._has_room(site_queue, customer) else 0
             if queues:
                 behind[customer] = queues
             left -= max(read, 1)
@@ -230,7 +230,7 @@ class ReadAhead:
         window = self._window
         return site_queue.has_room(customer) and window.held_by(customer) <= window.max_count - window.count
 
-    def _read_turn(self, customer: str, queues: dict[bytes, bytes], site_queue: SiteQueue) -> int:
+    def _read_turn(self, queues: dict[bytes, bytes]) -> int:
         """Read the turn of a customer's next queue; return how far that went, 0 where there is no room."""
         queue = next(iter(queues))
         after = queues.pop(queue)

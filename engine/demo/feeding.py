@@ -17,9 +17,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-import msgspec
-
-from engine.inject.frames import HEAD_BYTES, Answer, Submission
+from engine.client import AsyncSocketClient
 from engine.rig.job import Job, load_plan
 
 MAX_IN_FLIGHT = 100  # by socket; the feed waits for answers then
@@ -72,44 +70,27 @@ class SocketFeed:
     def __init__(self, path: Path, record: IO[bytes]) -> None:
         self._path = path
         self._record = record
-        self._waiting: dict[int | str | None, Job] = {}
-        self._room = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._refused = 0
 
     async def run(self, jobs: list[Job], pace: Pace) -> int:
         """Hand all jobs over; return how many were refused."""
-        reader, writer = await asyncio.open_unix_connection(str(self._path))
-        answers = asyncio.create_task(self._read_answers(reader, len(jobs)))
-        for job in jobs:
-            if delay := pace.next_delay():
-                await asyncio.sleep(delay)
-            await self._room.acquire()
-            self._waiting[job.test_id] = job
-            payload = msgspec.msgpack.encode(_submission(job))
-            writer.write(len(payload).to_bytes(HEAD_BYTES, "big") + payload)
-            await writer.drain()
-        await answers
-        writer.close()
+        room = asyncio.Semaphore(MAX_IN_FLIGHT)
+        async with AsyncSocketClient(str(self._path)) as client, asyncio.TaskGroup() as submitting:
+            for job in jobs:
+                if delay := pace.next_delay():
+                    await asyncio.sleep(delay)
+                await room.acquire()
+                submitting.create_task(self._submit(client, job, room))
         return self._refused
 
-    async def _read_answers(self, reader: asyncio.StreamReader, count: int) -> None:
-        decoder = msgspec.msgpack.Decoder(Answer)
-        for _ in range(count):
-            length = int.from_bytes(await reader.readexactly(HEAD_BYTES), "big")
-            self._take(decoder.decode(await reader.readexactly(length)))
-
-    def _take(self, answer: Answer) -> None:
-        job = self._waiting.pop(answer.id)
-        self._room.release()
-        if answer.code < 300:
+    async def _submit(self, client: AsyncSocketClient, job: Job, room: asyncio.Semaphore) -> None:
+        reply = await client.submit(job.sender, job.recipients, job.make_content(time.monotonic()))
+        room.release()
+        if reply.is_accepted:
             self._record.write(job.record(time.monotonic()))
         else:
             self._refused += 1
-            sys.stderr.write(f"{answer.id}: {answer.code} {answer.enhanced} {answer.text}\n")
-
-
-def _submission(job: Job) -> Submission:
-    return Submission(job.test_id, job.sender, job.recipients, job.make_content(time.monotonic()))
+            sys.stderr.write(f"{job.test_id}: {reply.code} {reply.enhanced} {reply.text}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -38,6 +38,7 @@ MAX_IN_FLIGHT_BYTES = 64 << 20
 THREAD_BYTES = 1 << 20  # larger files are read in a thread: a cold one would hold the loop for long
 ENVELOPE_BYTES = 64 << 10  # of fields in front of the message, beside those of recipients
 RECIPIENT_BYTES = 270  # X-Receiver: and 254 octets (RFC 5321 4.5.3.1.3)
+MAX_STALE = 100_000  # looked at in one start: 0.5 s; a crash leaves at most some thousands
 FIRST_BACK_OFF_S = 1.0
 MAX_BACK_OFF_S = 10.0
 
@@ -141,6 +142,7 @@ class Flight:
                 if not self._was_stored(name, partial(knows_left_claim, number)):
                     self.waiting.append(name)
         self.held.update(self.waiting)
+        self._forget_stale()
         return len(self.waiting)
 
     async def land(self, grace_s: float) -> None:
@@ -204,6 +206,13 @@ class Flight:
 
     def _claim(self, name: str, file: OpenFile) -> str:
         return f"{self._prefix}/{file.identity}/{name}"
+
+    def _forget_stale(self) -> None:
+        """Forget claims whose files are gone: the process died between the unlinking and that."""
+        for claim in self._store.list_claims(f"{self._prefix}/", MAX_STALE):
+            name = claim.split("/", 2)[2]
+            if name not in self.held and not self._directory.is_new(name):
+                self._store.forget_claim(claim)
 
     def _was_stored(self, name: str, knows: Callable[[str], bool]) -> bool:
         """Unlink a file if the store of a shard that exists no more knows its claim."""

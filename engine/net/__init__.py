@@ -1,4 +1,4 @@
-"""Sockets, TLS, DNS and what the kernel tells of files: everything that touches the outside, and decides nothing.
+"""Sockets, TLS, DNS and what the kernel tells of files: it touches the outside, and decides nothing.
 
 site        where a domain's mail goes: hosts in order of preference
 routes      which domains go to named hosts instead of their MX

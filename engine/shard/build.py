@@ -33,7 +33,7 @@ from engine.delivery.sites import SiteQueues
 from engine.inject.accept import Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
-from engine.net.resolver import Resolver
+from engine.net.resolver import Keeping, Resolver
 from engine.net.tls import make_client_context
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
@@ -372,6 +372,9 @@ def make_resolver(settings: Settings) -> Resolver:
         port=engine.dns_port,
         routes=settings.routes,
         prohibited=engine.prohibited_networks,
+        keeping=Keeping(
+            engine.dns_min_ttl_s, engine.dns_max_ttl_s, engine.dns_negative_ttl_s, engine.dns_cache_size
+        ),
     )
 
 

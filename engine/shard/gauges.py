@@ -6,13 +6,11 @@ Never: counts events (their owners do).
 
 from __future__ import annotations
 
-import resource
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.control.vitals import watch_process
 from engine.queue.decide import decide
-from engine.telemetry.log import suppressed_lines
 
 if TYPE_CHECKING:
     from engine.shard.build import Engine
@@ -27,7 +25,6 @@ class Gauges:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._process = f"shard-{engine.shard}"
         watch = engine.counters.watch
         watch("mailrail_sessions", self._sessions)
         watch("mailrail_ready", self._ready)
@@ -40,9 +37,7 @@ class Gauges:
         watch("mailrail_store_free_ratio", self._free)
         watch("mailrail_store_operations_total", self._operations)
         watch("mailrail_bounce_messages_total", lambda: {NOTHING: engine.bouncer.made})
-        watch("mailrail_log_lines_suppressed_total", lambda: {NOTHING: suppressed_lines()})
-        watch("mailrail_anonymous_bytes", lambda: {(self._process,): anonymous_bytes()})
-        watch("mailrail_cpu_seconds_total", lambda: {(self._process,): cpu_seconds()})
+        watch_process(engine.counters, f"shard-{engine.shard}")
 
     def _sessions(self) -> Reading:
         label = self._engine.labels.peek
@@ -90,17 +85,3 @@ class Gauges:
     def _operations(self) -> Reading:
         stats = self._engine.store.stats
         return {("put",): stats.puts, ("all",): stats.operations}
-
-
-def anonymous_bytes() -> int:
-    """Return RssAnon: what this process takes for itself, page cache not counted."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def cpu_seconds() -> float:
-    """Return user and system time of this process."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

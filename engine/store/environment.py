@@ -179,8 +179,8 @@ class Environment:
             return f"{self.path}: {room.map_used_bytes} of {room.map_size_bytes} octets of the map are used"
         floor = max(options.min_free_bytes, int(room.disk_size_bytes * options.min_free_fraction))
         free_bytes = room.disk_free_bytes + room.reusable_bytes
-        if free_bytes < floor:
-            return f"{self.path}: {free_bytes} octets are free on the disk, {floor} must be"
+        if free_bytes < floor or room.disk_free_bytes < floor // 2:  # event lines find no room in our file
+            return f"{self.path}: {room.disk_free_bytes} octets are free on the disk, {floor} must be"
         return ""
 
     def _lock_owner(self, sleep: Callable[[float], None]) -> None:

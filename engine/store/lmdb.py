@@ -31,6 +31,8 @@ from engine.store.remembered import REMEMBERED_S, claim_key, encode_remembered, 
 
 MAX_STAGED_BYTES = 128 << 20  # what may wait for a disk that hangs; beyond that 452
 ROOM_S = 0.25  # how old the measure of room may be: 4 times a second at most, some 20 microseconds each
+ROOM_SHARE = 8  # ... or how much was put since: an eighth of the reserve, which large mail fills sooner
+ROOM_LEAST_BYTES = 1 << 20  # ... and this much in any case
 
 
 def _ignore(*_: object) -> None:
@@ -76,6 +78,8 @@ class Store(Reading):
         self._on_damaged = on_damaged
         self._room_reason = ""
         self._measured_at = 0.0
+        self._measured_put_bytes = 0  # put since room was measured
+        self._remeasure_bytes = max(self.options.min_free_bytes // ROOM_SHARE, ROOM_LEAST_BYTES)
 
     def open(self) -> None:
         """Take the directory and open the environment; waits up to `lock_wait_s` for its last owner.
@@ -105,7 +109,7 @@ class Store(Reading):
     @property
     def full_reason(self) -> str:
         """Why new mail is refused; "" while there is room."""
-        if self._loop.time() - self._measured_at > ROOM_S:
+        if self._loop.time() - self._measured_at > ROOM_S or self._measured_put_bytes > self._remeasure_bytes:
             self._measure()
         return self._group.no_room or self._room_reason
 
@@ -151,6 +155,7 @@ class Store(Reading):
                 delivery.is_remembered = True
         group = self._group
         batch = group.batch
+        self._measured_put_bytes += len(message)
         for key in batch.put(deliveries, message):
             group.staged[key] = batch
         if claim:
@@ -255,4 +260,5 @@ class Store(Reading):
 
     def _measure(self) -> None:
         self._measured_at = self._loop.time()
+        self._measured_put_bytes = 0
         self._room_reason = self._environment.why_full(self._environment.room())

@@ -212,6 +212,11 @@ class MemoryStore:
         """Return the id of the message that was stored under this claim."""
         return self.claims.get(claim_key(name))
 
+    def list_claims(self, prefix: str, limit: int) -> list[str]:
+        """Return the claims whose names begin with `prefix`."""
+        names = [key.decode("utf-8", "surrogateescape") for key in sorted(self.claims)]
+        return [name for name in names if name.startswith(prefix)][:limit]
+
     def _apply(self, batch: Batch) -> None:
         self.bodies.update(batch.bodies)
         for changes, records in (

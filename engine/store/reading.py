@@ -210,6 +210,18 @@ class Reading:
         """Return the id of the message that was stored under this claim, staged ones not seen."""
         return self._get(claim_key(name), self._tables.claims)
 
+    def list_claims(self, prefix: str, limit: int) -> list[str]:
+        """Return the claims whose names begin with `prefix`, staged ones not seen."""
+        octets = prefix.encode()
+        with Snapshot(self._environment) as txn:
+            cursor = txn.cursor(db=self._tables.claims)
+            found: list[str] = []
+            more = cursor.set_range(octets)
+            while more and len(found) < limit and cursor.key().startswith(octets):
+                found.append(cursor.key().decode("utf-8", "surrogateescape"))
+                more = cursor.next()
+            return found
+
     def peek(self, delivery_key: bytes) -> Delivery | None:
         """Return the delivery as committed, without its message, which is not checked: for people.
 

@@ -52,6 +52,8 @@ class Running:
         self._admin_key = ""
         self._stop_asked = asyncio.Event()
         self._kill_asked = asyncio.Event()
+        self._reload_asked = False
+        self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> int:
@@ -112,11 +114,16 @@ class Running:
         self._stop_asked.set()
 
     def _ask_reload(self) -> None:
-        self._spawn(self._reload())
+        """Reload once more, however often we are asked while a reload runs."""
+        if not self._reload_asked:
+            self._reload_asked = True
+            self._spawn(self._reload())
 
     async def _reload(self) -> None:
-        with contextlib.suppress(ConfigError):  # logged where it was refused
-            await self._supervisor.reload()
+        async with self._reload_lock:
+            self._reload_asked = False
+            with contextlib.suppress(ConfigError):  # logged where it was refused
+                await self._supervisor.reload()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

@@ -84,6 +84,13 @@ class Supervisor:
         Raises:
             ConfigError: a directory or address can't be used.
         """
+        async with self._reload_lock:
+            await self._open()
+        up = sum(slot.is_up for slot in self.slots)
+        log.info("serving", shards=self.shards, up=up, listeners=len(self.plan.listeners), pid=os.getpid())
+        notify_ready(f"{up} of {self.shards} shards up")
+
+    async def _open(self) -> None:
         await self.data_dir.open(self.shards)
         self.poison.load()
         self._clear_steps()
@@ -95,9 +102,6 @@ class Supervisor:
         for slot in self.slots:
             slot.start()
         await asyncio.gather(*[slot.first_outcome.wait() for slot in self.slots])
-        up = sum(slot.is_up for slot in self.slots)
-        log.info("serving", shards=self.shards, up=up, listeners=len(self.plan.listeners), pid=os.getpid())
-        notify_ready(f"{up} of {self.shards} shards up")
 
     async def stop(self) -> None:
         """Stop within the configured grace: transactions in flight may finish."""
@@ -142,6 +146,8 @@ class Supervisor:
             ConfigError: refused; everything runs on as before.
         """
         async with self._reload_lock:
+            if self._is_stopping:
+                raise ConfigError(Origin(self._config_path, 0), "not loaded: the engine is stopping")
             notify_reloading()
             result = "refused"
             try:

@@ -163,3 +163,14 @@ def test_the_admin_api_moves_with_its_setting(supervisor: Any) -> None:
     assert supervisor.status() == {}
     supervisor.use_admin(moved)
     assert supervisor.status()["generation"] == 2
+
+
+def test_a_storm_of_hangups_is_few_reloads_and_the_last_one_counts(supervisor: Any, wait: Wait) -> None:
+    supervisor.start()
+    for _ in range(20):
+        supervisor.signal(signal.SIGHUP)
+    supervisor.vmtas["v9"] = "127.0.0.10"
+    supervisor.write()
+    supervisor.signal(signal.SIGHUP)
+    wait(lambda: "v9" in supervisor.heard(1, "configure")[-1]["assignment"], "the last is heeded")
+    assert len(supervisor.heard(1, "configure")) < 20
