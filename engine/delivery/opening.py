@@ -276,7 +276,9 @@ class _Attempt:
             try:
                 addresses = await self._opener.resolver.addresses(host, family)
             except ResolvePermanent as error:
-                self._fail(make_reply(451, "4.4.4", str(error)) if self.reply is None else self.reply)
+                if self.reply is None:  # another family might do where ours was narrowed
+                    is_narrowed = family in ("v4", "v6")
+                    self._fail(make_reply(451, "4.4.4", str(error)) if is_narrowed else error.reply)
                 continue
             except ResolveError as error:
                 self._fail(make_reply(451, "4.4.3", str(error)))

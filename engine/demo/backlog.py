@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import inf
 
 Spans = list[tuple[float, float]]  # half-open, ascending
 
@@ -61,7 +63,6 @@ def connection_seconds(edges: Sequence[tuple[float, int]], spans: Spans) -> floa
         edges: (instant, connections open from then on), ascending.
     """
     total = 0.0
-    ends = [at for at, _ in edges[1:]] + [float("inf")]
-    for (at, is_open), until in zip(edges, ends, strict=True):
+    for (at, is_open), (until, _) in pairwise([*edges, (inf, 0)]):
         total += is_open * sum(max(0.0, min(until, end) - max(at, start)) for start, end in spans)
     return total

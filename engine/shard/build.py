@@ -333,6 +333,11 @@ class Engine:
             site = site_queue.site.name
             if any(each.sites[site].sessions for each in site_queue.paths):
                 continue  # another vmta of the pool gets through
+            if reply.synthetic and reply.is_permanent:  # no host of it has an address that may be used
+                for hopeless in site_queue.queue.take(lambda _: True):
+                    policy = site_queue.policy_of(hopeless.envelope.customer)
+                    self.dispositions.bounce(hopeless, reply, policy, site_queue)
+                continue
             delivery = site_queue.queue.pop()
             if delivery is not None:
                 self.dispositions.defer(delivery, site_queue, reply, path.vmta)

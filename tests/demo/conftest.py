@@ -21,8 +21,8 @@ MESSAGES = 400
 class GoodRun:
     """What the sinks log, and the feeds record, of a run in which everything is right.
 
-    Each of two vmtas sends 100 messages at a pace of 10/s to `fast.example`, and 100 to `slow.example` over two
-    connections that stay open. All were handed over at time 0.
+    Each of two vmtas sends 100 messages at a pace of 10/s to `fast.example`, and 100 to `slow.example`
+    over two connections that stay open. All were handed over at time 0.
     """
 
     def __init__(self) -> None:

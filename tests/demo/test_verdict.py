@@ -72,10 +72,9 @@ def test_source_of_another_customer_is_found(run: GoodRun) -> None:
     run.lines[index] = msgspec.structs.replace(
         run.lines[index], source=OTHER_SOURCE, ehlo="mail1.globex.example"
     )
-    assert (
-        only_finding(run)
-        == "1 from a source that is not its customer's: acme-slow.example-50 for u50@slow.example from 127.0.1.2"
-    )
+    finding = only_finding(run)
+    assert finding.startswith("1 from a source that is not its customer's: acme-slow.example-50 ")
+    assert finding.endswith(" from 127.0.1.2")
 
 
 def test_source_that_is_no_vmta_is_found(run: GoodRun) -> None:

@@ -20,7 +20,7 @@ __all__ = ["configuration", "pytest_runtest_makereport", "root", "sink"]
 def trace_of_a_run(
     stranger: Callable[[str], str], root: Path, configuration: Configuration, sink: SinkProcess
 ) -> str:
-    """Every system call of a start, some mail by SMTP and spool, a reload and a stop, as strace writes them."""
+    """Every system call of a start, some mail by SMTP and spool, a reload and a stop, as strace has them."""
     trace = root / "calls"
     strace = [stranger("strace"), "-f", "-qq", "-o", str(trace)]
     configuration.add_customer("acme", "127.0.1.1", "127.0.1.2")

@@ -1,4 +1,4 @@
-"""What deploy/ sets in the kernel and in PAM: every key exists, every line has the form that is read there."""
+"""What deploy/ sets in the kernel and in PAM: every key exists, every line has the form that is read."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_unit_and_limits_allow_the_descriptors_that_the_engine_asks_for() -> Non
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.stranger("systemd")
+@pytest.mark.stranger("systemd strace")
 def test_system_call_filter_lets_the_engine_do_all_that_it_does(
     stranger: Callable[[str], str], trace_of_a_run: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ def test_frames_are_the_same_however_the_stream_is_cut(payloads: list[bytes], cu
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     found = [
         bytes(payload)
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
         for payload in reader.feed(stream[start:stop])
     ]
     assert found == payloads
@@ -83,7 +84,7 @@ def test_submission_of_required_fields() -> None:
         ({"sender": ...}, 1, "missing required field `sender`"),
         ({"message": "text"}, 1, "$.message"),
         ({"recipients": "b@x.example"}, 1, "$.recipients"),
-        ({"recipients": [1]}, 1, "$.recipients[...]"),
+        ({"recipients": [1]}, 1, "$.recipients[0]"),
         ({"tags": {"a": 1}}, 1, "$.tags"),
         ({"id": "x", "sender": 5}, "x", "$.sender"),
         ({"id": 1.5}, None, "$.id"),

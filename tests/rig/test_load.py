@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from engine.rig.job import Planned, write_plan
 from engine.rig.load import Load, Target
 from engine.rig.source import make_parser
 
@@ -81,3 +83,13 @@ def test_bodies_have_the_size_asked_for_and_need_no_stuffing(size: int) -> None:
     assert abs(len(job.body) - size) <= 2
     assert b"\n." not in job.body
     assert job.body.count(b"\n") == job.body.count(b"\r\n")
+
+
+def test_plan_is_offered_in_its_order_and_then_done(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.jsonl"
+    write_plan(plan, [Planned(f"p-{number}", "s@a.example", ["u@d.example"], 100) for number in range(2)])
+    load = make_load("--plan", str(plan))
+    jobs = [load.next_job(TARGET) for _ in range(3)]
+    assert [job.test_id for job in jobs if job] == ["p-0", "p-1"]
+    assert load.is_done(TARGET)
+    assert load.report()["wanted"] == 2
