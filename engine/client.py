@@ -283,8 +283,8 @@ class AsyncSocketClient(asyncio.Protocol):
     async def open(self) -> None:
         """Connect; OSError where nobody listens."""
         loop = asyncio.get_running_loop()
-        self._closed = loop.create_future()
         self._transport, _ = await loop.create_unix_connection(lambda: self, self._path)
+        self._closed = loop.create_future()
 
     async def close(self) -> None:
         """End the connection; what is in flight fails with ConnectionLost."""

@@ -317,7 +317,9 @@ class Dispatcher:
             idle[session] = None
             session.demand.idle += 1
         starved = self._starved.get(session.path)
-        if starved is not None and starved is not session.demand:
+        if starved is None and len(session.path.sites) > 1:
+            self.kick_soon(session.path)  # another site may wait for the slot that this one no longer needs
+        elif starved is not None and starved is not session.demand:
             self._loop.call_soon(session.wake)
 
     def busy(self, session: Carrier) -> None:

@@ -46,6 +46,11 @@ def drop_start(spans: Spans, settle_s: float = SETTLE_S) -> Spans:
     return [(max(start, begins), end) for start, end in spans if end > begins]
 
 
+def drop_short(spans: Spans, shortest_s: float) -> Spans:
+    """Take away spans that are too short to judge an allowance in."""
+    return [(start, end) for start, end in spans if end - start >= shortest_s]
+
+
 def length_s(spans: Spans) -> float:
     """Return how long the spans are together."""
     return sum(end - start for start, end in spans)

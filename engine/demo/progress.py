@@ -153,6 +153,7 @@ def _destinations(moment: Moment) -> Table:
 
 def _reasons(moment: Moment) -> Text:
     if not moment.reasons:
-        return Text("held: nothing", style="dim")
+        return Text("no path waits", style="dim")
     ordered = sorted(moment.reasons.items(), key=lambda item: -item[1])[:SHOWN_REASONS]
-    return Text("\n".join(f"{paths:4} paths: {reason}" for reason, paths in ordered), style="yellow")
+    lines = [f"{paths:6} paths: {reason}" for reason, paths in ordered]
+    return Text("\n".join(["why paths open no more sessions:", *lines]), style="yellow")

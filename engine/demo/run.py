@@ -31,7 +31,8 @@ SPARE_S = 40.0
 
 def run_demo(console: Console, messages: int, *, keep: bool = False, as_json: bool = False) -> int:
     """Run the demo; return the exit status. `as_json`: the verdict goes to stdout, the rest to `console`."""
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts jobs in the background deaf to SIGINT
+        signal.signal(number, _leave)
     scenario = make_scenario(messages)
     try:
         with on_stage(scenario) as stage:

@@ -2,7 +2,8 @@
 
 A message belongs to one shard from its acceptance on, so what a path could have sent is what waited on its
 shard: messages of its customer for its destination, handed over already, that later arrived from a source
-of that shard. There is backlog while that is more than the sessions of all these paths can hold at once.
+of that shard. There is backlog while that is more than the sessions of all these paths can hold at once,
+for a window of the destination's rate at least.
 
 Owns: these definitions.
 Never: says how much is enough (verdict does).
@@ -15,12 +16,22 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from engine.demo.account import Account, PathAccount
-from engine.demo.backlog import Spans, connection_seconds, count_within, drop_start, find_backlog, length_s
+from engine.demo.backlog import (
+    Spans,
+    connection_seconds,
+    count_within,
+    drop_short,
+    drop_start,
+    find_backlog,
+    length_s,
+)
 from engine.demo.scenario import Destination, Scenario
 from engine.rig.tally import highest_in_window
 
 Key = tuple[str, str]  # (id, recipient) of a message
 HandedOver = Mapping[Key, float]  # monotonic instant
+
+SHORTEST_S = 1.0  # of a span of backlog where no rate says a window; shorter ones judge only their edges
 
 _Group = tuple[str, str, int]  # customer, destination, shard
 
@@ -87,10 +98,12 @@ def _find_backlogs(
         if destination is not None and key in handed_over:
             group = _group(scenario, (copies[0].source, destination.name), shards)
             waited[group].append((handed_over[key], copies[0].at))
-    return {
-        group: drop_start(find_backlog(instants, _most_held(scenario, group, shards)))
-        for group, instants in waited.items()
-    }
+    backlogs = {}
+    for group, stays in waited.items():
+        spans = drop_start(find_backlog(stays, _most_held(scenario, group, shards)))
+        rate = scenario.destination_named[group[1]].rate
+        backlogs[group] = drop_short(spans, rate.window_s if rate else SHORTEST_S)
+    return backlogs
 
 
 def _most_held(scenario: Scenario, group: _Group, shards: Mapping[str, int]) -> int:

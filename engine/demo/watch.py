@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter, deque
+from collections import Counter
 
 from engine.core.units import format_rate
 from engine.demo.account import Account, PathAccount
+from engine.demo.backlog import count_within
 from engine.demo.progress import CustomerMoment, DestinationMoment, Moment
 from engine.demo.scenario import Destination
 from engine.demo.stage import Stage
 
 RATE_OVER_S = 3.0  # the rate that is shown is the mean of so many seconds
+LOG_LAG_S = 0.5  # until then a sink's line has been written (rig.sink) and read
 _NUMBERS = re.compile(r"(for|after) [\d.]+.*")  # of a reason: they differ on each path
 
 
@@ -28,7 +30,6 @@ class Watch:
         self._scenario = stage.scenario
         self.account = Account(stage.scenario)
         self.handed_over: dict[tuple[str, str], float] = {}
-        self._counts: deque[tuple[float, Counter[str]]] = deque()
 
     def read(self) -> None:
         """Read what the sinks and feeds have written since."""
@@ -44,27 +45,17 @@ class Watch:
     def take_moment(self, started: float) -> Moment:
         """Return how a run that started then (monotonic) stands now."""
         now = time.monotonic()
-        arrived = Counter(
-            {each.name: sum(len(path.instants) for path in self._paths(each)) for each in self._destinations}
-        )
-        self._counts.append((now, arrived))
-        while now - self._counts[0][0] > RATE_OVER_S:
-            self._counts.popleft()
-        then, before = self._counts[0]
-        span_s = max(now - then, 0.001)
-        rates = {name: (arrived[name] - before[name]) / span_s for name in arrived}
+        until = now - LOG_LAG_S
+        span = (max(started, until - RATE_OVER_S), until)
+        destinations = [self._describe(each, span) for each in self._scenario.destinations]
         return Moment(
             now - started,
-            sum(rates.values()),
+            sum(each.rate_per_s for each in destinations),
             int(self._stage.ask("/status").get("counts", {}).get("stored", 0)),
             self._describe_customers(),
-            [self._describe(each, rates[each.name], arrived[each.name]) for each in self._destinations],
+            destinations,
             self._find_reasons(),
         )
-
-    @property
-    def _destinations(self) -> tuple[Destination, ...]:
-        return self._scenario.destinations
 
     def _paths(self, destination: Destination) -> list[PathAccount]:
         return [path for (_, name), path in self.account.paths.items() if name == destination.name]
@@ -82,16 +73,18 @@ class Watch:
             for each in self._scenario.customers
         ]
 
-    def _describe(self, destination: Destination, rate_per_s: float, arrived: int) -> DestinationMoment:
-        paths = len(self._scenario.vmta_at)
+    def _describe(self, destination: Destination, span: tuple[float, float]) -> DestinationMoment:
+        paths = self._paths(destination)
+        every = len(self._scenario.vmta_at)
+        lately = sum(count_within(path.instants, [span]) for path in paths)
         return DestinationMoment(
             destination.name,
             format_limit(destination),
-            sum(path.now_open for path in self._paths(destination)),
-            destination.max_connections * paths,
-            rate_per_s,
-            destination.per_path_per_s * paths,
-            arrived,
+            sum(path.now_open for path in paths),
+            destination.max_connections * every,
+            lately / max(span[1] - span[0], RATE_OVER_S / 10),
+            destination.per_path_per_s * every,
+            sum(len(path.instants) for path in paths),
         )
 
     def _find_reasons(self) -> Counter[str]:

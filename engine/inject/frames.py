@@ -57,17 +57,15 @@ class _Named(msgspec.Struct, gc=False):
 
 
 class Misread(RemoteProtocolError):
-    """A payload is no submission. `id` is None where it has none; `is_map`: the stream is in step."""
+    """A payload is no submission. `id` is None where none can be read: the stream may be out of step."""
 
-    def __init__(self, detail: str, frame_id: FrameId, *, is_map: bool) -> None:
+    def __init__(self, detail: str, frame_id: FrameId) -> None:
         super().__init__(detail)
         self.id = frame_id
-        self.is_map = is_map
 
 
 _decode = msgspec.msgpack.Decoder(Submission).decode
 _decode_named = msgspec.msgpack.Decoder(_Named).decode
-_decode_map = msgspec.msgpack.Decoder(dict).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -143,22 +141,15 @@ def decode_submission(payload: bytes | memoryview) -> Submission:
     try:
         return _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _misread(payload, str(error)) from None
+        raise Misread(str(error), _read_id(payload)) from None
 
 
-def _misread(payload: bytes | memoryview, detail: str) -> Misread:
-    """Find out how much of a faulty payload can be understood."""
+def _read_id(payload: bytes | memoryview) -> FrameId:
+    """Return the id in a faulty payload; None where there is none."""
     try:
-        named: FrameId = _decode_named(payload).id
+        return _decode_named(payload).id
     except (msgspec.DecodeError, UnicodeDecodeError):
-        named = None
-    if named is not None:
-        return Misread(detail, named, is_map=True)
-    try:
-        _decode_map(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Misread(detail, None, is_map=False)
-    return Misread(detail, None, is_map=True)
+        return None
 
 
 def encode_answer(frame_id: FrameId, reply: Reply, message_ids: list[str]) -> bytes:

@@ -2,7 +2,7 @@
 
 All shards share the listening socket; a connection is one shard's. Submissions are answered in any order,
 after their commit. A faulty submission is answered by its id and the connection goes on; where framing is
-lost (too long a frame, a payload that is no map) what is in flight is answered, then it is closed.
+lost (too long a frame, a payload without an id) what is in flight is answered, then it is closed.
 
 Bounds: messages and octets in flight and the answers that a client does not read, per connection; large
 frames that are being received, per listener (room). At a bound the connection is not read.
@@ -343,10 +343,10 @@ class SocketSession(asyncio.Protocol):
             reason=str(misread),
         )
         reply = make_reply(501, "5.5.4", f"not a submission: {misread}")
-        if misread.is_map:
-            self._answer(misread.id, reply, [])
-        else:
+        if misread.id is None:
             self._end(reply)
+        else:
+            self._answer(misread.id, reply, [])
 
     def _answer(self, frame_id: FrameId, reply: Reply, message_ids: list[str]) -> None:
         if reply.code >= 400:

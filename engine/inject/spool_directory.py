@@ -212,16 +212,19 @@ class SpoolDirectory:
         """Return a free name that leaves room for its reason's."""
         room = MAX_NAME_BYTES - len(REASON_SUFFIX)
         octets = os.fsencode(name)
-        if len(octets) <= room and not _exists(name, self._failed):
+        if len(octets) <= room and self._is_free(name):
             return name
         digest = blake2b(octets, digest_size=4).hexdigest()
         number = 2
         while True:
             tail = f".{digest}.{number}" if len(octets) > room else f".{number}"
             candidate = os.fsdecode(octets[: room - len(tail)]) + tail
-            if not _exists(candidate, self._failed):
+            if self._is_free(candidate):
                 return candidate
             number += 1
+
+    def _is_free(self, name: str) -> bool:
+        return not _exists(name, self._failed) and not _exists(name + REASON_SUFFIX, self._failed)
 
 
 def read_file(file: OpenFile) -> bytes:

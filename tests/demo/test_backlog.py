@@ -1,6 +1,13 @@
 from __future__ import annotations
 
-from engine.demo.backlog import connection_seconds, count_within, drop_start, find_backlog, length_s
+from engine.demo.backlog import (
+    connection_seconds,
+    count_within,
+    drop_short,
+    drop_start,
+    find_backlog,
+    length_s,
+)
 
 
 def test_backlog_lasts_while_more_waits_than_is_held() -> None:
@@ -22,6 +29,10 @@ def test_start_is_taken_from_the_first_span_only() -> None:
     assert drop_start([(0.0, 3.0), (5.0, 6.0)], 1.0) == [(1.0, 3.0), (5.0, 6.0)]
     assert drop_start([(0.0, 0.5), (0.8, 6.0)], 1.0) == [(1.0, 6.0)]
     assert drop_start([], 1.0) == []
+
+
+def test_spans_that_are_too_short_are_left_out() -> None:
+    assert drop_short([(0.0, 0.9), (2.0, 3.0)], 1.0) == [(2.0, 3.0)]
 
 
 def test_spans_are_half_open() -> None:

@@ -19,6 +19,7 @@ def test_ports_are_free_and_one_for_each_use(tmp_path: Path) -> None:
 def test_port_that_one_sink_could_not_have_is_passed_over(tmp_path: Path) -> None:
     first = find_places(SCENARIO, tmp_path).sink_port
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # an earlier run may linger
         taken.bind(("127.0.23.1", first))
         taken.listen()
         assert find_places(SCENARIO, tmp_path).sink_port > first

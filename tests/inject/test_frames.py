@@ -92,25 +92,23 @@ def test_submission_of_required_fields() -> None:
         ({"id": ...}, None, "missing required field `id`"),
     ],
 )
-def test_faulty_map_is_named_by_field_and_keeps_the_stream(
+def test_faulty_submission_is_named_by_field_and_by_its_id(
     changes: dict[str, Any], frame_id: object, words: str
 ) -> None:
     with pytest.raises(Misread) as raised:
         decode_submission(pack(**changes))
     assert words in str(raised.value)
     assert raised.value.id == frame_id
-    assert raised.value.is_map
 
 
 @pytest.mark.parametrize(
     "payload",
     [b"", b"\xc1", b"GET / HTTP/1.1", b"\x90", b"\x82\xa2id", b"\x81\xa2id\xa2\xff\xff", pack() + b"z"],
 )
-def test_payload_that_is_no_map_loses_the_stream(payload: bytes) -> None:
+def test_payload_that_is_no_map_has_no_id(payload: bytes) -> None:
     with pytest.raises(Misread) as raised:
         decode_submission(payload)
     assert raised.value.id is None
-    assert not raised.value.is_map
 
 
 def test_answer_names_the_id_as_it_came() -> None:

@@ -13,9 +13,10 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
-from engine.client import ConnectionLost, SocketClient, Submission
+from engine.client import ConnectionLost, SocketClient, Submission, SubmissionReply
 from tests.e2e.feeding import make_message
 from tests.e2e.sink_process import ROOT
 
@@ -127,7 +128,7 @@ class SocketFeed(ThreadFeed):
             if waiting:
                 time.sleep(RETRY_S)
 
-    def _submit(self, rows: list[tuple[str, str, bytes]]):  # noqa: ANN202 (an iterator of replies)
+    def _submit(self, rows: list[tuple[str, str, bytes]]) -> Iterator[SubmissionReply]:
         if self._client is None:
             self._client = SocketClient(str(self._path))
         return self._client.submit_all(

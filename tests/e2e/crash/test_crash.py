@@ -178,8 +178,10 @@ def wait_accepted_all_at_sink(engine: EngineProcess, sink: SinkProcess, feeds: l
     deadline = time.monotonic() + 30
     while (lost := missing()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    status = engine.get("/status")["counts"]
-    assert not lost, f"{len(lost)} of {len(accepted)} not at the sink: {lost[:10]}; {status}"
+    assert not lost, (
+        f"{len(lost)} of {len(accepted)} not at the sink: {lost[:10]};"
+        f" {engine.get('/status')['counts']}; paths: {engine.get('/paths')['paths']}"
+    )
     return accepted
 
 

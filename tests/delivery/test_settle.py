@@ -1,0 +1,331 @@
+"""settle: replies to dispositions, events, retries, bounces."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.core.envelope import Delivery
+from engine.core.reply import Reply, make_reply
+from engine.delivery.session import Flight, SessionFacts
+from engine.delivery.settle import MAX_REPLY_CHARS, Dispositions, disposition_of
+from engine.delivery.site_queue import SiteQueue
+from engine.message.dsn import Failure
+from engine.net.site import Host, make_site
+from engine.policy.model import Destination
+from engine.smtp.client import Outcome
+from engine.store.memory import MemoryStore
+from engine.telemetry.events import Event, Peer
+from engine.telemetry.labels import DestinationLabels
+from engine.telemetry.metrics import Counters
+from tests.fakes.delivery_rig import UNIX_START, make_delivery, make_policies
+
+OK = Reply(250, "2.0.0", "ok")
+LATER = Reply(451, "4.3.0", "later")
+NEVER = Reply(550, "5.1.1", "no such user")
+GMAIL = Destination("gmail", "provider", "gmail", "")
+FACTS = SessionFacts("7", "v1", "192.0.2.9", "v1.acme.example", Peer("mx.example", "192.0.2.1", 25), "")
+
+
+class Desk:
+    """Dispositions over a store in memory; what others hear is noted."""
+
+    def __init__(self, policy: str = "", jitter: float = 0.5) -> None:
+        self.now = UNIX_START + 10.0
+        self.store = MemoryStore(clock=lambda: self.now)
+        self.events: list[Event] = []
+        self.heard: list[tuple[str, Delivery]] = []
+        self.bounces: list[tuple[Delivery, list[Failure], str]] = []
+        self.counters = Counters()
+        self.dispositions = Dispositions(
+            self.store,
+            self.add_event,
+            self.counters,
+            DestinationLabels(),
+            self,
+            lambda *bounce: self.bounces.append(bounce),
+            shard=3,
+            unix_clock=lambda: self.now,
+            jitter=lambda: jitter,
+        )
+        self.policies = make_policies(policy)
+        self.site_queue = SiteQueue(
+            "pool",
+            GMAIL,
+            make_site([Host("mx.example")]),
+            "",
+            lambda customer: self.policies.effective(GMAIL, customer),
+            lambda customer: 1,
+        )
+        self.session: Any = SimpleNamespace(facts=FACTS, now=105.0)
+
+    def add_event(self, event: Event) -> None:
+        """Look at the moment: the store does not know of it yet."""
+        self.events.append(event)
+
+    def deferred(self, delivery: Delivery) -> None:
+        self.heard.append(("deferred", delivery))
+
+    def ended(self, delivery: Delivery) -> None:
+        self.heard.append(("ended", delivery))
+
+    def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        assert site_queue is self.site_queue
+        self.heard.append(("ready again", delivery))
+
+    def stored(self, **facts: Any) -> Delivery:
+        delivery = make_delivery(**facts)
+        self.store.put([delivery], delivery.message, lambda error: None)
+        self.store.commit()
+        return delivery
+
+    def settle(
+        self,
+        delivery: Delivery,
+        *recipients: Reply,
+        mail: Reply = OK,
+        final: Reply | None = OK,
+        is_uncertain: bool = False,
+    ) -> None:
+        """End a transaction of as many recipients as there are replies."""
+        flight = Flight(delivery, delivery.recipients[: len(recipients)], self.site_queue, 100.0, 100.0)
+        outcome = Outcome(flight, mail, list(recipients), final, is_uncertain)
+        self.dispositions.settle(flight, outcome, self.session)
+        self.store.commit()
+
+    def fates(self) -> list[tuple[str, str]]:
+        return [(each.recipient, each.event) for each in self.events]
+
+
+def test_delivered_leaves_the_store_with_an_event_that_says_all() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.settle(delivery, OK)
+    assert desk.store.count() == 0
+    assert desk.heard == [("ended", delivery)]
+    (event,) = desk.events
+    assert event.event == "delivered"
+    assert (event.id, event.recipient, event.domain) == (delivery.message_id.hex(), "u0@x.example", "x.example")
+    assert (event.customer, event.pool, event.sender) == ("acme", "pool", "news@acme.example")
+    assert (event.vmta, event.source, event.hostname) == ("v1", "192.0.2.9", "v1.acme.example")
+    assert (event.peer, event.session, event.shard) == (FACTS.peer, "7", 3)
+    assert (event.destination, event.provider, event.site) == ("gmail", "gmail", "mx.example")
+    assert (event.reply, event.attempt, event.attempt_s, event.queue_s) == (OK, 1, 5.0, 10.0)
+
+
+def test_the_event_is_given_before_the_store_learns_of_the_removal() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    seen: list[bool] = []
+    desk.add_event = lambda event: seen.append(desk.store.is_stored(delivery.key))  # type: ignore[method-assign]
+    desk.dispositions._add_event = desk.add_event
+    desk.settle(delivery, OK)
+    assert seen == [True]
+
+
+def test_deferred_is_due_again_by_the_retry_curve() -> None:
+    desk = Desk('[default]\nretry = ["5m", "1h"]')
+    delivery = desk.stored()
+    desk.settle(delivery, OK, final=LATER)
+    stored = desk.store.load(delivery.key)
+    assert stored is not None
+    assert (stored.attempts, stored.due_at, stored.last_reply) == (1, desk.now + 300.0, "451 4.3.0 later")
+    assert desk.heard == [("deferred", delivery)]
+    desk.settle(delivery, OK, final=LATER)
+    assert delivery.due_at == desk.now + 3600.0
+    desk.settle(delivery, OK, final=LATER)
+    assert (delivery.attempts, delivery.due_at) == (3, desk.now + 3600.0)
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 270.0), (0.75, 315.0)])
+def test_retries_are_spread_by_a_tenth(jitter: float, seconds: float) -> None:
+    desk = Desk(jitter=jitter)
+    delivery = desk.stored()
+    desk.settle(delivery, OK, final=LATER)
+    assert delivery.due_at == pytest.approx(desk.now + seconds)
+
+
+def test_a_retry_is_due_no_later_than_the_expiry() -> None:
+    desk = Desk('[default]\nretry = ["1h"]\nexpire_after = "10m"')
+    delivery = desk.stored()
+    desk.settle(delivery, OK, final=LATER)
+    assert delivery.due_at == UNIX_START + 600.0
+
+
+def test_bounced_leaves_the_store_and_its_sender_is_told() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.settle(delivery, NEVER, final=Reply(554, "", "no recipients"))
+    assert desk.store.count() == 0
+    assert desk.fates() == [("u0@x.example", "bounced")]
+    assert desk.bounces == [(delivery, [Failure("u0@x.example", NEVER, "mx.example")], "")]
+
+
+def test_where_policy_says_so_no_bounce_message_is_made() -> None:
+    desk = Desk("[default]\nbounce_message = false")
+    desk.settle(desk.stored(), NEVER, final=None)
+    assert desk.count_events("bounced") == 1 if hasattr(desk, "count_events") else desk.fates()
+    assert not desk.bounces
+
+
+def test_each_recipient_has_its_own_disposition() -> None:
+    desk = Desk()
+    delivery = desk.stored(recipients=3)
+    desk.settle(delivery, OK, LATER, NEVER)
+    assert [fate for _, fate in desk.fates()] == ["delivered", "deferred", "bounced"]
+    assert [failure.recipient for failure in desk.bounces[0][1]] == ["u2@x.example"]
+    stored = desk.store.load(delivery.key)
+    assert stored is not None
+    assert stored.recipients == ["u1@x.example"]
+    assert stored.attempts == 1
+
+
+def test_refused_mail_and_refused_content_are_for_all_recipients() -> None:
+    for refused in ({"mail": NEVER, "final": None}, {"final": NEVER}):
+        desk = Desk()
+        desk.settle(desk.stored(recipients=2), OK, OK, **refused)  # type: ignore[arg-type]
+        assert [fate for _, fate in desk.fates()] == ["bounced", "bounced"]
+
+
+def test_recipients_that_were_not_tried_yet_are_ready_again_and_the_rest_waits() -> None:
+    desk = Desk()
+    delivery = desk.stored(recipients=5)
+    desk.settle(delivery, OK, LATER)
+    assert delivery.recipients == ["u2@x.example", "u3@x.example", "u4@x.example", "u1@x.example"]
+    assert desk.heard.pop() == ("ready again", delivery)
+    assert delivery.attempts == 0
+    desk.settle(delivery, LATER, OK)
+    assert delivery.recipients == ["u4@x.example", "u1@x.example", "u2@x.example"]
+    assert desk.heard.pop() == ("ready again", delivery)
+    desk.settle(delivery, OK)
+    assert desk.heard.pop() == ("deferred", delivery)
+    assert (delivery.recipients, delivery.attempts, delivery.deferred) == (["u1@x.example", "u2@x.example"], 1, 0)
+    stored = desk.store.load(delivery.key)
+    assert stored is not None
+    assert stored.recipients == ["u1@x.example", "u2@x.example"]
+
+
+def test_parts_that_are_all_delivered_leave_nothing() -> None:
+    desk = Desk()
+    delivery = desk.stored(recipients=3)
+    desk.settle(delivery, OK, OK)
+    desk.settle(delivery, OK)
+    assert desk.store.count() == 0
+    assert [name for name, _ in desk.heard] == ["ready again", "ended"]
+    assert len(desk.events) == 3
+
+
+def test_a_crash_between_parts_sends_no_part_twice() -> None:
+    desk = Desk()
+    delivery = desk.stored(recipients=3)
+    desk.settle(delivery, OK, OK)
+    stored = desk.store.load(delivery.key)
+    assert stored is not None
+    assert stored.recipients == ["u2@x.example"]
+
+
+def test_uncertain_is_deferred_and_counted() -> None:
+    desk = Desk()
+    delivery = desk.stored(recipients=2)
+    lost = make_reply(451, "4.4.2", "no reply to the message, it may have arrived")
+    desk.settle(delivery, OK, OK, final=lost, is_uncertain=True)
+    assert [fate for _, fate in desk.fates()] == ["deferred", "deferred"]
+    assert all(event.is_uncertain for event in desk.events)
+    assert desk.counters.counter("mailrail_uncertain_total")[0] == 2
+
+
+def test_no_reply_at_all_is_a_lost_connection() -> None:
+    desk = Desk()
+    desk.settle(desk.stored(), final=None) if False else desk.settle(desk.stored(), OK, final=None)
+    assert desk.events[0].reply == make_reply(451, "4.4.2", "connection lost")
+
+
+def test_long_replies_are_cut_where_they_are_stored() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.settle(delivery, OK, final=Reply(451, "", "x" * 5000))
+    assert len(delivery.last_reply) == MAX_REPLY_CHARS
+
+
+def test_put_back_is_no_attempt() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.dispositions.put_back(Flight(delivery, delivery.recipients, desk.site_queue, 0.0, 0.0))
+    assert desk.heard == [("ready again", delivery)]
+    assert not desk.events
+    assert delivery.attempts == 0
+
+
+def test_an_attempt_without_a_session_defers_every_recipient() -> None:
+    desk = Desk()
+    delivery = desk.stored(recipients=2)
+    desk.dispositions.defer(delivery, desk.site_queue, LATER, "v1")
+    assert [(event.event, event.vmta, event.attempt) for event in desk.events] == [("deferred", "v1", 1)] * 2
+    assert (delivery.attempts, delivery.due_at) == (1, desk.now + 300.0)
+    assert desk.heard == [("deferred", delivery)]
+
+
+def test_expired_tells_the_last_reply_and_what_it_waited_for() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    delivery.last_reply = "451 4.3.0 later"
+    policy = desk.site_queue.policy_of("acme")
+    desk.dispositions.expire(delivery, policy, desk.site_queue, "held: paused")
+    desk.store.commit()
+    (event,) = desk.events
+    assert (event.event, event.attempt, event.reason) == ("expired", 0, "held: paused")
+    assert event.reply is not None
+    assert event.reply.enhanced == "5.4.7"
+    assert event.reply.text.endswith("last reply: 451 4.3.0 later; it waited for: held: paused")
+    assert desk.bounces[0][2] == "held: paused"
+    assert desk.store.count() == 0
+    assert desk.heard == [("ended", delivery)]
+
+
+def test_what_has_no_site_bounces_under_its_domain() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.dispositions.bounce(delivery, NEVER, desk.site_queue.policy_of("acme"), None)
+    assert desk.fates() == [("u0@x.example", "bounced")]
+    assert desk.events[0].destination == ""
+    assert len(desk.bounces) == 1
+
+
+def test_cancelled_makes_no_bounce_message() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.dispositions.cancel(delivery, "by an operator")
+    desk.store.commit()
+    assert (desk.events[0].event, desk.events[0].reason) == ("cancelled", "by an operator")
+    assert not desk.bounces
+    assert desk.store.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (OK, "delivered"),
+        (LATER, "deferred"),
+        (NEVER, "bounced"),
+        (Reply(421, "", "bye"), "deferred"),
+        (Reply(552, "", "too many"), "bounced"),
+        (Reply(354, "", "what"), "deferred"),
+    ],
+)
+def test_the_code_decides(reply: Reply, expected: str) -> None:
+    assert disposition_of(reply, Outcome(None, OK, [OK], reply), 0) == expected
+
+
+def test_552_to_a_recipient_is_temporary() -> None:
+    too_many = Reply(552, "", "too many recipients")
+    assert disposition_of(too_many, Outcome(None, OK, [OK, too_many], OK), 1) == "deferred"
+
+
+def test_messages_are_counted_by_event_customer_and_destination() -> None:
+    desk = Desk()
+    desk.settle(desk.stored(), OK)
+    desk.settle(desk.stored(), NEVER, final=None)
+    rows = {tuple(row[1]): row[2] for row in desk.counters.snapshot()["counters"] if "messages" in row[0]}
+    assert rows == {("delivered", "acme", "gmail"): 1, ("bounced", "acme", "gmail"): 1}
