@@ -60,7 +60,9 @@ def make_routes(sites: int) -> dict[str, str]:
     """Return closed addresses by domain pattern, and the one destination that accepts."""
     routes = {"*": f"127.0.0.97:{CLOSED_PORT}"}
     if sites > 1:
-        routes |= {f"*.s{n}.bench.example": f"127.2.{n // 250}.{n % 250 + 1}:{CLOSED_PORT}" for n in range(sites)}
+        routes |= {
+            f"*.s{n}.bench.example": f"127.2.{n // 250}.{n % 250 + 1}:{CLOSED_PORT}" for n in range(sites)
+        }
     return routes | {ACCEPTING: SINK}
 
 

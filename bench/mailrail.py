@@ -44,7 +44,7 @@ class MailrailSetup:
     has_tls: bool = False
     has_dkim: bool = False
     limits: Mapping[str, str] = field(default_factory=lambda: LIMITS)
-    extra: str = ""  # appended to mailrail.toml
+    extra: str = ""  # appended to mailrail.toml; {root} is its directory
 
 
 @dataclass(frozen=True)
@@ -183,4 +183,4 @@ pool = "bench"
 senders = ["*@{SENDER_DOMAIN}"]
 {dkim}
 [routes]
-{routes}{setup.extra}"""
+{routes}{setup.extra.format(root=root)}"""

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.rig.processes import RigProcess, running, wait_port
@@ -77,6 +77,7 @@ class PostfixSetup:
     next_hops: Mapping[str, str]  # domain -> "[127.1.0.1]:2600"
     has_tls: bool = False
     has_dkim: bool = False
+    tuning: Mapping[str, str] = field(default_factory=lambda: TUNING)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _write_configuration(root: Path, setup: PostfixSetup) -> None:
 
 
 def _format_main(root: Path, setup: PostfixSetup) -> str:
-    settings = _FIXED | TUNING
+    settings = _FIXED | dict(setup.tuning)
     settings |= {
         "queue_directory": str(root / "queue"),
         "data_directory": str(root / "data"),

@@ -45,7 +45,7 @@ class Drain(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what can be said about the load."""
-    parser.add_argument("--messages", type=int, default=20_000, help="of each shard")
+    parser.add_argument("--messages", type=int, default=40_000, help="of each shard")
     parser.add_argument("--size", type=int, default=10_000)
     parser.add_argument("--domains", type=int, default=50)
     parser.add_argument("--share", type=float, default=0.3, help="of a core, for each shard")
@@ -82,7 +82,14 @@ def _run(arguments: argparse.Namespace, shards: int) -> Drain:
         stores = [root / "data" / f"shard-{number}" for number in range(shards)]
         load = ("--messages", str(arguments.messages), "--size", str(arguments.size))
         run_preloads(stores, *load, "--domains", str(arguments.domains))
-        options = ["--listen", f"0.0.0.0:{SINK_PORT}", "--control", root / "sink.sock", "--report", "/dev/null"]
+        options = [
+            "--listen",
+            f"0.0.0.0:{SINK_PORT}",
+            "--control",
+            root / "sink.sock",
+            "--report",
+            "/dev/null",
+        ]
         with running_sink(*options) as sink, contextlib.ExitStack() as limits:
             with serving(root, setup) as mailrail:
                 for pid in mailrail.shards:

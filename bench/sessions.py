@@ -80,7 +80,7 @@ def _judge(arguments: argparse.Namespace, few: Steady, many: Steady, has_tls: bo
 def _run(arguments: argparse.Namespace, sessions: int, has_tls: bool) -> Steady:
     limits = LIMITS | {"max_connections": str(sessions // VMTAS)}
     setup = MailrailSetup(PORT, {"*": SINK}, shards=1, limits=limits, has_tls=has_tls)
-    messages = int(sessions * (arguments.seconds + WARM_S + 30) / arguments.delay)
+    messages = int(arguments.sessions * (arguments.seconds + WARM_S + 30) / arguments.delay)  # in both runs
     tell(f"{sessions} sessions{', TLS' if has_tls else ''}, {messages:,} messages")
     with prepared(setup) as root:
         load = ("--messages", str(messages), "--size", str(arguments.size), "--domains", "50")

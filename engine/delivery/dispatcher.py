@@ -180,14 +180,27 @@ class Dispatcher:
     def _kick_queue(self, site_queue: SiteQueue) -> None:
         site_queue.is_kick_due = False
         site = site_queue.site.name
-        for path in site_queue.in_order():
+        in_order = site_queue.in_order()
+        if len(in_order) > 1 and self._is_missed(site_queue, in_order[0]):
+            self.kick(in_order[0])
+        for path in in_order:
             if not site_queue.queue:
                 return
             self._wake_idle(path.sites[site])
-        for path in site_queue.in_order():
+        for path in in_order:
             if len(site_queue.queue) <= site_queue.opening:
                 return
             self.kick(path)
+
+    def _is_missed(self, site_queue: SiteQueue, path: Path) -> bool:
+        """Return whether a path without sessions is so far behind its share that it should have one.
+
+        Sessions of others that are idle would else carry all of a thin stream, whatever the weights.
+        """
+        demand = path.sites[site_queue.site.name]
+        if demand.sessions or demand.opening:
+            return False
+        return any(site_queue.is_ahead(other, path) for other in site_queue.paths)
 
     def take(self, session: Carrier) -> Delivery | None:
         """Return the session's next delivery, reserved at the path's rates; None: not now. HOT."""
@@ -321,6 +334,9 @@ class Dispatcher:
             self.kick_soon(session.path)  # another site may wait for the slot that this one no longer needs
         elif starved is not None and starved is not session.demand:
             self._loop.call_soon(session.wake)
+        if self._capped and self._now() >= self._evict_at and self._is_in_the_way(session):
+            self._evict_at = self._now() + EVICT_EVERY_S
+            self._loop.call_soon(session.quit)
 
     def busy(self, session: Carrier) -> None:
         """A session left idleness."""
@@ -347,11 +363,16 @@ class Dispatcher:
 
     def _kick_capped(self) -> None:
         for path in list(islice(self._capped, CAPPED_SLICE)):
-            del self._capped[path]
             if all(cap.room > 0 for cap in path.caps):
+                del self._capped[path]  # a path that wants still more comes last
                 self.kick(path)
-            else:
-                self._capped[path] = None
+
+    def _is_in_the_way(self, session: Carrier) -> bool:
+        """Return whether a path waits for a cap that this session counts in."""
+        spent = [cap for cap in session.path.caps if cap.room <= 0]
+        return bool(spent) and any(
+            cap in path.caps for path in islice(self._capped, CAPPED_SLICE) for cap in spent
+        )
 
     def kick_soon(self, path: Path) -> None:
         """Ask the path again in this turn of the loop."""

@@ -36,7 +36,7 @@ SERVE_TIMEOUT_S = 30.0  # from the start to the first greeting
 ANSWER_TIMEOUT_S = 5.0  # of the admin API
 FEED_PER_S = 1250.0  # all customers together: three times what the limits let go
 PORTS = range(2600, 2700)  # the first that is free on every address of the sinks
-SMTP_SESSIONS = 4  # of each feed by SMTP
+SMTP_SESSIONS = 10  # of each feed by SMTP
 LOOPBACK = "127.0.0.1"
 
 

@@ -146,9 +146,14 @@ class SiteDemand:
         self.served_at = 0.0  # when a session last opened
 
     def fail(self, now: float, detail: str) -> None:
-        """Every address of the site failed: back off, twice as long as the last time."""
-        self.failures += 1
+        """Every address of the site failed: back off, twice as long as the last time.
+
+        Of tries that were made at once only the first to fail counts: the site was not asked since.
+        """
         self.last_failure = detail
+        if now < self.retry_at:
+            return
+        self.failures += 1
         self.retry_at = now + min(BACKOFF_FIRST_S * 2.0 ** min(self.failures - 1, 16), BACKOFF_LAST_S)
 
     def succeed(self) -> None:

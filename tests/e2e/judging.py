@@ -71,3 +71,22 @@ def unexplained_duplicates(
         for key, instants in taken.items()
         if any(not any(0.0 <= kill - first <= within_s for kill in kills) for first, _ in pairwise(instants))
     ]
+
+
+def open_share(
+    links: Iterable[Link], listen: str, source: str, limit: int, spans: Sequence[tuple[float, float]]
+) -> float:
+    """Return which part of `limit` connections was open over the spans, on average over time."""
+    changes = [(link.at, link.change) for link in links if (link.listen, link.source) == (listen, source)]
+    used = 0.0
+    for begin, end in spans:
+        now_open, since = 0, begin
+        for at, change in changes:
+            if begin < at < end:
+                used += now_open * (at - since)
+                since = at
+            if at < end:
+                now_open += change
+        used += now_open * (end - since)
+    allowed = limit * sum(end - begin for begin, end in spans)
+    return used / allowed if allowed else 1.0

@@ -45,6 +45,8 @@ def test_kept_demo_says_where_to_look_and_ends_by_ctrl_c(tmp_path: Path) -> None
     finally:
         demo.kill()
         root = Path(out.read_text().partition("status -c ")[2].split()[0]).parent
-        shutil.rmtree(root, ignore_errors=True)  # so few messages bind no limit: the files stay to be looked at
+        shutil.rmtree(
+            root, ignore_errors=True
+        )  # so few messages bind no limit: the files stay to be looked at
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=10)

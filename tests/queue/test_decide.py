@@ -84,11 +84,28 @@ def test_after_backoff_one_probe_goes_first() -> None:
 def test_backoff_doubles_to_its_bound() -> None:
     demand = SiteDemand("s", lambda: 1)
     waits = []
+    now = NOW
     for _ in range(12):
-        demand.fail(NOW, "x")
-        waits.append(demand.retry_at - NOW)
+        demand.fail(now, "x")
+        waits.append(demand.retry_at - now)
+        now = demand.retry_at
     assert waits[:4] == [1.0, 2.0, 4.0, 8.0]
     assert waits[-1] == 300.0
+
+
+def test_tries_made_at_once_back_off_as_one() -> None:
+    demand = SiteDemand("s", lambda: 1)
+    for _ in range(10):
+        demand.fail(NOW, "refused")
+    assert (demand.failures, demand.retry_at) == (1, NOW + 1.0)
+
+
+def test_a_starved_site_comes_before_one_where_more_waits() -> None:
+    path = make_path(waiting=1000)
+    starved = path.sites["mx2.example"] = SiteDemand("mx2.example", lambda: 1)
+    assert decide(path, NOW).site == "mx.example"
+    starved.is_starved = True
+    assert decide(path, NOW).site == "mx2.example"
 
 
 def test_a_spent_message_rate_says_when_to_ask_again() -> None:

@@ -153,7 +153,7 @@ class SpoolFeed(ThreadFeed):
     """The spool directory, as its writers use it: written in tmp/, renamed into new/."""
 
     def __init__(self, path: Path, sender: str, domain: str) -> None:
-        super().__init__("spool", sender, domain, 6, 0.15)
+        super().__init__("spool", sender, domain, 4, 0.15)
         self._path = path
         self._written: dict[str, tuple[str, str]] = {}  # by file name
 

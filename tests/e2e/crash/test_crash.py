@@ -95,8 +95,8 @@ def crash_configuration(root: Path, crash_sink: SinkProcess) -> Configuration:
         '[domain."limited.example"]\n'
         f'max_connections = {LIMITED_CONNECTIONS}\nmax_message_rate = "{RATE}/{RATE_WINDOW_S:g}s"\n'
     )
-    made.add_customer("acme", "127.0.1.1", "127.0.1.2", "127.0.1.3")
-    made.add_customer("globex", "127.0.2.1", "127.0.2.2", "127.0.2.3")
+    made.add_customer("acme", "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4")
+    made.add_customer("globex", "127.0.2.1", "127.0.2.2", "127.0.2.3", "127.0.2.4")
     made.listeners.append({"protocol": "socket", "path": str(made.socket), "customer": "globex"})
     made.listeners.append({"protocol": "spool", "path": str(made.spool), "customer": "acme"})
     return made
@@ -146,7 +146,7 @@ def run_rounds(engine: EngineProcess, chance: random.Random) -> tuple[list[float
     kills: list[float] = []
     outages: list[tuple[float, float]] = []
     for _ in range(ROUNDS):
-        time.sleep(chance.uniform(0.2, 2.0))
+        time.sleep(chance.uniform(0.1, 1.5))
         victim = chance.choice([engine.pid, *engine.shard_pids()])
         kills.append(time.monotonic())
         if victim == engine.pid:

@@ -1,0 +1,114 @@
+"""Five connections allowed, each reply leaving 50 ms after its command arrived: Mailrail against Postfix.
+
+    python -m bench.latency
+
+Both get the same backlog by SMTP and one destination. Postfix has its connection cache; Mailrail speaks DATA
+with the next envelope behind the dot (no CHUNKING: the sink does not offer it). What counts is the middle of
+the run, from a tenth to nine tenths of the messages, at the sink.
+
+Owns: engine and sink of one run at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.finding import Finding, run_bench, tell
+from bench.mailrail import LIMITS, MailrailSetup, running_mailrail
+from bench.postfix import TUNING, PostfixSetup, is_postfix_here, running_postfix
+from engine.rig.control import ask_sink
+from engine.rig.processes import run_source, running_sink
+
+PORT = 2670
+SINK_HOST, SINK_PORT = "127.1.0.1", 2672
+DOMAIN = "d0.bench.example"
+TIMEOUT_S = 300.0
+POLL_S = 0.02
+FIRST_SHARE, LAST_SHARE = 0.1, 0.9
+MIN_FACTOR = 1.8  # issue 3
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be said about the load."""
+    parser.add_argument("--messages", type=int, default=1000)
+    parser.add_argument("--connections", type=int, default=5)
+    parser.add_argument("--delay", type=float, default=0.05)
+    parser.add_argument("--size", type=int, default=10_000)
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[Finding]:
+    """Measure Postfix, where it is, then Mailrail."""
+    theirs = 0.0
+    if is_postfix_here():
+        theirs = _run(arguments, "postfix")
+        yield Finding("Postfix", theirs, "messages/s", note=_describe(arguments))
+    ours = _run(arguments, "mailrail")
+    yield Finding("Mailrail, DATA", ours, "messages/s", note=_describe(arguments))
+    if theirs:
+        yield Finding("Mailrail, times Postfix", ours / theirs, "", MIN_FACTOR, is_ceiling=False)
+
+
+def _describe(arguments: argparse.Namespace) -> str:
+    return f"{arguments.connections} connections, {arguments.delay * 1000:g} ms a reply"
+
+
+def _run(arguments: argparse.Namespace, engine: str) -> float:
+    tell(f"{engine}: {arguments.messages:,} messages")
+    with tempfile.TemporaryDirectory(prefix="bench-latency-", dir="/var/tmp") as directory:
+        control = Path(directory) / "sink.sock"
+        options: list[str | Path] = ["--listen", f"{SINK_HOST}:{SINK_PORT}", "--control", control]
+        options += ["--report", "/dev/null", "--delay", str(arguments.delay), "--no-chunking"]
+        with running_sink(*options), _engine(engine, arguments.connections):
+            load = ["--messages", str(arguments.messages), "--size", str(arguments.size)]
+            account = run_source("--to", f"127.0.0.1:{PORT}=bench@source.example", *load)
+            if account["accepted"] != arguments.messages:
+                raise SystemExit(f"{engine} accepted {account['accepted']} of {arguments.messages}")
+            rate_per_s = _watch(control, arguments.messages)
+            peak = ask_sink(control, {"do": "report"})["connections"]["peak"]
+    if peak > arguments.connections:
+        raise SystemExit(f"{engine} had {peak} connections, {arguments.connections} are allowed")
+    return rate_per_s
+
+
+def _engine(engine: str, connections: int) -> contextlib.AbstractContextManager[object]:
+    if engine == "postfix":
+        tuning = TUNING | {
+            "default_destination_concurrency_limit": str(connections),
+            "initial_destination_concurrency": str(connections),
+        }
+        return running_postfix(PostfixSetup(PORT, {DOMAIN: f"[{SINK_HOST}]:{SINK_PORT}"}, tuning=tuning))
+    limits = LIMITS | {"max_connections": str(connections)}
+    hops = {DOMAIN: f"{SINK_HOST}:{SINK_PORT}"}
+    return running_mailrail(MailrailSetup(PORT, hops, vmtas=1, shards=1, limits=limits))
+
+
+def _watch(control: Path, messages: int) -> float:
+    """Return messages a second in the middle of the run, as the sink reads them."""
+    began, first = _wait_count(control, messages * FIRST_SHARE)
+    ended, last = _wait_count(control, messages * LAST_SHARE)
+    return (last - first) / (ended - began)
+
+
+def _wait_count(control: Path, wanted: float) -> tuple[float, int]:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        count = ask_sink(control, {"do": "count"})["unique"]
+        if count >= wanted:
+            return time.monotonic(), count
+        time.sleep(POLL_S)
+    raise SystemExit(f"the sink has not seen {wanted:,.0f} messages in {TIMEOUT_S:g} s")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the findings."""
+    return run_bench(__doc__, add_options, measure, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
