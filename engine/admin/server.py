@@ -125,8 +125,12 @@ class AdminServer:
         if "domain" not in criteria:
             raise _Wrong("expected domain=NAME, the recipient domain to explain")
         answers = await self._engine.ask("explain", criteria, 1)
-        for answer in answers.results.values():
-            return _json(answer, 422 if "error" in answer else 200)
+        found = list(answers.results.values())
+        if found:  # shards agree on everything but their own paths
+            whole = {**found[0]}
+            if "paths" in whole:
+                whole["paths"] = [path for answer in found for path in answer.get("paths", ())]
+            return _json(whole, 422 if "error" in whole else 200)
         return _json({"error": "no shard is up", **_unanswered(answers)}, 503)
 
     # -- steering --------------------------------------------------------------------------

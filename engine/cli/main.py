@@ -322,14 +322,14 @@ def send(**options: Any) -> None:
     "--keep", is_flag=True, help="Leave engine and sinks running until Ctrl-C, and say where to look."
 )
 @click.option("--messages", default=20_000, show_default=True, help="How many to send; fewer end sooner.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
-def demo(keep: bool, messages: int, as_json: bool) -> None:
+@_common
+def demo(config: str, as_json: bool, keep: bool, messages: int) -> None:  # noqa: ARG001 - it writes its own
     """Run the engine on loopback under limits that bind, judged by the receiving side.
 
     Two shards, four customers, twelve vmtas and five destinations in a throw-away directory. Mail comes in
     by SMTP, socket and spool at once; each destination is a sink process that counts for itself. Takes about
     a minute. Exits 0 only if the sinks saw every message once, from the right source, within every limit,
-    and every limit used.
+    and every limit used. Reads no configuration: it writes one of its own, and says where with --keep.
 
     \b
     Examples:

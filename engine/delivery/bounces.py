@@ -18,6 +18,7 @@ from engine.message.dsn import Bounce, Failure, make_bounce
 from engine.settings.model import Settings
 from engine.telemetry.events import Event
 from engine.telemetry.log import Log
+from engine.telemetry.metrics import Counters
 
 log = Log("bounces")
 
@@ -39,8 +40,12 @@ class Bouncer:
         ids: MessageIds,
         arrived: Callable[[Delivery], None],
         add_event: Callable[[Event], None],
+        counters: Counters,
+        shard: int,
         unix_clock: Callable[[], float],
     ) -> None:
+        self._counters = counters
+        self._shard = shard
         self._store = store
         self._ids = ids
         self._arrived = arrived
@@ -108,5 +113,9 @@ class Bouncer:
             "accepted", now, told.message_id.hex(), facts.customer, facts.pool, "", now, facts.size_bytes
         )
         event.recipients = list(told.recipients)
+        event.shard = self._shard
         event.feed = "bounce"
+        self._counters.counter(
+            "mailrail_messages_total", event="accepted", customer=facts.customer, destination=""
+        )[0] += 1
         self._add_event(event)

@@ -19,7 +19,7 @@ from typing import Protocol
 from engine.core.envelope import Delivery
 from engine.delivery.site_queue import SiteQueue
 from engine.queue.decide import Decision, decide
-from engine.queue.path import Cap, Path, SiteDemand
+from engine.queue.path import Path, SiteDemand
 
 KICK_EVERY_S = 0.02  # a decision costs about 10 us; 50 a second and path are 0.05 % of a core
 # A session gives its slot to a site of the same path that has none, after so many messages or seconds.
@@ -28,7 +28,6 @@ YIELD_AFTER_S = 5.0
 YIELD_AGAIN_S = 6.0  # the slot of a session that yielded is free by then, even if we had to close it
 CAP_RECHECK_S = 5.0  # a path that a cap refused is asked when a connection ends, and no later than this
 CAPPED_SLICE = 64  # of such paths looked at when a connection ends
-EVICT_EVERY_S = 0.1
 EVICT_LOOKS = 32  # sites whose idle sessions are looked at for one that can make room
 
 
@@ -93,7 +92,7 @@ class Dispatcher:
         self._starved: dict[Path, SiteDemand] = {}
         self._yield_again_at: dict[Path, float] = {}
         self._capped: dict[Path, None] = {}  # refused by a cap, who waits longest first
-        self._evict_at = 0.0
+        self._leaving: Carrier | None = None  # an idle session that makes room for one of those
         self.decisions: dict[Path, Decision] = {}
         self.refusals: dict[str, int] = {}
         self.is_paused = False
@@ -306,19 +305,24 @@ class Dispatcher:
 
     def failed_to_open(
         self, path: Path, demand: SiteDemand, queues: list[SiteQueue], detail: str | None
-    ) -> None:
-        """No address of the site took a session; `detail` None: it was not even tried."""
+    ) -> bool:
+        """No address of the site took a session; `detail` None: it was not even tried.
+
+        Returns whether that says something new: one of several tries made at once does.
+        """
         demand.opening -= 1
         for site_queue in queues:
             site_queue.opening -= 1
-        if detail is not None:
-            demand.fail(self._now(), detail)
+        is_new = detail is not None and demand.fail(self._now(), detail)
         self._forget_demand(path, demand)
         self._slot_is_free(path)
+        return is_new
 
     def closed(self, session: Carrier) -> None:
         """A session is gone; its slot comes back by itself."""
         session.demand.sessions -= 1
+        if session is self._leaving:
+            self._leaving = None
         self.busy(session)
         self._forget_demand(session.path, session.demand)
         self._slot_is_free(session.path)
@@ -334,8 +338,8 @@ class Dispatcher:
             self.kick_soon(session.path)  # another site may wait for the slot that this one no longer needs
         elif starved is not None and starved is not session.demand:
             self._loop.call_soon(session.wake)
-        if self._capped and self._now() >= self._evict_at and self._is_in_the_way(session):
-            self._evict_at = self._now() + EVICT_EVERY_S
+        if self._capped and self._leaving is None and self._is_in_the_way(session):
+            self._leaving = session
             self._loop.call_soon(session.quit)
 
     def busy(self, session: Carrier) -> None:
@@ -366,6 +370,8 @@ class Dispatcher:
             if all(cap.room > 0 for cap in path.caps):
                 del self._capped[path]  # a path that wants still more comes last
                 self.kick(path)
+        if self._capped:
+            self._evict_for(next(iter(self._capped)))
 
     def _is_in_the_way(self, session: Carrier) -> bool:
         """Return whether a path waits for a cap that this session counts in."""
@@ -418,7 +424,7 @@ class Dispatcher:
                 self.on_cap_spent(path, decision.reason)
             for cap in path.caps:
                 if decision.reason.startswith(cap.name):
-                    self._wait_for_cap(path, cap, now)
+                    self._wait_for_cap(path, now)
         if decision.ask_at != math.inf:
             self._ask_at(path, decision.ask_at)
 
@@ -440,16 +446,21 @@ class Dispatcher:
             for session in list(self._idle.get(other, ())):
                 session.wake()
 
-    def _wait_for_cap(self, path: Path, cap: Cap, now: float) -> None:
-        """Have the path asked again when a connection ends; end one that is idle, if it counts there."""
+    def _wait_for_cap(self, path: Path, now: float) -> None:
+        """Have the path asked again when a connection ends; see to it that an idle one does."""
         self._capped[path] = None
         self._ask_at(path, now + CAP_RECHECK_S)
-        if now < self._evict_at:
+        self._evict_for(path)
+
+    def _evict_for(self, path: Path) -> None:
+        """End a session that is idle, if it counts in a cap that this path waits for; one at a time."""
+        spent = [cap for cap in path.caps if cap.room <= 0]
+        if not spent or self._leaving is not None:
             return
         for sessions in islice(self._idle.values(), EVICT_LOOKS):
             for session in sessions:
-                if cap in session.path.caps:
-                    self._evict_at = now + EVICT_EVERY_S
+                if any(cap in session.path.caps for cap in spent):
+                    self._leaving = session
                     session.quit()
                     return
 

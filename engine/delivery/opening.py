@@ -178,8 +178,8 @@ class Opener:
         if attempt.is_our_fault or attempt.reply is None:
             self.dispatcher.failed_to_open(path, demand, queues, None)
             return
-        self.dispatcher.failed_to_open(path, demand, queues, str(attempt.reply))
-        self._on_unreachable(queues, attempt.reply, path)
+        if self.dispatcher.failed_to_open(path, demand, queues, str(attempt.reply)):
+            self._on_unreachable(queues, attempt.reply, path)
 
     def count(self, path: Path, result: str) -> None:
         """Count a try to open by its result."""

@@ -32,6 +32,8 @@ SCAN_EVERY_S = 0.1
 SCAN_SHARE = 20  # scanning may take one part in so many of a core
 THOROUGH_EVERY_S = 10.0  # between scans that look behind the first delivery of each queue
 WAKE_SLICE_S = 0.003  # a scan step gives so long to ready queues that nothing else makes read on
+FEED = 16  # deliveries that a ready queue gets at a time while others wait for room as well
+FEED_AT_ONCE = 4  # ready queues that are fed when room may have come
 MAX_BEHIND = 400_000  # queues known by name to wait on disk: about 120 bytes each
 MAX_RESOLVING = 256
 UNRESOLVED_RETRY_S = 60.0  # a domain whose look-up failed for now is asked again after so long
@@ -93,6 +95,7 @@ class ReadAhead:
         self._scan_timer: asyncio.TimerHandle | None = None
         self._foreign_until: dict[bytes, float] = {}
         self._asleep: list[SiteQueue] = []  # found by the last scan, to be looked after
+        self._hungry: dict[SiteQueue, None] = {}  # that found no room in the window: they take turns
         self._thorough_at = 0.0
         self._is_thorough = True
         self.is_paused = False
@@ -195,6 +198,7 @@ class ReadAhead:
         self._behind_of.clear()
         self._unresolved_until.clear()
         self._asleep.clear()
+        self._hungry.clear()
         self._scan_after = b""
         self._is_thorough = True
 
@@ -207,17 +211,35 @@ class ReadAhead:
             self._loop.call_soon(self.refill, site_queue)
 
     def refill(self, site_queue: SiteQueue) -> None:
-        """Read a slice for a ready queue: its customers in turn, the queues of each in turn."""
+        """Read a slice for a ready queue; where the window is full, for those first that wait longer."""
         site_queue.is_refill_due = False
         if self.is_paused:
             return
+        hungry = self._hungry
+        if not hungry:
+            self._read_for(site_queue, SLICE)
+            return
+        if site_queue.behind:
+            hungry.setdefault(site_queue)
+        for _ in range(min(len(hungry), FEED_AT_ONCE)):
+            first = next(iter(hungry))
+            del hungry[first]
+            if not first.is_gone:
+                self._read_for(first, FEED)
+
+    def _read_for(self, site_queue: SiteQueue, left: int) -> None:
+        """Read for a ready queue: its customers in turn, the queues of each in turn."""
         behind = site_queue.behind
-        left = SLICE
         stuck = 0
-        while left > 0 and stuck < len(behind) and self._window.has_room:
+        while left > 0 and stuck < len(behind):
             customer = next(iter(behind))
             queues = behind.pop(customer)
-            read = self._read_turn(queues) if self._has_room(site_queue, customer) else 0
+            read = 0
+            if site_queue.has_room(customer):
+                if self._has_room(customer):
+                    read = self._read_turn(queues)
+                else:
+                    self._hungry[site_queue] = None
             if queues:
                 behind[customer] = queues
             left -= max(read, 1)
@@ -225,10 +247,11 @@ class ReadAhead:
         if behind and left <= 0:
             self.refill_soon(site_queue)
 
-    def _has_room(self, site_queue: SiteQueue, customer: str) -> bool:
-        """Return whether it is worth while to read for that customer."""
+    def _has_room(self, customer: str) -> bool:
+        """Return whether the window has room for that customer that is worth a look at the store."""
         window = self._window
-        return site_queue.has_room(customer) and window.held_by(customer) <= window.max_count - window.count
+        least = min(FEED, window.max_count // 64)
+        return window.has_room and window.held_by(customer) + least <= window.max_count - window.count
 
     def _read_turn(self, queues: dict[bytes, bytes]) -> int:
         """Read the turn of a customer's next queue; return how far that went, 0 where there is no room."""

@@ -54,13 +54,28 @@ Bounce = Callable[[Delivery, list[Failure], str], None]
 class _Cells:
     """The counters of one destination label."""
 
-    __slots__ = ("attempt", "by_event", "queue", "transactions")
+    __slots__ = ("_counters", "_label", "attempt", "by_event", "queue", "sent", "transactions")
 
     def __init__(self, counters: Counters, label: str) -> None:
+        self._counters = counters
+        self._label = label
+        self.sent = counters.counter("mailrail_sent_bytes_total", destination=label)
         self.queue: Histogram = counters.histogram("mailrail_queue_seconds", destination=label)
         self.attempt: Histogram = counters.histogram("mailrail_attempt_seconds", destination=label)
         self.by_event: dict[tuple[str, str], Cell] = {}
         self.transactions: dict[str, Cell] = {}
+
+    def count_transaction(self, outcome: Outcome, delivery: Delivery) -> None:
+        """Count a transaction by how it ended."""
+        result = result_of(outcome)
+        cell = self.transactions.get(result)
+        if cell is None:
+            cell = self.transactions[result] = self._counters.counter(
+                "mailrail_transactions_total", destination=self._label, result=result
+            )
+        cell[0] += 1
+        if result in ("accepted", "uncertain"):
+            self.sent[0] += len(delivery.message)
 
 
 class Dispositions:
@@ -102,7 +117,9 @@ class Dispositions:
         cells = self._cells_of(site_queue.destination.name)
         attempt_s = session.now - flight.begun_at
         cells.attempt.observe(attempt_s)
+        cells.count_transaction(outcome, delivery)
         deferred: list[str] = []
+        waiting: list[Event] = []
         failed: list[Failure] = []
         for index, recipient in enumerate(flight.recipients):
             reply = outcome.reply_for(index) or make_reply(451, "4.4.2", "connection lost")
@@ -114,6 +131,7 @@ class Dispositions:
             event.attempt_s = round(attempt_s, 6)
             if disposition == "deferred":
                 deferred.append(recipient)
+                waiting.append(event)
                 delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
                 event.is_uncertain = outcome.is_uncertain
                 self._uncertain[0] += outcome.is_uncertain
@@ -122,6 +140,9 @@ class Dispositions:
             self._add_event(event)
             self._count(cells, event)
         self._close(delivery, site_queue, len(flight.recipients), deferred, failed, now)
+        if not delivery.deferred:  # else others of it are tried first
+            for event in waiting:  # lines are made when the commit begins
+                event.due_at = delivery.due_at
 
     def put_back(self, flight: Flight) -> None:
         """The peer never looked at it: it is ready again, and this was no attempt."""
@@ -185,8 +206,10 @@ class Dispositions:
     ) -> None:
         """The same, for a delivery that may have no site yet."""
         delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
-        self._tell_all("deferred", delivery, reply, now, site_queue, vmta)
+        events = self._tell_all("deferred", delivery, reply, now, site_queue, vmta)
         self._defer(delivery, policy, now)
+        for event in events:
+            event.due_at = delivery.due_at
 
     def bounce(self, delivery: Delivery, reply: Reply, policy: Policy, site_queue: SiteQueue | None) -> None:
         """Nothing can be delivered: every recipient bounces with `reply`."""
@@ -231,8 +254,9 @@ class Dispositions:
         site_queue: SiteQueue | None,
         vmta: str = "",
         reason: str = "",
-    ) -> None:
-        """One event for each recipient."""
+    ) -> list[Event]:
+        """Log one event for each recipient; return them."""
+        events = []
         cells = self._cells_of(site_queue.destination.name if site_queue else delivery.domain)
         for recipient in delivery.recipients:
             event = self._event(disposition, delivery, recipient, now, site_queue)
@@ -242,6 +266,8 @@ class Dispositions:
             event.attempt = delivery.attempts + (disposition == "deferred")
             self._add_event(event)
             self._count(cells, event)
+            events.append(event)
+        return events
 
     # -- events and counters ----------------------------------------------------------------------
 
@@ -291,6 +317,16 @@ class Dispositions:
         if cells is None:
             cells = self._cells[label] = _Cells(self._counters, label)
         return cells
+
+
+def result_of(outcome: Outcome) -> str:
+    """Return how a transaction ended: accepted, temporary, permanent, lost or uncertain."""
+    if outcome.is_uncertain:
+        return "uncertain"
+    reply = outcome.final or outcome.reply_for(0)
+    if reply is None or reply.synthetic:
+        return "lost"
+    return "accepted" if reply.code < 300 else "permanent" if reply.code >= 500 else "temporary"
 
 
 def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:

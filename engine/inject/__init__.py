@@ -5,5 +5,13 @@ context    what a feed knows of a message besides its envelope
 signing    which DKIM keys sign for whom
 smtp       SMTP listeners
 socket     the unix stream socket, many messages in flight
-spool      the spool directory
+  frames      its frames: submissions and answers
+  submission  what a submission may hold
+  idempotent  ids that may be repeated for 24 hours
+room       for large messages that are being received, shared by connections
+spool      the spool directory: which file is claimed when
+  names            files that wait for this shard
+  flight           claimed files, until they are unlinked or fail
+  spool_directory  the files themselves
+  settled          claims of files that are unlinked
 """

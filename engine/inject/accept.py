@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from engine.message.headers import Controls, complete, from_domain, received_count, take_controls
-
 from engine.core.address import domain_of, matches_sender
 from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
 from engine.core.errors import PerhapsStored, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
+from engine.message.headers import Controls, complete, from_domain, received_count, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
 from engine.telemetry.metrics import Cell, Counters
@@ -73,7 +72,6 @@ class Acceptor:
         self,
         *,
         shard: int,
-        hostname: str,
         ids: MessageIds,
         store: IntakeStore,
         place: Callable[[str], int],
@@ -90,7 +88,7 @@ class Acceptor:
         sign: (customer, From domain, message, Unix seconds) to DKIM fields, b"" where it has no key.
         """
         self._shard = shard
-        self._hostname = hostname
+        self._hostname = ""
         self._ids = ids
         self._store = store
         self._place = place
@@ -105,8 +103,9 @@ class Acceptor:
         self._cells: dict[tuple[str, ...], Cell] = {}
         self.is_draining = False
 
-    def use(self, customers: Mapping[str, Customer], pools: Mapping[str, Any]) -> None:
-        """Accept for these customers from now on (start, reload)."""
+    def use(self, hostname: str, customers: Mapping[str, Customer], pools: Mapping[str, Any]) -> None:
+        """Accept for these customers, as this host, from now on (start, reload)."""
+        self._hostname = hostname
         self._customers = customers
         self._pools = pools
 
@@ -249,7 +248,7 @@ class Acceptor:
         *,
         is_new: bool,
     ) -> None:
-        """Store what another shard has accepted and placed here (new), or hands over; `done` as the store calls it.
+        """Store what another shard has accepted and placed here (new), or hands over.
 
         Raises:
             StoreError: nothing was staged.

@@ -61,6 +61,7 @@ class DNSClient:
         self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
         self._asked = 0
         self._dns: DNSResolver | None = None
+        self.counts = {"found": 0, "temporary": 0, "permanent": 0}
 
     async def ask(self, name: str, record_type: str) -> Answer:
         """Ask for records of one type: "MX", "A" or "AAAA".
@@ -68,6 +69,15 @@ class DNSClient:
         Raises:
             ResolveTemporary: nobody answered, or not sensibly.
         """
+        try:
+            answer = await self._ask(name, record_type)
+        except ResolveTemporary:
+            self.counts["temporary"] += 1
+            raise
+        self.counts["found" if answer.records else "permanent"] += 1
+        return answer
+
+    async def _ask(self, name: str, record_type: str) -> Answer:
         async with self._slots:
             dns = self._channel()  # kept alive by this name until its answer is here
             try:

@@ -86,6 +86,11 @@ class Resolver:
         # Half the domains of a list share a few sites: one object each.
         self._known_sites: WeakValueDictionary[str, Site] = WeakValueDictionary()
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Questions that DNS answered, by result; none where the questions go elsewhere."""
+        return getattr(self._dns, "counts", {})
+
     async def open(self) -> None:
         """Make ready; DNS is first asked when there is a question."""
 

@@ -142,7 +142,7 @@ def _connections_ceiling(policy: Policy, caps: Mapping[str, int], transaction_s:
     for cap, limit in caps.items():
         if 0 < limit < sessions:
             name, sessions = cap, limit
-    in_flight = sessions * policy.outstanding
+    in_flight = sessions
     if transaction_s:
         return _ceiling(
             name, in_flight / transaction_s, f"{sessions} sessions, {transaction_s * 1000:.0f} ms a message"

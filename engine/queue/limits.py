@@ -20,7 +20,8 @@ Pace: one permit each (T+guard)/N, `burst` at once after idleness; who wakes lat
 window above permitting. Before `since` nothing is known, so the first permit waits `burst` intervals
 (one, as a rule) and none burst until T has passed: the permits of whoever came before kept to the
 same pace, so in y seconds at most burst + (y + catch-up)/interval, and the two together keep the
-window if the shard was down for as long as the catch-up is more than the guard: 5 ms.
+window if the shard was down for as long as the catch-up is more than the guard: 0.18 s, and it
+is quiet for 2 s.
 
 Owns: what was spent of one limit, by whom ever shares it.
 Never: reads a clock, knows a session; whose threshold it is comes with every call.
@@ -37,7 +38,7 @@ import msgspec
 from engine.core.units import Rate
 from engine.queue.window import PermitWindow
 
-CATCH_UP_S = 0.025  # a timer that is late by less does not lose its turn
+CATCH_UP_S = 0.2  # a timer that is late by less does not lose its turn: a loaded host wakes 80 ms late
 EARLY_S = 0.010  # transactions start so much before they need, since timers and loops are late
 STALE_S = 1.0  # a reservation overdue by this much no longer makes others wait
 MAX_LEAD_S = 60.0  # no transaction starts earlier than this before its permit

@@ -145,16 +145,17 @@ class SiteDemand:
         self.is_starved = False  # other sites of the path have had all its slots: it comes next
         self.served_at = 0.0  # when a session last opened
 
-    def fail(self, now: float, detail: str) -> None:
+    def fail(self, now: float, detail: str) -> bool:
         """Every address of the site failed: back off, twice as long as the last time.
 
-        Of tries that were made at once only the first to fail counts: the site was not asked since.
+        Of tries that were made at once only the first to fail counts, the site was not asked since: False.
         """
         self.last_failure = detail
         if now < self.retry_at:
-            return
+            return False
         self.failures += 1
         self.retry_at = now + min(BACKOFF_FIRST_S * 2.0 ** min(self.failures - 1, 16), BACKOFF_LAST_S)
+        return True
 
     def succeed(self) -> None:
         """A session opened: forget the failures."""

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
+from engine.core.errors import ResolveError
 from engine.policy.explain import explain
 from engine.queue.decide import decide
 from engine.queue.path import Path
@@ -38,7 +39,7 @@ class Answers:
         self._engine = engine
 
     def answer(self, what: str, criteria: Mapping[str, str], limit: int) -> Any:
-        """Return the answer to one query."""
+        """Return the answer to one query, or a coroutine of it (explain looks the domain up)."""
         if what == "status":
             return self._status()
         if what == "message":
@@ -197,7 +198,7 @@ class Answers:
 
     # -- explain ----------------------------------------------------------------------------------
 
-    def _explain(self, criteria: Mapping[str, str]) -> Row:
+    async def _explain(self, criteria: Mapping[str, str]) -> Row:
         engine = self._engine
         domain = criteria["domain"].lower()
         customer, vmta = criteria.get("customer", ""), criteria.get("vmta", "")
@@ -206,7 +207,12 @@ class Answers:
             return {"error": f"no customer {customer!r}"}
         if vmta and vmta not in settings.vmtas:
             return {"error": f"no vmta {vmta!r}"}
-        site = engine.resolver.lookup(domain)
+        problem = ""
+        site = None
+        try:
+            site = await engine.resolver.resolve(domain)
+        except ResolveError as error:
+            problem = str(error)
         name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
         policies = engine.paths.policies
         destination = policies.destination(domain, name, hosts)
@@ -218,6 +224,7 @@ class Answers:
         answer: Row = msgspec.to_builtins(explain(policies, destination, customer, vmta, caps=caps))
         answer["domain"] = domain
         answer["site"] = name
+        answer["problem"] = problem  # why the domain has no site
         answer["paths"] = [
             self._describe_path(path)
             for path in engine.paths.paths.values()

@@ -104,7 +104,6 @@ class Engine:
         self._build_delivery(settings)
         self.acceptor = Acceptor(
             shard=shard,
-            hostname=settings.engine.hostname,
             ids=self.ids,
             store=self.store,
             place=self.exchange.place,
@@ -154,7 +153,15 @@ class Engine:
             on_unresolved=self._on_unresolved,
             on_foreign=self.handover.offer,
         )
-        self.bouncer = Bouncer(self.store, self.ids, self.readahead.arrived, self.events.add, time.time)
+        self.bouncer = Bouncer(
+            self.store,
+            self.ids,
+            self.readahead.arrived,
+            self.events.add,
+            self.counters,
+            self.shard,
+            time.time,
+        )
         self.dispositions = Dispositions(
             self.store,
             self.events.add,
@@ -226,7 +233,9 @@ class Engine:
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards)
         self.exchange.use(settings, assignment, self.shards)
-        self.acceptor.use(settings.customers, settings.pools)
+        self.acceptor.use(settings.engine.hostname, settings.customers, settings.pools)
+        self.window.max_count = settings.engine.window_messages
+        self.window.max_bytes = settings.engine.window_size_bytes
         self.signers = Signers(settings, model.keys)
         self.bouncer.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
@@ -348,6 +357,7 @@ class Engine:
         delivery.held = ""
         self.store.remove(delivery)
         self.readahead.left(delivery)
+        self.counters.counter("mailrail_forwarded_total", kind="handed_over")[0] += 1
 
     def _on_not_handed_over(self, delivery: Delivery) -> None:
         self.readahead.left(delivery)

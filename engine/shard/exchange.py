@@ -56,7 +56,6 @@ class Exchange:
         self.on_peer: Callable[[int, bool], None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._forwarded = counters.counter("mailrail_forwarded_total", kind="placed")
-        self._handed = counters.counter("mailrail_forwarded_total", kind="handed_over")
         self._duplicates = counters.counter("mailrail_duplicates_refused_total")
         self.acceptor: Acceptor
         self.repeats: IdempotentIds | None = None
@@ -160,7 +159,6 @@ class Exchange:
         size_bytes: int,
     ) -> None:
         """Hand a delivery over."""
-        self._handed[0] += 1
         self.peers.send(shard, kind, body, done, size_bytes)
 
     def _take(self, is_new: bool, _from: int, octets: bytes) -> asyncio.Future[str]:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     end_with_parent()
     leave_signals_to_supervisor()
-    os.umask(0o077)
+    os.umask(0o027)  # event logs are for the engine's group too; what is not says so itself
     # Deliveries and envelopes are no containers to the collector (gc=False); what is left makes few cycles.
     gc.set_threshold(50_000, 20, 50)
     return uvloop.run(_run(arguments.control_fd, arguments.fds_fd))

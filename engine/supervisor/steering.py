@@ -58,14 +58,14 @@ class Steering:
         return {"is_draining": is_on}
 
     def _choose(self, what: str, criteria: dict[str, str]) -> list[Slot]:
-        """Return the slots that can answer: all, but for `explain` the one that owns the vmta, or any."""
+        """Return the slots that can answer: all, but for `explain` the one that owns the vmta, if named."""
         slots = self._supervisor.slots
         if what != "explain":
             return slots
         owner = self._supervisor.plan.assignment.get(criteria.get("vmta", ""))
         if owner is not None:
             return [slots[owner]]
-        return [slot for slot in slots if slot.is_up][:1] or slots[:1]
+        return slots
 
 
 async def _ask(slot: Slot, body: dict[str, Any], answers: Answers) -> None:

@@ -37,7 +37,22 @@ SHARD_COMMAND = (sys.executable, "-m", "engine", "_shard")
 STOP_MARGIN_S = 5.0  # past the grace: last commits, event lines, process exit
 DRAIN_TIMEOUT_S = 5.0
 # Read once, at start, by the supervisor or by each shard's store and event log.
-FIXED_SETTINGS = ("data_dir", "shards", "durability", "map_size_bytes", "event_log_dir")
+FIXED_SETTINGS = (
+    "data_dir",
+    "shards",
+    "durability",
+    "map_size_bytes",
+    "min_free_disk_bytes",
+    "event_log_dir",
+    "event_log_size_bytes",
+    "event_log_age_s",
+    "nameservers",
+    "dns_port",
+    "dns_min_ttl_s",
+    "dns_max_ttl_s",
+    "dns_negative_ttl_s",
+    "dns_cache_size",
+)
 
 log = Log("supervisor")
 

@@ -105,13 +105,20 @@ _ROWS = (
         ("result",),
         "DNS look-ups sent; result is found, temporary or permanent.",
     ),
-    Metric("mailrail_lookup_hits_total", "counter", (), "Domains answered from the resolver's cache."),
     Metric("mailrail_damaged_records_total", "counter", (), "Records of the store set aside as damaged."),
     Metric(
-        "mailrail_store_operations_total", "counter", ("operation",), "Puts, amends and removes committed."
+        "mailrail_store_operations_total",
+        "counter",
+        ("operation",),
+        "Operations committed: put, or all.",
     ),
     Metric("mailrail_log_lines_suppressed_total", "counter", (), "Repeated log lines not written."),
-    Metric("mailrail_shard_restarts_total", "counter", ("shard",), "Restarts of a shard that had died."),
+    Metric(
+        "mailrail_shard_restarts_total",
+        "counter",
+        ("shard",),
+        "Ends of a shard's process, a stop included.",
+    ),
     Metric("mailrail_reloads_total", "counter", ("result",), "Reloads; result is done or refused."),
     Metric(
         "mailrail_queue_seconds",
@@ -135,7 +142,6 @@ _ROWS = (
         ATTEMPT_BOUNDS_S,
     ),
     Metric("mailrail_commit_seconds", "histogram", (), "One group commit of the store.", COMMIT_BOUNDS_S),
-    Metric("mailrail_commit_wait_seconds", "histogram", (), "From staging to commit.", COMMIT_BOUNDS_S),
     Metric(
         "mailrail_sessions",
         "gauge",
@@ -147,8 +153,12 @@ _ROWS = (
     Metric(
         "mailrail_scheduled", "gauge", (), "Deliveries in the store, waiting ones and those on their way."
     ),
-    Metric("mailrail_held", "gauge", ("vmta", "destination", "reason"), "1 for a path that is held."),
-    Metric("mailrail_held_messages", "gauge", ("reason",), "Deliveries stopped one by one (poison)."),
+    Metric(
+        "mailrail_held",
+        "gauge",
+        ("vmta", "destination", "reason"),
+        "1 for a path that is held or backs off.",
+    ),
     Metric("mailrail_window_messages", "gauge", (), "Deliveries read ahead from the store."),
     Metric("mailrail_window_bytes", "gauge", (), "Octets of message content in memory."),
     Metric("mailrail_store_used_bytes", "gauge", (), "Octets of the store's map in use."),

@@ -120,6 +120,7 @@ def test_three_sites_of_one_path_with_one_connection_take_turns() -> None:
     async def main() -> None:
         rig = Rig(ONE_PROVIDER)
         Connections(rig, latency_s=0.04)
+        rig.readahead.start()
         for domain in ("one.example", "two.example", "three.example"):
             rig.accept(*[make_delivery(domain) for _ in range(300)])
         await rig.run(30.0)
@@ -127,6 +128,7 @@ def test_three_sites_of_one_path_with_one_connection_take_turns() -> None:
         assert min(counts) > 0.5 * max(counts)
         await rig.run(90.0)
         assert rig.count("delivered") == 900
+        rig.close()
 
     run_virtually(main())
 

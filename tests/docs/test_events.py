@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.core.reply import Reply
 from engine.telemetry.events import EVENTS, Event, Peer
-from tests.docs.pages import ROOT, read_names, read_page, section
+from tests.docs.pages import read_names, read_page, section
 
 PAGE = read_page("events")
 
@@ -24,8 +24,3 @@ def test_every_field_of_an_event_its_peer_and_its_reply_has_a_row() -> None:
 
 def test_every_kind_of_event_is_named() -> None:
     assert all(f"`{event}`" in PAGE for event in EVENTS)
-
-
-def test_page_says_of_due_at_what_the_code_does() -> None:
-    code = (ROOT / "engine" / "delivery" / "settle.py").read_text()
-    assert ("event.due_at" in code) != ("is due; not set in this version" in PAGE)

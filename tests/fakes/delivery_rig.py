@@ -211,8 +211,8 @@ class Rig:
         met = self.answer(path, demand.site)
         if isinstance(met, Reply):
             self._give_back(path, self.loop.time())
-            self.dispatcher.failed_to_open(path, demand, queues, str(met))
-            self.unreachable(queues, met, path)
+            if self.dispatcher.failed_to_open(path, demand, queues, str(met)):
+                self.unreachable(queues, met, path)
             return
         self.peers.append((path, demand.site, met))
         session = make_session(self, path, demand, queues, serial=next(self.serial))

@@ -46,7 +46,6 @@ def test_every_key_has_its_value_and_line() -> None:
         ('max_message_rate = "50/min"', {}, f"max_message_rate, 50/min{UNLESS}"),
         ('max_message_rate = "50/min"', {"transaction_s": 0.1}, "max_message_rate, 50/min"),
         ("max_connections = 2", {"transaction_s": 1.0}, "max_connections, 2/s"),
-        ("max_connections = 2\noutstanding = 3", {"transaction_s": 1.0}, "max_connections, 6/s"),
         (
             "max_connections = 20",
             {"transaction_s": 1.0, "caps": {"cap of the vmta": 1, "none": 0}},
