@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 from engine.core.envelope import Delivery
@@ -33,7 +34,7 @@ SCAN_SHARE = 20  # scanning may take one part in so many of a core
 THOROUGH_EVERY_S = 10.0  # between scans that look behind the first delivery of each queue
 WAKE_SLICE_S = 0.003  # a scan step gives so long to ready queues that nothing else makes read on
 FEED = 16  # deliveries that a ready queue gets at a time while others wait for room as well
-FEED_AT_ONCE = 4  # ready queues that are fed when room may have come
+FEED_AT_ONCE = 16  # customers that are looked at when room may have come
 MAX_BEHIND = 400_000  # queues known by name to wait on disk: about 120 bytes each
 MAX_RESOLVING = 256
 UNRESOLVED_RETRY_S = 60.0  # a domain whose look-up failed for now is asked again after so long
@@ -95,7 +96,8 @@ class ReadAhead:
         self._scan_timer: asyncio.TimerHandle | None = None
         self._foreign_until: dict[bytes, float] = {}
         self._asleep: list[SiteQueue] = []  # found by the last scan, to be looked after
-        self._hungry: dict[SiteQueue, None] = {}  # that found no room in the window: they take turns
+        # Ready queues that found no room in the window, by the customer whose part of it was full.
+        self._hungry: dict[str, dict[SiteQueue, None]] = {}
         self._thorough_at = 0.0
         self._is_thorough = True
         self.is_paused = False
@@ -211,41 +213,61 @@ class ReadAhead:
             self._loop.call_soon(self.refill, site_queue)
 
     def refill(self, site_queue: SiteQueue) -> None:
-        """Read a slice for a ready queue; where the window is full, for those first that wait longer."""
+        """Read a slice for a ready queue; before it for those that wait longer for room in the window."""
         site_queue.is_refill_due = False
         if self.is_paused:
             return
-        hungry = self._hungry
-        if not hungry:
-            self._read_for(site_queue, SLICE)
-            return
-        if site_queue.behind:
-            hungry.setdefault(site_queue)
-        for _ in range(min(len(hungry), FEED_AT_ONCE)):
-            first = next(iter(hungry))
-            del hungry[first]
-            if not first.is_gone:
-                self._read_for(first, FEED)
-
-    def _read_for(self, site_queue: SiteQueue, left: int) -> None:
-        """Read for a ready queue: its customers in turn, the queues of each in turn."""
+        if self._hungry:
+            self._feed()
         behind = site_queue.behind
+        left = SLICE
         stuck = 0
         while left > 0 and stuck < len(behind):
             customer = next(iter(behind))
-            queues = behind.pop(customer)
-            read = 0
-            if site_queue.has_room(customer):
-                if self._has_room(customer):
-                    read = self._read_turn(queues)
-                else:
-                    self._hungry[site_queue] = None
-            if queues:
-                behind[customer] = queues
+            read = self._read_for(site_queue, customer)
             left -= max(read, 1)
             stuck = 0 if read else stuck + 1
         if behind and left <= 0:
             self.refill_soon(site_queue)
+
+    def _read_for(self, site_queue: SiteQueue, customer: str) -> int:
+        """Read a turn for one customer, whose queues then come last; return how far it went."""
+        behind = site_queue.behind
+        queues = behind.pop(customer)
+        read = 0
+        if site_queue.has_room(customer):
+            if customer not in self._hungry and self._has_room(customer):
+                read = self._read_turn(queues)
+            else:
+                self._hungry.setdefault(customer, {}).setdefault(site_queue)
+        if queues:
+            behind[customer] = queues
+        return read
+
+    def _feed(self) -> None:
+        """Give what room the window has to customers in turn, and to the ready queues of each in turn."""
+        hungry = self._hungry
+        for customer in list(islice(hungry, FEED_AT_ONCE)):
+            waiting = hungry.pop(customer)
+            if self._has_room(customer):
+                site_queue = next(iter(waiting))
+                del waiting[site_queue]
+                if self._feed_one(site_queue, customer):
+                    waiting[site_queue] = None
+            if waiting:
+                hungry[customer] = waiting
+
+    def _feed_one(self, site_queue: SiteQueue, customer: str) -> bool:
+        """Read a few for a ready queue; return whether it would have more."""
+        left = FEED
+        while left > 0 and customer in site_queue.behind and site_queue.has_room(customer):
+            if not self._has_room(customer):
+                return True
+            read = self._read_for(site_queue, customer)
+            if not read:
+                return False
+            left -= read
+        return left <= 0 and customer in site_queue.behind
 
     def _has_room(self, customer: str) -> bool:
         """Return whether the window has room for that customer that is worth a look at the store."""
@@ -332,9 +354,12 @@ class ReadAhead:
                 self.refill(site_queue)
 
     def _consider(self, queue: bytes, now_ms: int) -> None:
-        """Put a due queue behind its ready queue, unless its first delivery is under way already."""
-        first = self._store.due_keys(queue, b"", now_ms, SLICE if self._is_thorough else 1)
-        if all(key in self.in_memory for _, key in first):
+        """Put a due queue behind its ready queue, unless its first delivery is under way already.
+
+        A thorough scan does so even then: what is behind it may have been left out, or put back.
+        """
+        first = self._store.due_keys(queue, b"", now_ms, 1)
+        if not first or (first[0][1] in self.in_memory and not self._is_thorough):
             return
         customer, domain = parse_queue(queue)
         if self._foreign_until.get(queue, 0.0) > self._loop.time():
@@ -413,3 +438,5 @@ class ReadAhead:
                 self._on_unresolved(delivery, reply, is_permanent)
             else:
                 self._bring(delivery, delivery.key)
+        if reply is None and len(waiting) >= SLICE:
+            self._thorough_at = 0.0  # more of them may be on disk

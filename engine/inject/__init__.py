@@ -13,5 +13,6 @@ spool      the spool directory: which file is claimed when
   names            files that wait for this shard
   flight           claimed files, until they are unlinked or fail
   spool_directory  the files themselves
+  suspect          the file on which a shard died
   settled          claims of files that are unlinked
 """

@@ -28,6 +28,7 @@ from engine.core.reply import Reply
 from engine.inject.context import FeedContext
 from engine.inject.settled import ClaimStore, SettledClaims
 from engine.inject.spool_directory import OpenFile, SpoolDirectory, Unreadable, read_file
+from engine.inject.suspect import SuspectRecord
 from engine.message.pickup import Pickup, PickupError, parse_pickup
 from engine.settings.model import ListenerSettings
 from engine.telemetry.log import Log
@@ -108,6 +109,7 @@ class Flight:
         self._settled = SettledClaims(store, directory.sync)
         self._back_off_s = FIRST_BACK_OFF_S
         self._is_closed = False
+        self._suspect: SuspectRecord | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._emptied: asyncio.Future[None] | None = None
         self._seconds = counters.histogram("mailrail_accept_seconds", feed="spool")
@@ -143,6 +145,7 @@ class Flight:
                     self.waiting.append(name)
         self.held.update(self.waiting)
         self._forget_stale()
+        self._judge_suspect()
         return len(self.waiting)
 
     async def land(self, grace_s: float) -> None:
@@ -165,6 +168,8 @@ class Flight:
         """Do nothing any more; the next start takes up what is claimed."""
         self._is_closed = True
         self._settled.close()
+        if self._suspect is not None:
+            self._suspect.close()
 
     # -- taking -----------------------------------------------------------------------------------
 
@@ -206,6 +211,22 @@ class Flight:
 
     def _claim(self, name: str, file: OpenFile) -> str:
         return f"{self._prefix}/{file.identity}/{name}"
+
+    def _judge_suspect(self) -> None:
+        """Take the file on which the last life died first; of which two did, not at all."""
+        try:
+            suspect = self._suspect = SuspectRecord(self._directory.suspect_path)
+        except OSError as error:
+            log.warning("no record of the file being taken", reason=str(error))
+            return
+        if suspect.name not in self.held:
+            return
+        self.waiting.remove(suspect.name)
+        if suspect.is_guilty:
+            log.error("shard died of a spool file", file=format_name(suspect.name), times=suspect.deaths)
+            self._fail(suspect.name, f"the shard died {suspect.deaths} times while it read this file")
+        else:
+            self.waiting.appendleft(suspect.name)
 
     def _forget_stale(self) -> None:
         """Forget claims whose files are gone: the process died between the unlinking and that."""
@@ -252,7 +273,12 @@ class Flight:
             self._leave(claimed)
             self._put_back(claimed.name)
         else:
+            suspect = self._suspect
+            if suspect is not None:
+                suspect.begin(claimed.name)
             self._offer(claimed, octets)
+            if suspect is not None:
+                suspect.end()
 
     def _offer(self, claimed: ClaimedFile, octets: bytes) -> None:
         try:

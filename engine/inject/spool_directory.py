@@ -103,6 +103,11 @@ class SpoolDirectory:
         return self.path / "new"
 
     @property
+    def suspect_path(self) -> Path:
+        """Where it stands on record which file this shard is taking."""
+        return self.path / f".taking-{self._shard}"
+
+    @property
     def is_gone(self) -> bool:
         """Was new/ removed or replaced since it was opened?"""
         try:

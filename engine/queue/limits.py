@@ -38,7 +38,8 @@ import msgspec
 from engine.core.units import Rate
 from engine.queue.window import PermitWindow
 
-CATCH_UP_S = 0.2  # a timer that is late by less does not lose its turn: a loaded host wakes 80 ms late
+CATCH_UP_S = 0.025  # a timer that is late by less does not lose its turn
+AWAITED_CATCH_UP_S = 0.2  # nor by less than this where somebody waits: a loaded host wakes 80 ms late
 EARLY_S = 0.010  # transactions start so much before they need, since timers and loops are late
 STALE_S = 1.0  # a reservation overdue by this much no longer makes others wait
 MAX_LEAD_S = 60.0  # no transaction starts earlier than this before its permit
@@ -84,6 +85,7 @@ class RateLimit:
         "_deviation_s",
         "_floor_s",
         "_interval_s",
+        "_is_awaited",
         "_last_at",
         "_lead_s",
         "_mean_s",
@@ -111,6 +113,7 @@ class RateLimit:
         self._paced_at = -inf  # the next permit by pace alone
         self._last_at = -inf  # the last permit
         self._starts: list[float] = []  # of reservations, ascending
+        self._is_awaited = False  # somebody was told to come back for the next permit
         self._lead_s = 0.0  # a transaction takes so long from reservation to redemption, nearly always
         self._mean_s = -1.0
         self._deviation_s = 0.0
@@ -149,6 +152,8 @@ class RateLimit:
         if window.total + ahead >= self._count:
             free = window.free_at(self._count, ahead) - self._lead_s
             at = max(at, free)
+        if at > now:
+            self._is_awaited = True
         return at
 
     def reserve(self, now: float) -> float:
@@ -327,8 +332,10 @@ class RateLimit:
         window.forget(at)
         if window.total >= self._count:
             at = max(at, window.free_at(self._count, 0))
-        if at - paced > self._catch_up_s:
+        # Late while somebody waited is the host's lateness; late after idleness would be a burst.
+        if at - paced > (AWAITED_CATCH_UP_S if self._is_awaited else self._catch_up_s):
             paced = at
+        self._is_awaited = False
         self._paced_at = paced + self._interval_s
         self._bank_s = min(self._bank_s + window.guard_s / 2, self._bank_max_s)
         return at

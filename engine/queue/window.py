@@ -53,7 +53,7 @@ class PermitWindow:
         ends, head, last = self.ends, self.head, now - self.period_s
         size = len(ends)
         while head < size and ends[head] <= last:
-            self.forgotten = ends[head]
+            self.forgotten = max(self.forgotten, ends[head])
             self.total -= self.counts[head]
             head += 1
         if head > CELLS:

@@ -239,6 +239,71 @@ def test_claims_of_a_lost_shard_are_known_by_its_store(spool: Spool) -> None:
     assert spool.names("claimed/1") == spool.names("claimed/3") == []
 
 
+class Bug(Exception):
+    """What the loop's exception handler of a shard would end the process for."""
+
+
+def test_file_of_which_the_shard_died_is_taken_first_and_at_the_second_death_fails(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = flight_module.parse_pickup
+
+    def stumble(octets: bytes) -> Any:
+        if b"poison" in octets:
+            raise Bug
+        return parse(octets)
+
+    monkeypatch.setattr(flight_module, "parse_pickup", stumble)
+    for name in ("a", "b"):
+        spool.take(name)
+    with pytest.raises(Bug):
+        spool.take("m", MAIL + b"poison\n")
+    spool.crash()
+    spool.begin()
+    assert list(spool.flight.waiting) == ["m", "a", "b"]
+    with pytest.raises(Bug):
+        spool.take_waiting()
+    spool.crash()
+    spool.begin()
+    spool.take_waiting()
+    spool.store.commit()
+    assert spool.reason() == "the shard died 2 times while it read this file"
+    assert len(spool.store.bodies) == 2
+
+
+def test_spool_serves_without_that_record(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    spool.crash()
+    monkeypatch.setattr(flight_module, "SuspectRecord", refuse)
+    spool.begin()
+    spool.take()
+    spool.store.commit()
+    assert spool.names("claimed/0") == []
+
+
+def test_shard_that_died_of_one_file_and_lived_after_it_forgets(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_octets: bytes) -> Any:
+        raise Bug
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flight_module, "parse_pickup", stumble)
+        with pytest.raises(Bug):
+            spool.take()
+    spool.crash()
+    spool.begin()
+    spool.take_waiting()
+    spool.crash()
+    spool.begin()
+    spool.take_waiting()
+    spool.store.commit()
+    assert len(spool.store.bodies) == 1
+    assert spool.names("failed") == []
+
+
 # -- names that come again --------------------------------------------------------------------------------
 
 

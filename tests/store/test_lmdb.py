@@ -434,3 +434,13 @@ def test_stuck_disk_bounds_what_waits(harness, make, monkeypatch):
         harness.put(make(message=b"x" * 10_000))
     with pytest.raises(StoreFull, match="wait for a commit"):
         harness.put(make())
+
+
+def test_claims_are_listed_by_prefix(harness, make):
+    for name in ("one/a", "one/\udcff", "two/a", "on"):
+        harness.put(make(), claim=name)
+    assert harness.store.list_claims("one/", 10) == []
+    harness.commit()
+    assert harness.store.list_claims("one/", 10) == ["one/a", "one/\udcff"]
+    assert harness.store.list_claims("one/", 1) == ["one/a"]
+    assert harness.store.list_claims("three/", 1) == []

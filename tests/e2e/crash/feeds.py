@@ -167,8 +167,7 @@ class SpoolFeed(ThreadFeed):
 
     def left(self) -> set[str]:
         """Return the names in new/ and claimed/."""
-        claimed = {path.name for path in (self._path / "claimed").glob("*/*")}
-        return claimed | {path.name for path in (self._path / "new").iterdir()}
+        return files_in_spool(self._path)
 
     def failed(self) -> list[str]:
         return sorted(path.name for path in (self._path / "failed").iterdir())
@@ -176,3 +175,9 @@ class SpoolFeed(ThreadFeed):
     def accepted(self) -> dict[str, str]:
         left = self.left()
         return dict(row for name, row in self._written.items() if not any(name in each for each in left))
+
+
+def files_in_spool(spool: Path) -> set[str]:
+    """Return the names of files that the engine has not answered for yet."""
+    found = [*(spool / "new").rglob("*"), *(spool / "claimed").rglob("*")]
+    return {path.name for path in found if not path.is_dir()}
