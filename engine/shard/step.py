@@ -23,7 +23,7 @@ class StepRecord:
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(descriptor, DELIVERY_KEY_BYTES)
+            os.posix_fallocate(descriptor, 0, DELIVERY_KEY_BYTES)  # a hole on a full disk would be SIGBUS
             self._map = mmap.mmap(descriptor, DELIVERY_KEY_BYTES)
         finally:
             os.close(descriptor)

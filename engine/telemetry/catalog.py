@@ -42,7 +42,8 @@ _ROWS = (
         "mailrail_injections_total",
         "counter",
         ("feed", "listener", "result"),
-        "Messages offered by injectors; result is accepted, or refused at the end of the message.",
+        "Messages offered by injectors; result is accepted, refused at the end of the message, "
+        "or skipped (a spool file that can't be claimed).",
     ),
     Metric(
         "mailrail_injected_bytes_total",
