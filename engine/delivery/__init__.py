@@ -4,6 +4,8 @@ site_queue   what is ready for one (pool, site), and which paths may carry it
 paths        every path of this shard, with the limits that vmtas of one source address share
 readahead    from the store's due queues into ready queues, within a bounded window
 dispatcher   hands ready deliveries to sessions; opens sessions where decide() says so
+idle         the sessions that have nothing to do
+scarcity     who makes room for whom, where connections are scarce
 opening      connects one session, host by host
 session      one open SMTP session and its transactions (hot path)
 settle       outcomes to dispositions: events, store, retries, bounces

@@ -4,8 +4,8 @@ A push wakes an idle session of the path that is furthest behind its share. Wher
 path is asked to decide: at once when nothing serves the site yet, else at most every KICK_EVERY_S, so
 that a busy site costs no decision per message.
 
-Owns: idle sessions, when a path is asked again, which paths starve a site.
-Never: decides (queue.decide), connects (opening), speaks SMTP (session).
+Owns: which paths carry from which ready queues, when a path is asked again.
+Never: decides (queue.decide), connects (opening), speaks SMTP (session), says who makes room (scarcity).
 """
 
 from __future__ import annotations
@@ -13,40 +13,17 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from itertools import islice
 from typing import Protocol
 
 from engine.core.envelope import Delivery
+from engine.delivery.idle import Carrier, IdleSessions
+from engine.delivery.scarcity import Scarcity
 from engine.delivery.site_queue import SiteQueue
 from engine.queue.decide import Decision, decide
 from engine.queue.path import Path, SiteDemand
 
 KICK_EVERY_S = 0.02  # a decision costs about 10 us; 50 a second and path are 0.05 % of a core
-# A session gives its slot to a site of the same path that has none, after so many messages or seconds.
-YIELD_AFTER_MESSAGES = 20
-YIELD_AFTER_S = 5.0
-YIELD_AGAIN_S = 6.0  # the slot of a session that yielded is free by then, even if we had to close it
 CAP_RECHECK_S = 5.0  # a path that a cap refused is asked when a connection ends, and no later than this
-CAPPED_SLICE = 64  # of such paths looked at when a connection ends
-EVICT_LOOKS = 32  # sites whose idle sessions are looked at for one that can make room
-
-
-class Carrier(Protocol):
-    """What the dispatcher needs of a session."""
-
-    path: Path
-    demand: SiteDemand
-    site_queues: list[SiteQueue]
-    opened_at: float
-    messages: int
-    reserved_at: float  # of the delivery taken last
-    taken_from: SiteQueue  # where that was taken from
-
-    def wake(self) -> None:
-        """Take a delivery, if there is one and the rates allow."""
-
-    def quit(self) -> None:
-        """Say QUIT as soon as nothing is in flight."""
 
 
 class Step(Protocol):
@@ -87,12 +64,9 @@ class Dispatcher:
         self._on_expired = on_expired
         self._on_room = on_room
         self._queues: dict[tuple[Path, str], list[SiteQueue]] = {}
-        self._idle: dict[SiteDemand, dict[Carrier, None]] = {}
+        self._idle = IdleSessions()
+        self._scarcity = Scarcity(loop, self._idle, self.kick)
         self._timers: dict[Path, tuple[float, asyncio.Handle]] = {}  # uvloop's handles don't know when
-        self._starved: dict[Path, SiteDemand] = {}
-        self._yield_again_at: dict[Path, float] = {}
-        self._capped: dict[Path, None] = {}  # refused by a cap, who waits longest first
-        self._leaving: Carrier | None = None  # an idle session that makes room for one of those
         self.decisions: dict[Path, Decision] = {}
         self.refusals: dict[str, int] = {}
         self.is_paused = False
@@ -132,7 +106,6 @@ class Dispatcher:
         for site in list(path.sites):
             for site_queue in list(self._queues.get((path, site), ())):
                 self.detach(site_queue, path)
-        self._starve_no_more(path)
         self._forget_unused(path)
 
     def _forget_demand(self, path: Path, demand: SiteDemand) -> None:
@@ -152,7 +125,7 @@ class Dispatcher:
         if timer is not None:
             timer[1].cancel()
         self.decisions.pop(path, None)
-        self._capped.pop(path, None)
+        self._scarcity.forget(path)
 
     def queues_of(self, path: Path, site: str) -> list[SiteQueue]:
         """Return the ready queues that a path's sessions to a site carry from (one list, kept current)."""
@@ -185,7 +158,7 @@ class Dispatcher:
         for path in in_order:
             if not site_queue.queue:
                 return
-            self._wake_idle(path.sites[site])
+            self._idle.wake(path.sites[site])
         for path in in_order:
             if len(site_queue.queue) <= site_queue.opening:
                 return
@@ -207,7 +180,7 @@ class Dispatcher:
         now = self._now()
         if self.is_paused or (path.holds and path.hold_in_force(now) is not None):
             return None
-        if self._should_yield(session, path, now):
+        if self._scarcity.should_yield(session, now):
             session.quit()
             return None
         queues = session.site_queues
@@ -260,30 +233,7 @@ class Dispatcher:
             if other.message_ready_at(now) > now or other.hold_in_force(now) is not None:
                 site_queue.passes[other] = site_queue.passes[path]  # it can't: no debt is kept for later
             else:
-                self._wake_idle(other.sites[site])
-
-    def _should_yield(self, session: Carrier, path: Path, now: float) -> bool:
-        if not self._starved:
-            return False
-        starved = self._starved.get(path)
-        if starved is None or starved is session.demand:
-            return False
-        if starved.sessions or starved.opening or starved.retry_at > now or starved.waiting() <= 0:
-            self._starve_no_more(path)
-            return False
-        if now < self._yield_again_at.get(path, 0.0):
-            return False  # another session has made room already
-        has_served = session.messages >= YIELD_AFTER_MESSAGES or now - session.opened_at >= YIELD_AFTER_S
-        if not has_served and any(queue.queue for queue in session.site_queues):
-            return False
-        self._yield_again_at[path] = now + YIELD_AGAIN_S
-        return True
-
-    def _starve_no_more(self, path: Path) -> None:
-        starved = self._starved.pop(path, None)
-        if starved is not None:
-            starved.is_starved = False
-        self._yield_again_at.pop(path, None)
+                self._idle.wake(other.sites[site])
 
     # -- sessions ---------------------------------------------------------------------------------
 
@@ -295,7 +245,7 @@ class Dispatcher:
         demand.succeed()
         demand.served_at = self._now()
         if demand.is_starved:
-            self._starve_no_more(session.path)
+            self._scarcity.end_starving(session.path)
         for site_queue in session.site_queues:
             site_queue.opening -= 1
             if site_queue.is_stopped:
@@ -315,70 +265,27 @@ class Dispatcher:
             site_queue.opening -= 1
         is_new = detail is not None and demand.fail(self._now(), detail)
         self._forget_demand(path, demand)
-        self._slot_is_free(path)
+        self._scarcity.slot_is_free(path)
         return is_new
 
     def closed(self, session: Carrier) -> None:
         """A session is gone; its slot comes back by itself."""
         session.demand.sessions -= 1
-        if session is self._leaving:
-            self._leaving = None
+        self._scarcity.closed(session)
         self.busy(session)
         self._forget_demand(session.path, session.demand)
-        self._slot_is_free(session.path)
+        self._scarcity.slot_is_free(session.path)
 
     def idle(self, session: Carrier) -> None:
         """A session has nothing to do."""
-        idle = self._idle.setdefault(session.demand, {})
-        if session not in idle:
-            idle[session] = None
-            session.demand.idle += 1
-        starved = self._starved.get(session.path)
-        if starved is None and len(session.path.sites) > 1:
-            self.kick_soon(session.path)  # another site may wait for the slot that this one no longer needs
-        elif starved is not None and starved is not session.demand:
-            self._loop.call_soon(session.wake)
-        if self._capped and self._leaving is None and self._is_in_the_way(session):
-            self._leaving = session
-            self._loop.call_soon(session.quit)
+        self._idle.add(session)
+        self._scarcity.became_idle(session)
 
     def busy(self, session: Carrier) -> None:
         """A session left idleness."""
-        idle = self._idle.get(session.demand)
-        if idle is not None and session in idle:
-            del idle[session]
-            session.demand.idle -= 1
-            if not idle:
-                del self._idle[session.demand]
-
-    def _wake_idle(self, demand: SiteDemand) -> None:
-        idle = self._idle.get(demand)
-        if idle:
-            for session in list(idle)[: demand.waiting() or 1]:
-                session.wake()
+        self._idle.remove(session)
 
     # -- decisions --------------------------------------------------------------------------------
-
-    def _slot_is_free(self, path: Path) -> None:
-        """A connection ended: first ask those that a cap refused, then the path that had it."""
-        if self._capped:
-            self._loop.call_soon(self._kick_capped)
-        self.kick_soon(path)
-
-    def _kick_capped(self) -> None:
-        for path in list(islice(self._capped, CAPPED_SLICE)):
-            if all(cap.room > 0 for cap in path.caps):
-                del self._capped[path]  # a path that wants still more comes last
-                self.kick(path)
-        if self._capped:
-            self._evict_for(next(iter(self._capped)))
-
-    def _is_in_the_way(self, session: Carrier) -> bool:
-        """Return whether a path waits for a cap that this session counts in."""
-        spent = [cap for cap in session.path.caps if cap.room <= 0]
-        return bool(spent) and any(
-            cap in path.caps for path in islice(self._capped, CAPPED_SLICE) for cap in spent
-        )
 
     def kick_soon(self, path: Path) -> None:
         """Ask the path again in this turn of the loop."""
@@ -391,7 +298,7 @@ class Dispatcher:
         now = self._now()
         for demand in list(path.sites.values()):
             if demand.idle and demand.waiting() > 0:
-                self._wake_idle(demand)
+                self._idle.wake(demand)
         for _ in range(64):
             decision = decide(path, now)
             if not decision.open:
@@ -419,50 +326,15 @@ class Dispatcher:
         reason = decision.reason.partition(" for ")[0].partition(" after ")[0]
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         if decision.reason.startswith("max_connections"):
-            self._find_starved(path, now)
+            self._scarcity.find_starved(path, now)
             if self.on_cap_spent is not None:
                 self.on_cap_spent(path, decision.reason)
             for cap in path.caps:
                 if decision.reason.startswith(cap.name):
-                    self._wait_for_cap(path, now)
+                    self._ask_at(path, now + CAP_RECHECK_S)
+                    self._scarcity.wait_for_cap(path)
         if decision.ask_at != math.inf:
             self._ask_at(path, decision.ask_at)
-
-    def _find_starved(self, path: Path, now: float) -> None:
-        """All slots are taken: where a site of the path has none of them, the others must yield."""
-        if len(path.sites) < 2 or path in self._starved:
-            return
-        starved = None
-        for demand in path.sites.values():
-            if demand.sessions or demand.opening or demand.retry_at > now or demand.waiting() <= 0:
-                continue
-            if starved is None or demand.served_at < starved.served_at:
-                starved = demand
-        if starved is None:
-            return
-        self._starved[path] = starved
-        starved.is_starved = True
-        for other in list(path.sites.values()):
-            for session in list(self._idle.get(other, ())):
-                session.wake()
-
-    def _wait_for_cap(self, path: Path, now: float) -> None:
-        """Have the path asked again when a connection ends; see to it that an idle one does."""
-        self._capped[path] = None
-        self._ask_at(path, now + CAP_RECHECK_S)
-        self._evict_for(path)
-
-    def _evict_for(self, path: Path) -> None:
-        """End a session that is idle, if it counts in a cap that this path waits for; one at a time."""
-        spent = [cap for cap in path.caps if cap.room <= 0]
-        if not spent or self._leaving is not None:
-            return
-        for sessions in islice(self._idle.values(), EVICT_LOOKS):
-            for session in sessions:
-                if any(cap in session.path.caps for cap in spent):
-                    self._leaving = session
-                    session.quit()
-                    return
 
     def _ask_at(self, path: Path, at: float) -> None:
         """Kick the path at `at`; an earlier date that is already set stays."""

@@ -197,8 +197,11 @@ class Acceptor:
         done: Done,
     ) -> None:
         deliveries = make_deliveries(message_id, envelope, recipients)
+        if context.claim or context.idempotency:  # kept where its claim or id is; it isn't placed
+            self._put(deliveries, message, context, done)
+            return
         shard = self._place(envelope.pool)
-        if shard == self._shard or context.claim or context.idempotency:
+        if shard == self._shard:
             self._put(deliveries, message, context, done)
             return
 
