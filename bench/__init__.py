@@ -6,5 +6,14 @@ calibrate    source and sink against Postfix's smtp-source and smtp-sink
 postfix      a private Postfix instance as the field to beat
 mailrail     a private Mailrail under the same load
 throughput   the table of `make bench`
+memory       an idle shard; memory of processes
+backlog      a million messages that wait: memory, and the first delivery after a restart
+sessions     2,000 sessions at once against a slow sink: memory of each, rate
+scaling      1, 2 and 3 shards on 30 % of a core each (core_share)
+feeds        SMTP, socket and spool: messages a second in, pick-up (feeding is the load)
+latency      5 connections, 50 ms a reply: Mailrail against Postfix
+stages       the stages of the budget table, in processor time, with allocations
+finding      figures, their aims, the machine: how all of these print
+preload      a backlog straight into a store that nobody has open
 store_commit where the group commit runs: three ways compared
 """

@@ -1,10 +1,12 @@
-"""`python -m bench`: the table of the page on speed, everything measured in one run on one machine.
+"""`python -m bench`: the table of the page on speed, then every other bench, in one run on one machine.
 
-    python -m bench                         all rows, about ten minutes
-    python -m bench --quick                 a tenth of the messages: does it run?
-    python -m bench --rows a --only mailrail
+    python -m bench                          everything, about half an hour
+    python -m bench --quick                  a tenth of the messages: does it run?
+    python -m bench --rows a --only mailrail one engine's rows of the table
+    python -m bench --only backlog,sessions  other benches by name
 
-Owns: which rows there are and how they are printed.  See bench/throughput.py for how a row is measured.
+Owns: which rows there are and how they are printed.  See bench/throughput.py for how a row is measured, and
+the docstring of each other bench for what it does.
 """
 
 from __future__ import annotations
@@ -12,18 +14,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import sys
-import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
-from bench import mailrail, postfix
+from bench import backlog, feeds, latency, mailrail, memory, postfix, scaling, sessions
 from bench.calibrate import measure_pairs
+from bench.finding import Finding, default_arguments, describe, format_findings, format_machine, tell
+from bench.stages.__main__ import main as run_stages
 from bench.throughput import HEADS, Figures, Row, measure_row
 
 WIRE_FACTOR = 4  # the wire is so much faster that the same count would be over in half a second
+ENGINES = ("wire", "postfix", "mailrail")  # of the table
+BENCHES = {
+    "memory": memory,
+    "backlog": backlog,
+    "sessions": sessions,
+    "scaling": scaling,
+    "feeds": feeds,
+    "latency": latency,
+}
+STAGES = "stages"
+QUICK_DIVISOR = 10
+SESSIONS = (50, 100)  # issue 2
 LARGE_DIVISOR = 5  # rows of 100 kB carry a fifth of the messages
 
 
@@ -38,10 +51,10 @@ def make_rows(rows: str, messages: int) -> list[Row]:
 
 def _rows_a(messages: int) -> list[Row]:
     """Return shipped policies, events and metrics on, `sync`: one destination, and 500."""
-    rows = [Row("wire", messages * WIRE_FACTOR, sessions=sessions) for sessions in (50, 100)]
+    rows = [Row("wire", messages * WIRE_FACTOR, sessions=count) for count in SESSIONS]
     for destinations in (1, 500):
-        for sessions in (50, 100):
-            rows += _both(Row("", messages, sessions=sessions, destinations=destinations))
+        for count in SESSIONS:
+            rows += _both(Row("", messages, sessions=count, destinations=destinations))
     return rows
 
 
@@ -112,32 +125,66 @@ def format_tuning() -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; exit 1 if a row lost a message."""
+    """Print the table and the findings; exit 1 if a row of the table lost a message."""
+    arguments = _parse(argv)
+    wanted = set(arguments.only.split(","))
+    machine = format_machine()
+    print(machine, flush=True)
+    figures = _print_table(arguments, wanted & {*ENGINES}) if wanted & {*ENGINES} else []
+    findings = {name: _measure_bench(name, arguments.quick) for name in BENCHES if name in wanted}
+    if STAGES in wanted:
+        run_stages([])
+    if arguments.json:
+        page = {
+            "machine": machine,
+            "table": [dataclasses.asdict(figure) for figure in figures],
+            "findings": {name: [describe(each) for each in found] for name, found in findings.items()},
+        }
+        arguments.json.write_text(json.dumps(page, indent=1) + "\n")
+    return 1 if any(figure.lost for figure in figures) else 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    names = [*ENGINES, *BENCHES, STAGES]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
     parser.add_argument("--messages", type=int, default=20_000, help="of each row (the wire carries more)")
     parser.add_argument("--rows", default="abcde", help="groups: a plain, b DKIM, c TLS, d 100 kB, e async")
-    parser.add_argument("--only", default="wire,postfix,mailrail", help="engines, comma-separated")
+    parser.add_argument("--only", default=",".join(names), help="engines of the table and other benches")
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--no-pairs", action="store_true", help="leave out the pairs of sources and sinks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures as JSON, too")
     arguments = parser.parse_args(argv)
-    messages = arguments.messages // 10 if arguments.quick else arguments.messages
-    engines = set(arguments.only.split(","))
+    unknown = {*arguments.only.split(",")} - {*names}
+    if unknown:
+        parser.error(f"--only: {', '.join(sorted(unknown))} unknown, there are {', '.join(names)}")
+    return arguments
+
+
+def _print_table(arguments: argparse.Namespace, engines: set[str]) -> list[Figures]:
+    messages = arguments.messages // QUICK_DIVISOR if arguments.quick else arguments.messages
     if "postfix" in engines and not postfix.is_postfix_here():
-        print("Postfix's rows are left out: they need root and Debian's package postfix", file=sys.stderr)
+        tell("Postfix's rows are left out: they need root and Debian's package postfix")
         engines.discard("postfix")
-    print(format_machine(), flush=True)
     figures = _measure(make_rows(arguments.rows, messages), engines)
     print("\n" + format_table(figures) + "\n")
     for line in (*format_verdicts(figures), *format_tuning()):
         print(line)
     if not arguments.no_pairs:
         _print_pairs(messages)
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps([dataclasses.asdict(figure) for figure in figures], indent=1) + "\n"
-        )
-    return 1 if any(figure.lost for figure in figures) else 0
+    return figures
+
+
+def _measure_bench(name: str, is_quick: bool) -> list[Finding]:
+    """Run one of the other benches with its own defaults and print what it found."""
+    bench = BENCHES[name]
+    arguments = default_arguments(bench.add_options)
+    if is_quick:
+        for count in {"messages", "queues", "sessions"} & {*vars(arguments)}:
+            setattr(arguments, count, getattr(arguments, count) // QUICK_DIVISOR)
+    tell(f"bench {name}")
+    found = list(bench.measure(arguments))
+    print(f"\n{name}: {(bench.__doc__ or '').splitlines()[0]}\n{format_findings(found)}", flush=True)
+    return found
 
 
 def _measure(rows: list[Row], engines: set[str]) -> list[Figures]:

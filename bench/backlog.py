@@ -3,11 +3,12 @@
     python -m bench.backlog
     python -m bench.backlog --messages 50000 --queues 10000
 
-Two backlogs, one after the other: all domains at one site (a closed port behind the route "*"), and the same
-at 2,000 sites (2,000 closed addresses). The growth is the highest RssAnon of the shard in the minute after the
-start, over an idle shard with the same configuration. Then the engine is stopped; messages for a destination
-that does accept join the backlog, younger than all others; and from the start of the engine the clock runs
-until the sink has the first of them, the two seconds included in which a started shard connects nowhere.
+Two backlogs, one after the other: all domains at one site (a closed port behind the route "*"), and the
+same at 2,000 sites (2,000 closed addresses). The growth is the highest RssAnon of the shard in the minute
+after the start, over an idle shard with the same configuration. Then the engine is stopped; messages for a
+destination that does accept join the backlog, younger than all others; and from the start of the engine the
+clock runs until the sink has the first of them, the two seconds included in which a started shard connects
+nowhere.
 
 Owns: engine, sink and data of one backlog at a time.
 """

@@ -84,7 +84,8 @@ def _measure_feed(
         per_s, note = feed(arguments, mailrail)
         wall_s = time.monotonic() - began
         cpu_s = read_cpu_s(shard) - before
-    note = f"shard: {cpu_s / arguments.messages * 1e6:.0f} us CPU a message, {cpu_s / wall_s:.2f} of a core{note}"
+    cpu_us = cpu_s / arguments.messages * 1e6
+    note = f"shard: {cpu_us:.0f} us CPU a message, {cpu_s / wall_s:.2f} of a core{note}"
     yield Finding(f"in by {name}", per_s, "messages/s", aim, is_ceiling=False, note=note)
     return per_s
 
@@ -124,7 +125,8 @@ def _measure_pickup(arguments: argparse.Namespace) -> Iterator[Finding]:
     _check_all(len(accepted_at), messages)
     waited = [accepted_at[recipient] - at for recipient, at in account["dropped"].items()]
     latency = summarize_latencies(waited)
-    note = f"p50 {latency['p50_ms']:.2f} ms, at most {latency['max_ms']:.1f} ms, {arguments.pickup_rate:g} files/s"
+    note = f"p50 {latency['p50_ms']:.2f} ms, at most {latency['max_ms']:.1f} ms"
+    note += f", {arguments.pickup_rate:g} files/s"
     yield Finding("spool pick-up p99", latency["p99_ms"], "ms", MAX_PICKUP_P99_MS, note=note)
 
 

@@ -1,4 +1,4 @@
-"""A backlog written straight into the store of a shard that does not run: loading a million by SMTP takes minutes.
+"""A backlog straight into the store of a shard that does not run: loading a million by SMTP takes minutes.
 
     python -m bench.preload /var/tmp/x/data/shard-0 --messages 1000000 --domains 200000 --size 2000
 

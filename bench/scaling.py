@@ -90,11 +90,14 @@ def _run(arguments: argparse.Namespace, shards: int) -> Drain:
             "--report",
             "/dev/null",
         ]
-        with running_sink(*options) as sink, contextlib.ExitStack() as limits:
-            with serving(root, setup) as mailrail:
-                for pid in mailrail.shards:
-                    limits.enter_context(limited(pid, arguments.share))
-                return _watch(root, mailrail, sink.pid, arguments.messages * shards)
+        with (
+            running_sink(*options) as sink,
+            contextlib.ExitStack() as limits,  # they end after their processes
+            serving(root, setup) as mailrail,
+        ):
+            for pid in mailrail.shards:
+                limits.enter_context(limited(pid, arguments.share))
+            return _watch(root, mailrail, sink.pid, arguments.messages * shards)
 
 
 def _watch(root: Path, mailrail: RunningMailrail, sink: int, messages: int) -> Drain:

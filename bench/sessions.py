@@ -29,7 +29,7 @@ from engine.rig.processes import running_sink
 
 PORT = 2640
 SINK = "127.0.0.96:2641"
-OPEN_TIMEOUT_S = 180.0
+OPEN_TIMEOUT_S = 60.0
 WARM_S = 3.0  # between the last session's opening and the figures
 POLL_S = 0.2
 MAX_PLAIN_KB = 30.0  # issue 2

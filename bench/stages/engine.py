@@ -1,6 +1,6 @@
 """The objects of a shard, wired as shard.build does it and never opened, with stand-ins for their neighbors.
 
-The loop that they were made on does not run while a stage is measured, so nothing connects and no timer fires.
+The loop that they were made on rests while a stage is measured, so nothing connects and no timer fires.
 
 Owns: deliveries that look like mail, a transport that swallows, a session that only takes.
 """
@@ -116,7 +116,9 @@ class Swallower:
 class NoStore:
     """A store that says yes at once."""
 
-    def put(self, deliveries: list[Delivery], message: bytes, done: Callable[[Any], None], **_: Any) -> None:
+    def put(
+        self, _deliveries: list[Delivery], _message: bytes, done: Callable[[Any], None], **_: Any
+    ) -> None:
         done(None)
 
     def amend(self, delivery: Delivery, due_at: float) -> None:

@@ -21,13 +21,18 @@ def test_forward(benchmark: Any, stages: Stages, wired: Wired, loop: asyncio.Abs
         unpack(octets)
         return "stored"
 
-    async def connect() -> Link:
-        await open_link(theirs, Link({"forward": take}, name="there"))
-        link = Link({}, name="here")
-        await open_link(ours, link)
-        return link
+    link, other = Link({}, name="here"), Link({"forward": take}, name="there")
 
-    link = loop.run_until_complete(connect())
+    async def connect() -> None:
+        await open_link(theirs, other)
+        await open_link(ours, link)
+
+    async def disconnect() -> None:
+        link.close()
+        other.close()
+        await asyncio.sleep(0.01)  # uvloop closes at a later turn
+
+    loop.run_until_complete(connect())
     deliveries = wired.make_deliveries(MESSAGES)
 
     async def forward_all() -> None:
@@ -52,4 +57,4 @@ def test_forward(benchmark: Any, stages: Stages, wired: Wired, loop: asyncio.Abs
         lambda: loop.run_until_complete(forward_all()),
         note="both shards, loop and kernel included",
     )
-    link.close()
+    loop.run_until_complete(disconnect())

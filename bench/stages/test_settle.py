@@ -43,7 +43,8 @@ def test_events_and_metrics(benchmark: Any, stages: Stages, wired: Wired) -> Non
         events.clear()
         now = engine.loop.time()
         flights = [
-            Flight(d, d.recipients, now, now, taker.site_queues[0]) for d in wired.make_deliveries(MESSAGES)
+            Flight(d, d.recipients, taker.site_queues[0], begun_at=now, reserved_at=now)
+            for d in wired.make_deliveries(MESSAGES)
         ]
         return ([(flight, Outcome(flight, ok, [ok], final)) for flight in flights],)
 

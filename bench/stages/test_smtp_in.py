@@ -19,7 +19,6 @@ def make_session(wired: Wired) -> tuple[SMTPSession, Swallower]:
     engine = wired.engine
     acceptor = Acceptor(
         shard=0,
-        hostname="mta.bench.example",
         ids=wired.ids,
         store=NoStore(),
         place=lambda _pool: 0,
@@ -30,7 +29,7 @@ def make_session(wired: Wired) -> tuple[SMTPSession, Swallower]:
         counters=engine.counters,
         unix_clock=time.time,
     )
-    acceptor.use(engine.model.settings.customers, engine.model.settings.pools)
+    acceptor.use("mta.bench.example", engine.model.settings.customers, engine.model.settings.pools)
     settings = ListenerSettings(
         name="smtp:bench", protocol="smtp", customer=CUSTOMER, hostname="mta.bench.example"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine.net.extensions import parse_extensions
 BUDGET_US = 55.0
 GO_ON = b"250 2.1.0 ok\r\n250 2.1.5 ok\r\n354 go on\r\n"
 TAKEN = b"250 2.0.0 taken\r\n" + GO_ON
-EHLO = ["mx.bench.example", "SIZE 50000000", "8BITMIME", "ENHANCEDSTATUSCODES", "PIPELINING"]
+EHLO = "mx.bench.example\nSIZE 50000000\n8BITMIME\nENHANCEDSTATUSCODES\nPIPELINING"
 
 
 class Opening:
@@ -53,12 +54,12 @@ class Ledger:
     def __init__(self) -> None:
         self.settled = 0
 
-    def settle(self, flight: Flight, outcome: Any, session: Session) -> None:
+    def settle(self, flight: Flight, outcome: Any, session: Session) -> None:  # noqa: ARG002 (a Settler)
         assert outcome.final.code == 250
         self.settled += 1
 
 
-def test_smtp_out(benchmark: Any, stages: Stages, wired: Wired) -> None:
+def test_smtp_out(benchmark: Any, stages: Stages, wired: Wired, loop: asyncio.AbstractEventLoop) -> None:
     taker = Taker(wired)
     queue, ledger = Queue(taker, wired.engine.dispatcher.step), Ledger()
     opening: Any = Opening()
@@ -66,7 +67,7 @@ def test_smtp_out(benchmark: Any, stages: Stages, wired: Wired) -> None:
     facts = SessionFacts("1", "v0", "127.0.10.1", "v0.source.example", PEER, "")
     policy = wired.engine.paths.policy_of(taker.path)
 
-    def start() -> Session:
+    async def start() -> Session:
         session = Session(
             opened, facts, taker.path, taker.demand, taker.site_queues, policy, queue, ledger, lambda *_: None
         )  # type: ignore[arg-type]
@@ -75,7 +76,7 @@ def test_smtp_out(benchmark: Any, stages: Stages, wired: Wired) -> None:
 
     def prepare() -> tuple[Any, ...]:
         queue.waiting.extend(wired.make_deliveries(MESSAGES + 1))
-        return (start(),)
+        return (loop.run_until_complete(start()),)
 
     def work(session: Session) -> None:
         session.data_received(GO_ON)

@@ -287,10 +287,6 @@ class Dispatcher:
 
     # -- decisions --------------------------------------------------------------------------------
 
-    def kick_soon(self, path: Path) -> None:
-        """Ask the path again in this turn of the loop."""
-        self._loop.call_soon(self.kick, path)
-
     def kick(self, path: Path) -> None:
         """Wake idle sessions that may go, then open what `decide` says; else remember why not."""
         if self.is_paused or not path.sites:
@@ -303,7 +299,14 @@ class Dispatcher:
             decision = decide(path, now)
             if not decision.open:
                 break
-            if not all(self._open(path, path.sites[decision.site], now) for _ in range(decision.open)):
+            queues = self._queues[path, decision.site]
+            growth = min([queue.growth(now) for queue in queues], default=1)
+            if growth <= 0:
+                at = max(queue.grow_at for queue in queues)
+                decision = Decision(0, "", "more sessions open soon", at)
+                break
+            count = min(decision.open, growth)
+            if not all(self._open(path, path.sites[decision.site], now) for _ in range(count)):
                 self._ask_at(path, now + KICK_EVERY_S)
                 break
         self.decisions[path] = decision
@@ -319,6 +322,7 @@ class Dispatcher:
         queues = self._queues[path, demand.site]
         for site_queue in queues:
             site_queue.opening += 1
+            site_queue.grow_left -= 1
         self._open_session(path, demand, queues)
         return True
 

@@ -373,7 +373,9 @@ async def test_nonsense_ends_the_session_and_what_was_known_stands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [(b"", 300), (OK, 300), (OK + OK, 120), (GO, 600)], ids=["mail", "rcpt", "data", "final"]
+    ("said", "seconds"),
+    [(b"", 300), (OK, 300), (OK + OK, 120), (GO, 600)],
+    ids=["mail", "rcpt", "data", "final"],
 )
 @virtual
 async def test_each_command_has_its_time(said: bytes, seconds: float) -> None:

@@ -109,7 +109,11 @@ def test_delivered_leaves_the_store_with_an_event_that_says_all() -> None:
     assert desk.heard == [("ended", delivery)]
     (event,) = desk.events
     assert event.event == "delivered"
-    assert (event.id, event.recipient, event.domain) == (delivery.message_id.hex(), "u0@x.example", "x.example")
+    assert (event.id, event.recipient, event.domain) == (
+        delivery.message_id.hex(),
+        "u0@x.example",
+        "x.example",
+    )
     assert (event.customer, event.pool, event.sender) == ("acme", "pool", "news@acme.example")
     assert (event.vmta, event.source, event.hostname) == ("v1", "192.0.2.9", "v1.acme.example")
     assert (event.peer, event.session, event.shard) == (FACTS.peer, "7", 3)
@@ -202,7 +206,11 @@ def test_recipients_that_were_not_tried_yet_are_ready_again_and_the_rest_waits()
     assert desk.heard.pop() == ("ready again", delivery)
     desk.settle(delivery, OK)
     assert desk.heard.pop() == ("deferred", delivery)
-    assert (delivery.recipients, delivery.attempts, delivery.deferred) == (["u1@x.example", "u2@x.example"], 1, 0)
+    assert (delivery.recipients, delivery.attempts, delivery.deferred) == (
+        ["u1@x.example", "u2@x.example"],
+        1,
+        0,
+    )
     stored = desk.store.load(delivery.key)
     assert stored is not None
     assert stored.recipients == ["u1@x.example", "u2@x.example"]

@@ -10,23 +10,23 @@ from engine.policy.model import Destination
 from engine.queue.path import Path, PathLimits
 from tests.fakes.delivery_rig import UNIX_START, make_delivery, make_policies
 
-GMAIL = Destination("gmail", "provider", "gmail", "")
+SITE = Destination("mx.example", "site", "", "")
 
 
 def make_queue(policy: str = "") -> SiteQueue:
     policies = make_policies(policy)
     return SiteQueue(
         "pool",
-        GMAIL,
+        SITE,
         make_site([Host("mx.example")]),
         "",
-        lambda customer: policies.effective(GMAIL, customer),
+        lambda customer: policies.effective(SITE, customer),
         lambda customer: 1,
     )
 
 
 def make_path(vmta: str) -> Path:
-    return Path(vmta, "gmail", "", make_policies().effective(GMAIL), PathLimits(0.0), ())
+    return Path(vmta, "gmail", "", make_policies().effective(SITE), PathLimits(0.0), ())
 
 
 def take(queue: SiteQueue, count: int) -> dict[str, int]:
@@ -124,7 +124,7 @@ def test_push_gives_the_time_of_expiry_by_policy() -> None:
 
 
 def test_ready_limit_is_for_each_customer() -> None:
-    queue = make_queue('[default]\nready_limit = 2\n[customer.vip.default]\nready_limit = 3')
+    queue = make_queue("[default]\nready_limit = 2\n[customer.vip.default]\nready_limit = 3")
     assert [queue.push(make_delivery()) for _ in range(3)] == [True, True, False]
     assert [queue.push(make_delivery(customer="vip")) for _ in range(4)] == [True, True, True, False]
     assert not queue.has_room("acme")

@@ -39,7 +39,7 @@ def inject_in_turns(port: int, sender: str, count: int) -> dict[str, str]:
     """
     turns = 5
     accepted = {}
-    recipients = addresses(count, "one.example", "two.example")
+    recipients = addresses(count, "one.example", "other.example")
     for turn in range(turns):
         accepted |= inject(port, sender, recipients[turn::turns])
         time.sleep(0.3)
@@ -102,7 +102,7 @@ def test_each_customers_mail_leaves_from_its_own_addresses_under_its_own_names(
         assert arrival.ehlo == f"mail{number}.{customer}.example"
         assert arrival.sender == f"news@{customer}.example"
         used.setdefault(customer, set()).add(arrival.source)
-    assert used == {customer: set(own) for customer, own in sources.items()}
+    assert all(used[customer] <= set(own) for customer, own in sources.items())
     delivered = wait_final(engine, 3 * MANY)
     by_id = {arrival.recipients[0] + arrival.sender: arrival for arrival in arrivals}
     for event in delivered:
@@ -111,6 +111,22 @@ def test_each_customers_mail_leaves_from_its_own_addresses_under_its_own_names(
         assert event["customer"] == event["pool"] == event["vmta"].rpartition("-")[0]
     assert len(engine.events_of("accepted")) == 3 * MANY
     assert engine.stop() == 0
+
+
+def test_a_trickle_is_dealt_over_all_vmtas_of_a_pool(
+    configuration: Configuration, sink: SinkProcess, run_engine: Run
+) -> None:
+    """By weight, though a session of the first vmta would always be there to take the next message."""
+    configuration.engine["shards"] = 1
+    configuration.add_customer("acme", "127.0.1.1", "127.0.1.2")
+    port = configuration.add_smtp(customer="acme")
+    sink.start()
+    run_engine()
+    for recipient in addresses(60, "one.example"):
+        inject(port, "news@acme.example", [recipient])
+    sink.wait_messages(60)
+    sources = [arrival.source for arrival in sink.arrivals()]
+    assert min(sources.count("127.0.1.1"), sources.count("127.0.1.2")) >= 15, sources
 
 
 def test_a_message_for_several_domains_gets_a_disposition_for_each_recipient(
@@ -264,8 +280,8 @@ def test_reload_brings_everything_and_drops_no_session(
     assert code == 250
     inbound.quit()
     inject(new_port, "news@globex.example", addresses(20, "one.example"))
-    inject(port, "news@acme.example", addresses(40, "one.example"))
-    sink.wait_messages(66)
+    inject_in_turns(port, "news@acme.example", MANY)
+    sink.wait_messages(26 + MANY)
     arrivals = sink.arrivals()
     assert {arrival.source for arrival in arrivals} == {"127.0.1.1", "127.0.1.2", "127.0.2.1"}
     assert [arrival.peer for arrival in arrivals].count(before) > 5, "the session before goes on"
@@ -279,7 +295,7 @@ def test_reload_brings_everything_and_drops_no_session(
     engine.reload()
     wait_until(lambda: _is_refused(new_port), 5, "the removed listener is closed")
     assert inject(port, "news@acme.example", ["again@one.example"])
-    sink.wait_messages(67)
+    sink.wait_messages(27 + MANY)
     assert engine.stop() == 0
 
 

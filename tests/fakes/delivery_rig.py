@@ -1,4 +1,4 @@
-"""Everything between the store and the wire, as a shard wires it, over fakes: a store and peers in memory, no DNS."""
+"""Everything between the store and the wire, wired as in a shard, over a store and peers in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An asyncio loop whose clock is moved by its own timers: where nothing is ready, the next timer is due at once.
+"""An asyncio loop that moves its clock: where nothing is ready, the next timer is due at once.
 
 For tests without sockets: hours pass in milliseconds, and every run is the same.
 """

@@ -1,4 +1,4 @@
-"""Transports in memory: one that a test speaks through by hand, one with a peer behind it that answers by a script."""
+"""Transports in memory: one that a test speaks through by hand, one with a scripted peer behind it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,157 @@
+"""expiry: what waited too long ends, wherever it waits."""
+
+from __future__ import annotations
+
+import math
+
+from engine.core.envelope import Delivery
+from engine.delivery.expiry import KEYS, TICK_S, Expiry
+from engine.delivery.site_queue import SiteQueue
+from engine.policy.model import Policy
+from tests.fakes.delivery_rig import UNIX_START, Rig, make_delivery
+from tests.fakes.virtual_loop import run_virtually
+
+SHORT = '[default]\nexpire_after = "1m"'
+
+
+def make_expiry(rig: Rig) -> Expiry:
+    def expire(delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
+        rig.dispositions.expire(delivery, policy, site_queue)
+
+    expiry = Expiry(rig.store, rig.sites, rig.readahead, rig.policy_for, expire, rig.unix)
+    expiry.start()
+    return expiry
+
+
+def put(rig: Rig, *deliveries: Delivery) -> None:
+    """Store deliveries that nothing brings on."""
+    for delivery in deliveries:
+        rig.store.put([delivery], delivery.message, lambda error: None)
+    rig.store.commit()
+
+
+def test_expired_while_ready_under_a_hold() -> None:
+    async def main() -> None:
+        rig = Rig(SHORT)
+        expiry = make_expiry(rig)
+        rig.paths.hold_vmta("v1", "op", "paused", math.inf)
+        rig.accept(make_delivery())
+        await rig.run(59.0)
+        assert not rig.events
+        await rig.run(2.0)
+        assert rig.count("expired") == 1
+        assert rig.store.count() == 0
+        assert rig.window.count == 0
+        expiry.close()
+
+    run_virtually(main())
+
+
+def test_expired_on_disk_whether_due_or_not_and_held_or_not() -> None:
+    async def main() -> None:
+        rig = Rig(SHORT)
+        expiry = make_expiry(rig)
+        due, later, held = make_delivery(), make_delivery(), make_delivery()
+        later.due_at = UNIX_START + 1e6
+        held.held = "poison"
+        put(rig, due, later, held)
+        await rig.run(59.0)
+        assert not rig.events
+        await rig.run(2.0)
+        assert {event.id for event in rig.told("expired")} == {
+            each.message_id.hex() for each in (due, later, held)
+        }
+        assert rig.store.count() == 0
+        expiry.close()
+
+    run_virtually(main())
+
+
+def test_what_is_in_flight_is_left_alone() -> None:
+    async def main() -> None:
+        rig = Rig(SHORT)
+        expiry = make_expiry(rig)
+        delivery = make_delivery()
+        put(rig, delivery)
+        rig.readahead.in_memory[delivery.key] = delivery
+        await rig.run(90.0)
+        assert not rig.events
+        expiry.close()
+
+    run_virtually(main())
+
+
+def test_each_queue_expires_by_its_own_policy() -> None:
+    async def main() -> None:
+        rig = Rig(
+            SHORT
+            + '\n[domain."slow.example"]\nexpire_after = "1h"\n[customer.vip.default]\nexpire_after = "2m"'
+        )
+        expiry = make_expiry(rig)
+        put(rig, make_delivery(), make_delivery("slow.example"), make_delivery(customer="vip"))
+        await rig.run(62.0)
+        assert [event.domain for event in rig.told("expired")] == ["x.example"]
+        await rig.run(60.0)
+        assert [event.customer for event in rig.told("expired")] == ["acme", "vip"]
+        expiry.close()
+
+    run_virtually(main())
+
+
+def test_a_sweep_that_ran_out_of_time_goes_on_where_it_stopped() -> None:
+    async def main() -> None:
+        rig = Rig(SHORT)
+        expiry = Expiry(
+            rig.store, rig.sites, rig.readahead, rig.policy_for,
+            lambda delivery, policy, queue: rig.dispositions.expire(delivery, policy, queue), rig.unix,
+        )  # fmt: skip
+        put(rig, *[make_delivery() for _ in range(KEYS + 5)])
+        later = UNIX_START + 100.0
+        expiry.sweep(later, deadline=0.0)
+        assert rig.count("expired") == KEYS
+        expiry.sweep(later, deadline=0.0)
+        assert rig.count("expired") == KEYS + 5
+        expiry.sweep(later, deadline=0.0)
+        assert rig.count("expired") == KEYS + 5
+
+    run_virtually(main())
+
+
+def test_a_bounce_that_becomes_ready_meanwhile_disturbs_nobody() -> None:
+    async def main() -> None:
+        rig = Rig(SHORT)
+        rig.paths.hold_vmta("v1", "op", "paused", math.inf)
+        made: list[Delivery] = []
+
+        def bounce(delivery: Delivery, *_: object) -> None:
+            made.append(make_delivery(f"sender{len(made)}.example", sender="", now=rig.unix()))
+            rig.accept(made[-1])
+
+        rig.dispositions._bounce = bounce
+        expiry = make_expiry(rig)
+        rig.accept(*[make_delivery(f"d{number}.example") for number in range(5)])
+        await rig.run(60.0 + 2 * TICK_S)
+        assert rig.count("expired") == 5
+        assert len(rig.sites) == 10
+        expiry.close()
+
+    run_virtually(main())
+
+
+def test_a_retry_that_is_due_at_its_expiry_is_not_sent_again() -> None:
+    async def main() -> None:
+        rig = Rig('[default]\nexpire_after = "1m"\nretry = ["5m"]')
+        expiry = make_expiry(rig)
+        delivery = make_delivery()
+        put(rig, delivery)
+        policy = rig.policy_for("acme", "x.example")
+        rig.dispositions._defer(delivery, policy, rig.unix())
+        rig.store.commit()
+        rig.readahead.start()
+        await rig.run(70.0)
+        assert not rig.messages()
+        assert rig.count("expired") == 1
+        expiry.close()
+        rig.close()
+
+    run_virtually(main())

@@ -1,0 +1,153 @@
+"""paths: paths by vmta and destination, limits by source address, holds of whole vmtas."""
+
+from __future__ import annotations
+
+import math
+
+from engine.core.units import Rate
+from engine.delivery.paths import PathTable
+from engine.policy.model import Destination
+from engine.queue.path import Cap, Path
+from tests.fakes.delivery_rig import UNIX_START, make_policies, make_vmta
+
+ONE = Destination("one", "site", "", "")
+TWO = Destination("two", "site", "", "")
+NOW = 5000.0
+SLOW = '[default]\nmax_message_rate = "1/10m"'
+
+
+def make_table(
+    *vmtas: tuple[str, str], policy: str = "", quiet_until: float = 0.0, now: float = 0.0
+) -> PathTable:
+    table = PathTable(make_policies(policy), (Cap("max_connections_per_shard", 0),), lambda: now)
+    table.own([make_vmta(*vmta) for vmta in vmtas], quiet_until)
+    return table
+
+
+def spend(path: Path, now: float) -> None:
+    path.redeem_message(now, path.reserve_message(now))
+
+
+def test_a_path_is_made_once() -> None:
+    table = make_table(("a", ""))
+    assert table.path("a", ONE, "") is table.path("a", ONE, "")
+    assert table.path("a", ONE, "") is not table.path("a", ONE, "vip")
+    assert table.policy_of(table.path("a", ONE, "")).port == 25
+
+
+def test_vmtas_of_one_address_share_limits_and_others_do_not() -> None:
+    table = make_table(("a", "192.0.2.1"), ("b", "192.0.2.1"), ("c", "192.0.2.3"))
+    assert table.limits("a", "gmail") is table.limits("b", "gmail")
+    assert table.limits("a", "gmail") is not table.limits("a", "yahoo")
+    assert table.limits("a", "gmail") is not table.limits("c", "gmail")
+
+
+def test_a_newcomer_on_a_known_address_finds_what_was_spent_there() -> None:
+    table = make_table(("b", "192.0.2.1"), policy=SLOW)
+    spend(table.path("b", ONE, ""), NOW)
+    table.own([make_vmta("a", "192.0.2.1")], 0.0)
+    assert table.path("a", ONE, "").message_ready_at(NOW) > NOW + 590.0
+
+
+def test_who_stays_keeps_what_was_spent_by_who_left() -> None:
+    table = make_table(("a", "192.0.2.1"), ("b", "192.0.2.1"), policy=SLOW)
+    spend(table.path("a", ONE, ""), NOW)
+    table.disown(["a"])
+    table.own([], 0.0)
+    assert table.path("b", ONE, "").message_ready_at(NOW) > NOW + 590.0
+
+
+def test_a_vmta_that_comes_back_brings_what_was_spent_elsewhere() -> None:
+    """Not what it had spent when it left: that stood in the way once."""
+    here, there = make_table(("a", "192.0.2.1"), policy=SLOW), make_table(("a", "192.0.2.1"), policy=SLOW)
+    spend(here.path("a", ONE, ""), NOW)
+    spend(there.path("a", ONE, ""), NOW + 1000.0)
+    here.disown(["a"])
+    here.own([], 0.0)
+    here.own([make_vmta("a", "192.0.2.1")], 0.0)
+    now = NOW + 1001.0
+    here.restore_limits(there.export_limits(["a"], now, UNIX_START), now, UNIX_START)
+    assert here.path("a", ONE, "").message_ready_at(now) > now + 590.0
+
+
+def test_limits_of_vmtas_that_are_not_here_are_not_taken_over() -> None:
+    there, here = make_table(("a", "192.0.2.1"), policy=SLOW), make_table(("b", "192.0.2.2"), policy=SLOW)
+    spend(there.path("a", ONE, ""), NOW)
+    here.restore_limits(there.export_limits(["a"], NOW, UNIX_START), NOW, UNIX_START)
+    assert here.path("b", ONE, "").message_ready_at(NOW) <= NOW
+    here.restore_limits(b"", NOW, UNIX_START)
+
+
+def test_disowned_paths_are_given_back_and_forgotten() -> None:
+    table = make_table(("a", ""), ("b", ""))
+    gone, kept = table.path("a", ONE, ""), table.path("b", ONE, "")
+    assert table.disown(["a"]) == [gone]
+    assert list(table.paths.values()) == [kept]
+    assert list(table.vmtas) == ["b"]
+
+
+def test_connections_wait_after_a_start() -> None:
+    table = make_table(("a", ""), quiet_until=NOW + 2.0)
+    path = table.path("a", ONE, "")
+    assert not path.try_connect(NOW)
+    assert path.try_connect(NOW + 2.1)
+
+
+def test_every_path_of_a_vmta_counts_in_its_cap() -> None:
+    table = make_table(("a", ""))
+    table.vmta_cap("a").limit = 5
+    first, second = table.path("a", ONE, ""), table.path("a", TWO, "")
+    assert first.caps[0] is second.caps[0] is table.vmta_cap("a")
+    assert [cap.name for cap in first.caps] == ["max_connections of the vmta", "max_connections_per_shard"]
+
+
+def test_a_reload_changes_the_cap_of_a_vmta_in_place() -> None:
+    table = make_table(("a", ""))
+    cap = table.vmta_cap("a")
+    changed = make_vmta("a")
+    table.own([type(changed)(name="a", v4="", v6="", hostname="a.example", max_connections=7)], 0.0)
+    assert table.vmta_cap("a") is cap
+    assert cap.limit == 7
+
+
+def test_new_policies_reach_paths_that_exist() -> None:
+    table = make_table(("a", ""))
+    path = table.path("a", ONE, "")
+    table.replace_policies(make_policies('[default]\nmax_connections = 3\nmax_message_rate = "1/h"'))
+    assert path.policy.max_connections == 3
+    assert path.policy.max_message_rate == Rate(1, 3600.0)
+
+
+def test_a_held_vmta_holds_paths_that_are_made_later_too() -> None:
+    table = make_table(("a", ""), ("b", ""))
+    before, other = table.path("a", ONE, ""), table.path("b", ONE, "")
+    table.hold_vmta("a", "op", "paused", math.inf)
+    after = table.path("a", TWO, "")
+    assert before.hold_in_force(NOW) == after.hold_in_force(NOW) == ("paused", math.inf)
+    assert other.hold_in_force(NOW) is None
+    assert list(table.held_vmtas()) == ["a"]
+    assert table.release_vmta("a", "op") == [before, after]
+    assert before.hold_in_force(NOW) is None
+    assert not table.held_vmtas()
+
+
+def test_a_hold_leaves_with_its_vmta() -> None:
+    table = make_table(("a", ""))
+    table.hold_vmta("a", "op", "paused", math.inf)
+    table.disown(["a"])
+    table.own([make_vmta("a")], 0.0)
+    assert table.path("a", ONE, "").hold_in_force(NOW) is None
+
+
+def test_idle_paths_are_forgotten_with_limits_that_hold_nobody_back() -> None:
+    table = make_table(("a", ""), policy=SLOW)
+    idle, busy = table.path("a", ONE, ""), table.path("a", TWO, "")
+    busy.hold("op", "paused", math.inf)
+    spend(idle, NOW)
+    gone: list[Path] = []
+    table.forget_idle(NOW + 1.0, gone.append)
+    assert gone == [idle]
+    assert list(table.paths.values()) == [busy]
+    assert table.path("a", ONE, "").message_ready_at(NOW + 1.0) > NOW + 500.0
+    table.forget_idle(NOW + 2000.0, gone.append)
+    assert table.path("a", ONE, "").message_ready_at(NOW + 2000.0) <= NOW + 2000.0
