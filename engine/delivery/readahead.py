@@ -100,6 +100,9 @@ class ReadAhead:
         self._hungry: dict[str, dict[SiteQueue, None]] = {}
         self._thorough_at = 0.0
         self._is_thorough = True
+        self._under_way: set[bytes] = set()  # queues that had a delivery in memory when this pass began
+        self._fresh_after = b""
+        self._fresh_timer: asyncio.TimerHandle | None = None
         self.is_paused = False
 
     # -- what has just been accepted --------------------------------------------------------------
@@ -310,11 +313,14 @@ class ReadAhead:
     def start(self) -> None:
         """Begin to scan for due queues."""
         self._scan_timer = self._loop.call_soon(self._scan)  # type: ignore[assignment]
+        self._fresh_after = int(self._unix() * 1000).to_bytes(8, "big")
+        self._fresh_timer = self._loop.call_later(SCAN_EVERY_S, self._scan_fresh)
 
     def close(self) -> None:
         """Stop scanning and resolving."""
-        if self._scan_timer is not None:
-            self._scan_timer.cancel()
+        for timer in (self._scan_timer, self._fresh_timer):
+            if timer is not None:
+                timer.cancel()
         for task in list(self._tasks):
             task.cancel()
 
@@ -326,6 +332,8 @@ class ReadAhead:
         self._wake_asleep()
         began = self._loop.time()
         now_ms = int(self._unix() * 1000)
+        if not self._scan_after:
+            self._under_way = self._queues_in_memory()
         heads = self._store.due_queues(self._scan_after, now_ms, SCAN_SLICE)
         for _, queue in heads:
             if queue not in self._behind_of:
@@ -345,6 +353,23 @@ class ReadAhead:
             self._scan_cost_s = 0.0
         self._scan_timer = self._loop.call_later(pause_s, self._scan)
 
+    def _queues_in_memory(self) -> set[bytes]:
+        return {
+            queue_name(delivery.envelope.customer, delivery.domain) for delivery in self.in_memory.values()
+        }
+
+    def _scan_fresh(self) -> None:
+        """Look at what has become due since the last look: a pass over a large backlog takes its time."""
+        now_ms = int(self._unix() * 1000)
+        heads = [] if self.is_paused else self._store.due_queues(self._fresh_after, now_ms, SCAN_SLICE)
+        for due, queue in heads:
+            self._fresh_after = due.to_bytes(8, "big") + queue
+            if queue not in self._behind_of:
+                self._under_way.add(queue)  # it may have been, since the pass began
+                self._consider(queue, now_ms)
+        pause_s = 0.001 if len(heads) == SCAN_SLICE else SCAN_EVERY_S
+        self._fresh_timer = self._loop.call_later(pause_s, self._scan_fresh)
+
     def _wake_asleep(self) -> None:
         """Read for ready queues that had no room, and that no delivery taken from them makes read on."""
         until = self._loop.time() + WAKE_SLICE_S
@@ -358,9 +383,12 @@ class ReadAhead:
 
         A thorough scan does so even then: what is behind it may have been left out, or put back.
         """
-        first = self._store.due_keys(queue, b"", now_ms, 1)
-        if not first or (first[0][1] in self.in_memory and not self._is_thorough):
-            return
+        if (
+            queue in self._under_way
+        ):  # else all of it is on disk, and the look at it can wait until it is read
+            first = self._store.due_keys(queue, b"", now_ms, 1)
+            if not first or (first[0][1] in self.in_memory and not self._is_thorough):
+                return
         customer, domain = parse_queue(queue)
         if self._foreign_until.get(queue, 0.0) > self._loop.time():
             return

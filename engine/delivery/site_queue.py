@@ -22,6 +22,9 @@ from engine.queue.ready import ReadyQueue
 # Sessions double this often while a backlog lasts: 100 of them after 0.14 s. A peer that answers at once empties
 # the queue before that, and a few dozen messages don't cost a connection (400 us) each. bench/throughput.py.
 GROW_EVERY_S = 0.02
+BEHIND_SESSIONS = (
+    4  # a backlog on disk counts as so many times what all paths may open: all of them are wanted
+)
 PASS_SLACK = 8.0  # deliveries that a path may be ahead of an idle one, so that bursts need no hand-overs
 MAX_DEBT = 32.0  # deliveries that a path which could not go for long makes up for, ahead of others
 KEEP_WHEN_STOPPED = 1  # of each customer, where no session opens: enough to try with
@@ -160,6 +163,8 @@ class SiteQueue:
         waiting = len(self.queue) - self.opening
         if waiting <= 0 or path not in self.weights:
             return 0
+        if self.behind:  # what is ready is only what the window has room for
+            waiting += BEHIND_SESSIONS * sum(each.policy.max_connections for each in self.paths)
         if len(self.paths) == 1:
             return waiting
         return math.ceil(waiting * self.weights[path] / sum(self.weights.values()))

@@ -115,9 +115,7 @@ class Resolver:
         """Return the site of a domain where it is known, else None: `resolve` tells more. HOT."""
         found = self._sites.find(domain)
         if found is None and self._route_hops:
-            found = self._routes.find(domain)  # needs no DNS, and so no wait
-            if found is not None:
-                self._sites.keep(domain, found, _NO_DNS_TTL_S)
+            found = self._routes.find(domain)  # needs no DNS, and so neither a wait nor a place in the cache
         return found if type(found) is Site else None
 
     async def resolve(self, domain: str) -> Site:
