@@ -27,7 +27,12 @@ class BounceStore(Protocol):
     """What bouncing needs of the store."""
 
     def put(
-        self, deliveries: list[Delivery], message: bytes, done: Callable[[StoreError | None], None]
+        self,
+        deliveries: list[Delivery],
+        message: bytes,
+        done: Callable[[StoreError | None], None],
+        *,
+        is_own: bool = False,
     ) -> None: ...
 
 
@@ -101,7 +106,7 @@ class Bouncer:
                 log.error("bounce message not stored", id=delivery.message_id.hex(), reason=str(error))
 
         try:
-            self._store.put([told], message, committed)
+            self._store.put([told], message, committed, is_own=True)
         except StoreError as error:
             log.error("bounce message not stored", id=delivery.message_id.hex(), reason=str(error))
             return

@@ -164,6 +164,15 @@ class Dispatcher:
                 return
             self.kick(path)
 
+    def _open_missed(self, site_queue: SiteQueue) -> None:
+        """Open a session of the path that is furthest behind its share, if it has none."""
+        site_queue.is_miss_due = False
+        if site_queue.paths and site_queue.queue:
+            path = site_queue.in_order()[0]
+            if self._is_missed(site_queue, path):
+                site_queue.grow_left = max(site_queue.grow_left, 1)
+                self.kick(path)
+
     def _is_missed(self, site_queue: SiteQueue, path: Path) -> bool:
         """Return whether a path without sessions is so far behind its share that it should have one.
 
@@ -228,7 +237,13 @@ class Dispatcher:
         """Let idle sessions of paths that are behind their share take first, before the one that asks."""
         site = site_queue.site.name
         for other in site_queue.paths:
-            if other is path or not other.sites[site].idle or not site_queue.is_ahead(path, other):
+            if other is path or not site_queue.is_ahead(path, other):
+                continue
+            demand = other.sites[site]
+            if not demand.idle:
+                if not demand.sessions and not demand.opening and not site_queue.is_miss_due:
+                    site_queue.is_miss_due = True
+                    self._loop.call_soon(self._open_missed, site_queue)
                 continue
             if other.message_ready_at(now) > now or other.hold_in_force(now) is not None:
                 site_queue.passes[other] = site_queue.passes[path]  # it can't: no debt is kept for later

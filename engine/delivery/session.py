@@ -250,7 +250,7 @@ class Session(asyncio.Protocol):
             self._leave_idle()
             self._say_quit()
             return
-        delivery = self._dispatcher.take(self)
+        delivery = self._take()
         if delivery is not None:
             self._leave_idle()
             self.transport.write(self._begin(delivery))
@@ -259,6 +259,18 @@ class Session(asyncio.Protocol):
             self._is_idle = True
             self.deadline = self._now() + self._policy.idle_timeout_s
             self._dispatcher.idle(self)
+
+    def _take(self) -> Delivery | None:
+        """Return the next delivery; what is larger than the peer takes bounces unsent (RFC 1870 6.1)."""
+        limit = self._conversation.size_limit
+        delivery = self._dispatcher.take(self)
+        while delivery is not None and 0 < limit < len(delivery.message):
+            self.path.cancel_message(self.reserved_at)
+            flight = Flight(delivery, delivery.recipients, self.taken_from, self._now(), self.reserved_at)
+            text = f"message of {len(delivery.message)} octets; {self.facts.peer.host} takes {limit}"
+            self._settler.settle(flight, Outcome(flight, make_reply(552, "5.3.4", text), [], None), self)
+            delivery = self._dispatcher.take(self)
+        return delivery
 
     def _leave_idle(self) -> None:
         if self._is_idle:
@@ -321,7 +333,7 @@ class Session(asyncio.Protocol):
             and not self._is_quitting
             and self.messages < self._policy.max_messages_per_connection
         ):
-            following = self._dispatcher.take(self)
+            following = self._take()
             if following is not None:
                 behind = self._begin(following)
         self.deadline = self._now() + self._policy.final_timeout_s

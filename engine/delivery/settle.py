@@ -324,7 +324,7 @@ def result_of(outcome: Outcome) -> str:
     if outcome.is_uncertain:
         return "uncertain"
     reply = outcome.final or outcome.reply_for(0)
-    if reply is None or reply.synthetic:
+    if reply is None or (reply.synthetic and reply.is_temporary):
         return "lost"
     return "accepted" if reply.code < 300 else "permanent" if reply.code >= 500 else "temporary"
 

@@ -19,8 +19,8 @@ from engine.policy.model import Destination, Policy
 from engine.queue.path import Path
 from engine.queue.ready import ReadyQueue
 
-# Sessions double this often while a backlog lasts: 100 of them after 0.14 s. A peer that answers at once empties
-# the queue before that, and a few dozen messages don't cost a connection (400 us) each. bench/throughput.py.
+# Sessions double this often while a backlog lasts: 100 of them after 0.14 s. A peer that answers at once
+# empties the queue before that: a few dozen messages don't cost a connection (400 us) each.
 GROW_EVERY_S = 0.02
 BEHIND_SESSIONS = (
     4  # a backlog on disk counts as so many times what all paths may open: all of them are wanted
@@ -41,6 +41,7 @@ class SiteQueue:
         "grow_left",
         "is_gone",
         "is_kick_due",
+        "is_miss_due",
         "is_refill_due",
         "is_stopped",
         "opening",
@@ -84,6 +85,7 @@ class SiteQueue:
         self.resolve_policy = resolve_policy
         self.is_gone = False  # out of the table: what is put here is never found again
         self.is_kick_due = False
+        self.is_miss_due = False
         self.is_refill_due = False
         self.is_stopped = False  # the last try of every path failed: most of it waits on disk
         self.top = 0.0  # the highest of the passes

@@ -48,6 +48,7 @@ BANK_WINDOWS = 10  # the same for large N, in guards of a whole window: spent, i
 LATE_SHARE = 0.75  # of the guard is for lateness that shows; the rest for what does not (timers, ways)
 FIRST_REPLIES = 32  # as many must have been seen before a peer's least latency is believed
 FLOOR_REPLIES = 500  # the least latency of the last 500 to 1,000 replies is what a peer takes at least
+HISTORY_S = 60.0  # permits are known for at least so long: a reload may ask for a longer window
 MAX_WINDOWS = 8  # thresholds with different T on one counter; the least recently used goes
 
 CLOSE_LINGER_S = 5.0  # after our close, until the peer is sure to have seen it (design section 5)
@@ -190,6 +191,8 @@ class RateLimit:
     def spend(self, rate: Rate | None, burst: int, now: float) -> float:
         """As `redeem`, without a reservation (a connection that is about to be opened)."""
         at = now if now > self._last_at else self._last_at
+        for window in self._windows:
+            window.forget(now)  # by the clock, not by `at`: permits that are planned still need what is older
         self.unexported += 1
         if rate is not None:
             at = self._permit_at(rate, burst, at)
@@ -315,7 +318,11 @@ class RateLimit:
             new.total = source.total
             new.since = source.since
         windows.insert(0, new)
-        del windows[MAX_WINDOWS:]
+        if len(windows) == 1 and window_s < HISTORY_S:
+            windows.append(PermitWindow(HISTORY_S, self._since))
+        if len(windows) > MAX_WINDOWS:
+            longest = max(windows, key=lambda w: w.window_s)
+            windows.remove(next(w for w in reversed(windows) if w is not longest))
         return new
 
     def _permit_at(self, rate: Rate, burst: int, at: float) -> float:
@@ -329,7 +336,6 @@ class RateLimit:
         if at >= window.since + window.period_s:
             earliest -= self._slack_s
         at = max(at, earliest)
-        window.forget(at)
         if window.total >= self._count:
             at = max(at, window.free_at(self._count, 0))
         # Late while somebody waited is the host's lateness; late after idleness would be a burst.

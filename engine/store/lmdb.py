@@ -132,6 +132,7 @@ class Store(Reading):
         idempotency: str = "",
         reply: bytes = b"",
         is_forwarded: bool = False,
+        is_own: bool = False,
     ) -> None:
         """Stage a message with its deliveries: one message id, one envelope. HOT.
 
@@ -139,12 +140,14 @@ class Store(Reading):
             claim: name under which a spool file was claimed; kept until `forget_claim`.
             idempotency: id that the injector gave; `reply` is kept for it for 24 hours.
             is_forwarded: from another shard; deliveries known here are left out, `Duplicate` if all are.
+            is_own: the engine's own mail (a bounce), for which the room behind the watermark is kept.
 
         Raises:
             StoreFull: no room, nothing was staged.
             StoreUnhealthy: nothing was staged.
         """
-        self._check_can_put()
+        if not is_own or self._group.failure is not None:
+            self._check_can_put()
         if is_forwarded:
             known = self._known(deliveries)
             if len(known) == len(deliveries):

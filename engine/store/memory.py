@@ -84,9 +84,10 @@ class MemoryStore:
         idempotency: str = "",
         reply: bytes = b"",
         is_forwarded: bool = False,
+        is_own: bool = False,
     ) -> None:
         """Stage a message with its deliveries."""
-        if self.full_reason:
+        if self.full_reason and not is_own:
             raise StoreFull(self.full_reason)
         if self.failure is not None:
             raise self.failure

@@ -96,12 +96,11 @@ def test_the_bounce_is_on_disk_no_later_than_the_removal() -> None:
     assert desk.store.count() == 1
 
 
-def test_a_full_store_makes_no_bounce_and_no_noise_for_the_caller() -> None:
+def test_a_store_full_for_new_mail_still_takes_a_bounce() -> None:
     desk = Desk()
     desk.store.full_reason = "past its watermark"
     desk.bounce(make_delivery())
-    assert not desk.events
-    assert desk.bouncer.made == 0
+    assert [event.feed for event in desk.events] == ["bounce"]
 
 
 def test_a_commit_that_fails_brings_nothing_on() -> None:

@@ -9,7 +9,7 @@ from math import inf
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.core.units import Rate
@@ -107,6 +107,7 @@ rates = st.builds(Rate, st.integers(1, 300), st.sampled_from([0.25, 1.0, 2.0, 10
     late_share=st.floats(0.0, 0.75),
     timer_s=st.sampled_from([0.0, 0.002, 0.1]),
 )
+@example(rate=Rate(16, 2.0), burst=16, seed=13, start_s=(0.0, 3.0), late_share=0.0, timer_s=0.1)
 def test_peer_never_counts_one_too_many(rate, burst, seed, start_s, late_share, timer_s):
     backlog = Backlog(RateLimit(LONG_AGO), rate, burst, seed)
     backlog.start_s = start_s
