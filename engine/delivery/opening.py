@@ -83,6 +83,7 @@ class Opener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serial = 0
         self.sessions: dict[Session, None] = {}
+        self.on_first_session: Callable[[], None] | None = None  # called when there was none
         self.dispatcher: Dispatcher  # given right after it is made, since each calls the other
         self.settler: Settler
 
@@ -130,6 +131,8 @@ class Opener:
             attempt.is_our_fault = True
             return False
         session = self._make_session(attempt, opened, target, queues)
+        if not self.sessions and self.on_first_session is not None:
+            self.on_first_session()
         self.sessions[session] = None
         try:
             opened.hand_over(session)

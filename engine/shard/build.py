@@ -45,15 +45,13 @@ from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
 from engine.shard.step import StepRecord
-from engine.shard.upkeep import Upkeep
+from engine.shard.upkeep import Upkeep, quiet_s
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.log import Log
 from engine.telemetry.metrics import Counters
-
-QUIET_AFTER_RESTART_S = 2.0  # design section 5: a restarted shard waits before it connects
 
 HELD_UNTIL = 253_402_300_799.0  # the last second of the year 9999: held deliveries are never due
 
@@ -120,6 +118,8 @@ class Engine:
         self.dispatcher.on_cap_spent = self.lease.wait
         self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
         Gauges(self)
+        self.opener.on_first_session = self.upkeep.mark
+        self.quiet_s = quiet_s(data_dir, time.time())
         self.signers = Signers(settings, model.keys)
         self.step: StepRecord
         self.orphans: dict[int, OrphanStore] = {}
@@ -228,7 +228,7 @@ class Engine:
         gone = set(self.paths.vmtas) - {vmta.name for vmta in ours}
         if gone:
             self.disown(gone)
-        self.paths.own(ours, self.loop.time() + QUIET_AFTER_RESTART_S if not self.paths.vmtas else 0.0)
+        self.paths.own(ours, self.loop.time() + self.quiet_s if not self.paths.vmtas else 0.0)
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards)

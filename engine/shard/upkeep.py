@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 2.0
 LONG_WINDOW_S = 60.0  # design section 5: windows over a minute are persisted
+QUIET_S = 2.0  # design section 5: a restarted shard waits before it connects
+MARKER = "sessions"
 AHEAD_S = 2 * EVERY_S  # what may be spent before the next write counts as spent already
 FORGET_EVERY_S = 60.0
 STUCK_S = 30.0  # so long all vmtas of a pool must have been held before its messages are handed over
@@ -27,12 +29,29 @@ STUCK_SLICE = 50
 log = Log("upkeep")
 
 
+def quiet_s(data_dir: Path, unix_now: float) -> float:
+    """Return how long a shard that starts must not connect: peers may still see an earlier one's sessions.
+
+    Each shard keeps the date of a marker fresh while it has sessions; where all are old, or none is there,
+    nobody can see any.
+    """
+    for marker in data_dir.glob(f"shard-*/{MARKER}"):
+        try:
+            age_s = unix_now - marker.stat().st_mtime
+        except FileNotFoundError:
+            continue
+        if age_s < EVERY_S + QUIET_S:  # a clock that was set back counts as fresh
+            return QUIET_S
+    return 0.0
+
+
 class Upkeep:
     """Runs with the engine."""
 
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
         self._file = directory / "limits"
+        self._marker = directory / MARKER
         self._forget_at = 0.0
         self._stuck_since: dict[SiteQueue, float] = {}
         self._written = b""
@@ -53,17 +72,28 @@ class Upkeep:
         """Keep everything that was spent: whoever comes next need not wait."""
         self._timer.cancel()
         self._keep(over_s=0.0, ahead_s=0.0)
+        if not self._engine.opener.sessions:
+            self._marker.unlink(missing_ok=True)
 
     def _tick(self) -> None:
         engine = self._engine
         self._timer = engine.loop.call_later(EVERY_S, self._tick)
         now = engine.loop.time()
+        if engine.opener.sessions:
+            self.mark()
         self._keep(LONG_WINDOW_S, AHEAD_S)
         self._relieve(now)
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
             engine.sites.drop_idle(lambda path: not path.sessions)
             engine.paths.forget_idle(now, engine.dispatcher.forget_path)
+
+    def mark(self) -> None:
+        """Put on record that there are sessions now."""
+        try:
+            self._marker.touch(0o600)
+        except OSError as error:
+            log.error("marker not kept", file=str(self._marker), error=str(error))
 
     def _keep(self, over_s: float, ahead_s: float) -> None:
         """Write what was spent of long windows, whole or not at all."""
