@@ -23,6 +23,7 @@ from typing import Protocol, cast
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
 from engine.inject.room import Room
+from engine.net.accepting import Accepting
 from engine.settings.model import ListenerSettings
 from engine.smtp.server import ServerConversation, ServerLimits, Transaction
 from engine.smtp.wire import format_reply
@@ -36,7 +37,6 @@ SWEEP_S = 1.0
 LARGE_MESSAGE_BYTES = 256 << 10  # a message that grows past it needs room to be read on
 ROOM_BYTES = 256 << 20  # for all large messages that a listener is receiving
 MAX_KEPT_BYTES = 65536  # pipelined behind a message that waits for its commit; then the socket is not read
-BACKLOG = 4096  # as net.listen opened it; asyncio says it again
 
 log = Log("smtp")
 
@@ -67,7 +67,7 @@ class SMTPListener:
         self.room = Room(ROOM_BYTES)
         self._counters = counters
         self._refusals: dict[int, Cell] = {}
-        self._server: asyncio.Server | None = None
+        self._accepting: Accepting | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
         self.accept_seconds = counters.histogram("mailrail_accept_seconds", feed="smtp")
@@ -89,7 +89,7 @@ class SMTPListener:
         """Accept connections from a socket that listens already."""
         loop = asyncio.get_running_loop()
         self.now = loop.time
-        self._server = await loop.create_server(lambda: SMTPSession(self), sock=sock, backlog=BACKLOG)
+        self._accepting = Accepting(sock, lambda: SMTPSession(self))
         self._sweeper = loop.call_later(SWEEP_S, self._sweep_again)
 
     async def stop(self, grace_s: float) -> None:
@@ -147,9 +147,9 @@ class SMTPListener:
         return None
 
     def _stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._accepting is not None:
+            self._accepting.close()
+            self._accepting = None
 
     def _sweep_again(self) -> None:
         self.sweep()

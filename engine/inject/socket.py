@@ -27,6 +27,7 @@ from engine.inject.context import FeedContext
 from engine.inject.frames import FrameId, FrameReader, Misread, decode_submission, encode_answer
 from engine.inject.room import Room
 from engine.inject.submission import Offer, parse_submission
+from engine.net.accepting import Accepting
 from engine.settings.model import ListenerSettings
 from engine.telemetry.log import Log
 from engine.telemetry.metrics import Cell, Counters
@@ -41,7 +42,6 @@ STALL_S = 60  # without an octet inside a frame; on one host nothing takes that 
 FRAME_TIMEOUT_S = 600  # for a whole frame
 UNREAD_S = 300  # a client that does not read its answers for so long is gone
 SWEEP_S = 1.0
-BACKLOG = 4096
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -81,7 +81,7 @@ class SocketListener:
         self.room = Room(ROOM_BYTES)
         self._counters = counters
         self._refusals: dict[int, Cell] = {}
-        self._server: asyncio.AbstractServer | None = None
+        self._accepting: Accepting | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Future[None] | None = None
         self.accept_seconds = counters.histogram("mailrail_accept_seconds", feed="socket")
@@ -98,7 +98,7 @@ class SocketListener:
         """Accept connections from a socket that listens already."""
         loop = asyncio.get_running_loop()
         self.now = loop.time
-        self._server = await loop.create_unix_server(lambda: SocketSession(self), sock=sock, backlog=BACKLOG)
+        self._accepting = Accepting(sock, lambda: SocketSession(self))
         self._sweeper = loop.call_later(SWEEP_S, self._sweep_again)
 
     async def stop(self, grace_s: float) -> None:
@@ -152,9 +152,9 @@ class SocketListener:
         return None
 
     def _stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._accepting is not None:
+            self._accepting.close()
+            self._accepting = None
 
     def _sweep_again(self) -> None:
         self.sweep()

@@ -10,5 +10,6 @@ extensions  what a peer offers in EHLO
 tls         contexts for the client side of TLS
 connect     a socket from a source address; a session opened over it with aiosmtplib
 listen      listening sockets; is an address on this host?
+accepting   one connection at a time, so that shards share them
 inotify     changes in a directory
 """

@@ -160,6 +160,74 @@ def test_a_leased_cap_allows_what_was_borrowed() -> None:
     assert LeasedCap("none", 0).room == math.inf
 
 
+def test_limits_are_unspent_when_fresh_ones_would_allow_no_more() -> None:
+    path = make_path(
+        max_message_rate=Rate(1, 10.0), message_interval_s=2.0, max_connection_rate=Rate(1, 60.0)
+    )
+    limits = path.limits
+    assert limits.is_unspent(NOW)
+    send(path, NOW)
+    assert not limits.is_unspent(NOW + 5.0)
+    assert limits.is_unspent(NOW + 60.0)
+    assert path.try_connect(NOW + 60.0)
+    assert not limits.is_unspent(NOW + 600.0)  # the connection is open
+    limits.slots.release(NOW + 600.0)
+    assert limits.is_unspent(NOW + 600.0)
+    path.reserve_message(NOW + 600.0)
+    assert not limits.is_unspent(NOW + 600.0)
+
+
+def test_limits_are_exported_and_restored_rate_by_rate() -> None:
+    policy = {"max_message_rate": Rate(2, 100.0), "message_interval_s": 30.0}
+    path = make_path(max_connection_rate=Rate(1, 60.0), **policy)
+    send(path, NOW)
+    assert path.try_connect(NOW)
+    states = path.limits.export(NOW, 1e9, 0.0, 0.0)
+    heir = make_path(max_connection_rate=Rate(1, 60.0), **policy)
+    for limit, state in zip(heir.limits.rates, states, strict=True):
+        limit.restore(state, 5.0, 1e9 + 10.0)  # another clock, 10 s later
+    assert heir.message_ready_at(5.0) >= 5.0 + 20.0
+    assert heir.connect_ready_at(5.0) >= 5.0 + 50.0
+
+
+def test_what_may_be_spent_before_the_next_export_counts_as_spent() -> None:
+    path = make_path(max_message_rate=Rate(60, 120.0))
+    kept = path.limits.export(NOW, 1e9, 60.0, 4.0)[0]
+    assert [window.counts for window in kept.windows] in ([], [[2]])
+    send(path, NOW)
+    (window,) = path.limits.export(NOW, 1e9, 60.0, 4.0)[0].windows
+    assert sum(window.counts) == 1 + 2  # 4 s at 0.5 per second
+    assert path.limits.export(NOW, 1e9, 200.0, 4.0)[0].windows == []
+
+
+def test_the_fastest_pace_and_the_longest_window_of_all_vmtas_are_exported_by() -> None:
+    limits = PathLimits(SINCE)
+    make_path(limits, max_message_rate=Rate(10, 1.0))
+    make_path(limits, max_message_rate=Rate(100, 3600.0), max_connection_rate=Rate(5, 1.0))
+    assert limits.longest_window_s == 3600.0
+    assert limits.paces_per_s == (10.0, 0.0, 5.0)
+
+
+def test_a_permit_that_waited_for_the_rate_waits_for_the_interval_from_then() -> None:
+    path = make_path(max_message_rate=Rate(1, 10.0), message_interval_s=8.0)
+    send(path, NOW)
+    at = send(path, NOW)
+    assert at > NOW + 9.9
+    path.confirm_message(at, at + 1.0)
+    no_rate = make_path(path.limits, message_interval_s=8.0)
+    assert no_rate.message_ready_at(at + 1.0) >= at + 9.0
+
+
+def test_a_permit_asked_for_too_early_is_told_when_to_ask_again() -> None:
+    path = make_path(max_message_rate=Rate(1, 10.0), message_interval_s=8.0)
+    first = send(path, NOW)
+    at = send(path, NOW)
+    path.postpone_message(first, NOW + 5.0)  # the first was written late
+    again = path.confirm_message(at, at)
+    assert again >= NOW + 15.0
+    assert path.confirm_message(again, again) == again
+
+
 def test_repr_says_who_where_and_how_many() -> None:
     path = make_path(max_connections=3)
     path.sites["mx.example"] = demand = make_demand()
