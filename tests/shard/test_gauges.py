@@ -16,6 +16,15 @@ from tests.fakes.delivery_rig import Rig, make_delivery
 from tests.fakes.virtual_loop import run_virtually
 
 
+class Session:
+    """What a gauge looks at."""
+
+    path = SimpleNamespace(vmta="v1", destination="x.example")
+
+    def __init__(self, phase: str) -> None:
+        self.phase = phase
+
+
 class Shard:
     """An engine over a store and peers in memory, looked at by its gauges."""
 
@@ -142,9 +151,8 @@ def test_a_path_in_back_off_is_told_as_held() -> None:
 
 def test_sessions_are_told_by_what_they_do() -> None:
     async def scenario(shard: Shard) -> None:
-        path = SimpleNamespace(vmta="v1", destination="x.example")
         for phase in ("idle", "quit", "mail", "content"):
-            session: Any = SimpleNamespace(phase=phase, path=path)
+            session: Any = Session(phase)
             shard.rig.sessions[session] = None
         assert shard.by_last_label("mailrail_sessions") == {"idle": 1, "closing": 1, "busy": 2}
         shard.rig.sessions.clear()
