@@ -37,6 +37,10 @@ class LeaseOwner:
         """Return whether some shard has not said yet what it holds."""
         return bool(self._unheard)
 
+    def is_unheard(self, shard: int) -> bool:
+        """Return whether that shard has not said yet what it holds."""
+        return shard in self._unheard
+
     def report(self, shard: int, held: int) -> None:
         """A shard says what it holds (after a start of either, or a new connection between them)."""
         self._unheard.discard(shard)

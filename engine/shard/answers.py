@@ -13,7 +13,7 @@ Never: changes anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -24,9 +24,10 @@ from engine.policy.explain import explain
 from engine.queue.decide import decide
 from engine.queue.path import Path
 from engine.shard.build import Engine
-from engine.store.records import parse_queue, queue_name
+from engine.store.records import parse_queue, position, queue_name
 
 MAX_DEPTH = 100_000  # deliveries of one queue that are counted
+EVER_MS = (1 << 62) - 1
 PAGE = 500  # rows of the store read at a time
 
 Row = dict[str, Any]
@@ -46,6 +47,8 @@ class Answers:
             return self._message(criteria["id"])
         if what == "explain":
             return self._explain(criteria)
+        if what not in ("paths", "queues", "messages"):
+            return {"error": f"nothing is known of {what!r}"}
         rows = {"paths": self._paths, "queues": self._queues, "messages": self._messages}[what](
             criteria, limit
         )
@@ -140,12 +143,12 @@ class Answers:
                 break
         return rows
 
-    def _each_queue(self, criteria: Mapping[str, str]) -> Any:
+    def _each_queue(self, criteria: Mapping[str, str]) -> Iterator[tuple[bytes, int]]:
         """Yield (queue, its earliest due): just one where the criteria name it."""
         store = self._engine.store
         if criteria.get("customer") and criteria.get("domain"):
             name = queue_name(criteria["customer"], criteria["domain"])
-            found = store.due_keys(name, b"", (1 << 62) - 1, 1)
+            found = store.due_keys(name, b"", EVER_MS, 1)
             if found:
                 yield name, found[0][0]
             return
@@ -160,16 +163,32 @@ class Answers:
             customer, domain = parse_queue(queue)
             if not _matches(criteria, customer=customer, domain=domain):
                 continue
-            for _, key in self._engine.store.due_keys(queue, b"", (1 << 62) - 1, limit + 1 - len(rows)):
-                delivery = self._engine.store.peek(key)
-                if delivery is not None and _matches(criteria, pool=delivery.envelope.pool):
+            for delivery in self._each_delivery(queue):
+                if _matches(criteria, pool=delivery.envelope.pool):
                     rows.append(self._describe(delivery))
+                if len(rows) > limit:
+                    break
             if len(rows) > limit:
                 break
         return rows
 
+    def _each_delivery(self, queue: bytes) -> Iterator[Delivery]:
+        """Yield the deliveries of one queue, the one due first first."""
+        store = self._engine.store
+        after = b""
+        while keys := store.due_keys(queue, after, EVER_MS, PAGE):
+            for due, key in keys:
+                after = position(due, key)
+                delivery = store.peek(key)
+                if delivery is not None:
+                    yield delivery
+
     def _message(self, message_id: str) -> Row | None:
-        found = self._engine.store.deliveries_of(bytes.fromhex(message_id)[:MESSAGE_ID_BYTES])
+        try:
+            key = bytes.fromhex(message_id)
+        except ValueError:
+            return None
+        found = self._engine.store.deliveries_of(key) if len(key) == MESSAGE_ID_BYTES else []
         if not found:
             return None
         return {"id": message_id, "deliveries": [self._describe(delivery) for delivery in found]}

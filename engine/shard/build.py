@@ -231,7 +231,7 @@ class Engine:
         self.paths.own(ours, self.loop.time() + self.quiet_s if not self.paths.vmtas else 0.0)
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
-        self.lease.use(settings.engine.max_connections, self.shards)
+        self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
         self.exchange.use(settings, assignment, self.shards)
         self.acceptor.use(settings.engine.hostname, settings.customers, settings.pools)
         self.window.max_count = settings.engine.window_messages

@@ -22,6 +22,7 @@ from engine.queue.path import LeasedCap, Path
 OWNER = 0
 TICK_S = 0.05
 LINGER_S = 5.0  # design section 5: so long a peer may still see a connection that ended unseen
+MODEST_S = 1.0  # after a recall
 AHEAD = 4  # connections in hand, so that a message rarely waits for the round trip
 
 
@@ -40,6 +41,7 @@ class ConnectionLease:
         self._waiting: dict[Path, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._shards = 1
+        self._modest_until = 0.0
 
     def handlers(self) -> dict[str, Callable[[int, Any], Any]]:
         """Return what the other shards may ask."""
@@ -56,13 +58,18 @@ class ConnectionLease:
         self._peers = peers
         self._kick = kick
 
-    def use(self, limit: int, shards: int) -> None:
-        """Hold to this limit from now on; 0 is none."""
+    def use(self, limit: int, shards: int, *, is_quiet: bool = False) -> None:
+        """Hold to this limit from now on; 0 is none.
+
+        `is_quiet`: peers may still see sessions of this shard's last process, which count until they can't.
+        """
         self._cap.limit = limit
         self._shards = shards
         if self._shard == OWNER and limit:
             if self._owner is None:
                 self._owner = LeaseOwner(limit, range(shards))
+                if is_quiet:
+                    self._owner.lose(OWNER, self._loop.time() + LINGER_S)
                 self._owner.report(OWNER, self._borrower.held)
             self._owner.limit = limit
         if limit and self._timer is None:
@@ -91,6 +98,7 @@ class ConnectionLease:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         borrower, now = self._borrower, self._loop.time()
         borrower.used = self._cap.in_use
+        borrower.ahead = 0 if now < self._modest_until else AHEAD
         back = borrower.next_return()
         if back:
             self._cap.borrowed = borrower.held
@@ -126,6 +134,8 @@ class ConnectionLease:
             self._peers.notify(OWNER, kind, amount)
 
     def _recall(self, _from: int, amount: int) -> None:
+        """Give back what is not in use, and keep nothing in hand for a while: another shard is short."""
+        self._modest_until = self._loop.time() + MODEST_S
         self._borrower.recall(amount)
 
     # -- as the owner -----------------------------------------------------------------------------
@@ -143,14 +153,15 @@ class ConnectionLease:
             self._owner.give_back(shard, min(amount, self._owner.held_by(shard)))
 
     def _hear_held(self, shard: int, held: int) -> None:
-        if self._owner is not None:
+        """Hear the answer to our question; one that a grant has overtaken says too little."""
+        if self._owner is not None and self._owner.is_unheard(shard):
             self._owner.report(shard, held)
 
     def _ask_back(self, now: float) -> None:
         assert self._owner is not None
         for shard, amount in self._owner.recalls(now).items():
             if shard == OWNER:
-                self._borrower.recall(amount)
+                self._recall(OWNER, amount)
             else:
                 self._peers.notify(shard, "lease-recall", amount)
         if self._owner.is_recovering:
@@ -158,8 +169,10 @@ class ConnectionLease:
 
     def _ask_everybody(self) -> None:
         """The owner is new: hear from every shard what it holds before anything is granted."""
+        assert self._owner is not None
         for shard in self._peers.up:
-            self._peers.notify(shard, "lease-report", None)
+            if self._owner.is_unheard(shard):
+                self._peers.notify(shard, "lease-report", None)
 
     def _report(self, _from: int, _body: Any) -> None:
         """The owner asks what we hold."""

@@ -184,7 +184,6 @@ def test_a_message_tells_its_state() -> None:
     run(scenario)
 
 
-@pytest.mark.xfail(strict=True, reason="the bound on what is read counts rows that the pool leaves out")
 def test_messages_of_a_pool_are_found_behind_those_of_another() -> None:
     async def scenario(shard: Shard) -> None:
         shard.rig.accept(*[make_delivery() for _ in range(5)], make_delivery(pool="second"))

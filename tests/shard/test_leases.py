@@ -257,9 +257,6 @@ def test_only_the_owner_lends() -> None:
     run_virtually(scenario())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a report that was asked for before a grant arrives after it, and takes it back"
-)
 def test_a_grant_that_crosses_the_question_what_is_held_counts() -> None:
     async def scenario() -> None:
         cluster = Cluster(10, 0)
@@ -279,9 +276,6 @@ def test_a_grant_that_crosses_the_question_what_is_held_counts() -> None:
     run_virtually(scenario())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what is recalled of the unused is asked for again in the same tick, ahead of others"
-)
 def test_nothing_stays_unused_in_hand_while_another_shard_waits() -> None:
     async def scenario() -> None:
         cluster = Cluster(10, 2)
