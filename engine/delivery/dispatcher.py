@@ -159,10 +159,19 @@ class Dispatcher:
             if not site_queue.queue:
                 return
             self._idle.wake(path.sites[site])
+        now = self._now()
         for path in in_order:
             if len(site_queue.queue) <= site_queue.opening:
                 return
+            if site_queue.growth(now) <= 0:
+                self._kick_later(site_queue)  # one kick for all paths, not a timer of each
+                return
             self.kick(path)
+
+    def _kick_later(self, site_queue: SiteQueue) -> None:
+        if not site_queue.is_kick_due:
+            site_queue.is_kick_due = True
+            self._loop.call_later(KICK_EVERY_S, self._kick_queue, site_queue)
 
     def _open_missed(self, site_queue: SiteQueue) -> None:
         """Open a session of the path that is furthest behind its share, if it has none."""
@@ -317,8 +326,9 @@ class Dispatcher:
             queues = self._queues[path, decision.site]
             growth = min([queue.growth(now) for queue in queues], default=1)
             if growth <= 0:
-                at = max(queue.grow_at for queue in queues)
-                decision = Decision(0, "", "more sessions open soon", at)
+                for queue in queues:
+                    self._kick_later(queue)
+                decision = Decision(0, "", "more sessions open soon", math.inf)
                 break
             count = min(decision.open, growth)
             if not all(self._open(path, path.sites[decision.site], now) for _ in range(count)):
