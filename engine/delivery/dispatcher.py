@@ -153,8 +153,10 @@ class Dispatcher:
         site_queue.is_kick_due = False
         site = site_queue.site.name
         in_order = site_queue.in_order()
+        if not site_queue.queue:
+            return
         if len(in_order) > 1 and self._is_missed(site_queue, in_order[0]):
-            self.kick(in_order[0])
+            self.kick(in_order[0], is_missed=True)
         for path in in_order:
             if not site_queue.queue:
                 return
@@ -179,8 +181,7 @@ class Dispatcher:
         if site_queue.paths and site_queue.queue:
             path = site_queue.in_order()[0]
             if self._is_missed(site_queue, path):
-                site_queue.grow_left = max(site_queue.grow_left, 1)
-                self.kick(path)
+                self.kick(path, is_missed=True)
 
     def _is_missed(self, site_queue: SiteQueue, path: Path) -> bool:
         """Return whether a path without sessions is so far behind its share that it should have one.
@@ -190,7 +191,9 @@ class Dispatcher:
         demand = path.sites[site_queue.site.name]
         if demand.sessions or demand.opening:
             return False
-        return any(site_queue.is_ahead(other, path) for other in site_queue.paths)
+        site = site_queue.site.name
+        served = [each for each in site_queue.paths if each.sites[site].sessions or each.sites[site].opening]
+        return bool(served) and all(site_queue.is_ahead(each, path) for each in served)
 
     def take(self, session: Carrier) -> Delivery | None:
         """Return the session's next delivery, reserved at the path's rates; None: not now. HOT."""
@@ -311,8 +314,11 @@ class Dispatcher:
 
     # -- decisions --------------------------------------------------------------------------------
 
-    def kick(self, path: Path) -> None:
-        """Wake idle sessions that may go, then open what `decide` says; else remember why not."""
+    def kick(self, path: Path, *, is_missed: bool = False) -> None:
+        """Wake idle sessions that may go, then open what `decide` says; else remember why not.
+
+        `is_missed`: one session opens however fast its ready queues may grow (`_is_missed`).
+        """
         if self.is_paused or not path.sites:
             return
         now = self._now()
@@ -324,7 +330,8 @@ class Dispatcher:
             if not decision.open:
                 break
             queues = self._queues[path, decision.site]
-            growth = min([queue.growth(now) for queue in queues], default=1)
+            growth = 1 if is_missed else min([queue.growth(now) for queue in queues], default=1)
+            is_missed = False
             if growth <= 0:
                 for queue in queues:
                     self._kick_later(queue)

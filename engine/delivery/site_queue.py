@@ -22,6 +22,8 @@ from engine.queue.ready import ReadyQueue
 # Sessions double this often while a backlog lasts: 100 of them after 0.14 s. A peer that answers at once
 # empties the queue before that: a few dozen messages don't cost a connection (400 us) each.
 GROW_EVERY_S = 0.02
+FEW_EACH = 4
+PATIENCE_S = 0.25  # then the peer is slow, and more sessions are the only way
 BEHIND_SESSIONS = (
     4  # a backlog on disk counts as so many times what all paths may open: all of them are wanted
 )
@@ -44,11 +46,13 @@ class SiteQueue:
         "is_miss_due",
         "is_refill_due",
         "is_stopped",
+        "last_pressed_at",
         "opening",
         "passes",
         "paths",
         "policies",
         "pool",
+        "pressed_at",
         "queue",
         "resolve_policy",
         "site",
@@ -80,6 +84,8 @@ class SiteQueue:
         self.opening = 0
         self.grow_at = 0.0
         self.grow_left = 1
+        self.last_pressed_at = 0.0
+        self.pressed_at = 0.0  # since when it has wanted more sessions for a few deliveries
         self.behind: dict[str, dict[bytes, bytes]] = {}  # customer to its queues to where reading goes on
         self.policies: dict[str, Policy] = {}
         self.resolve_policy = resolve_policy
@@ -153,11 +159,23 @@ class SiteQueue:
         return sorted(self.paths, key=self.passes.__getitem__)
 
     def growth(self, now: float) -> int:
-        """Return how many sessions may be opened now: as many again as there are, each GROW_EVERY_S."""
-        if now >= self.grow_at:
-            self.grow_at = now + GROW_EVERY_S
-            demands = [path.sites[self.site.name] for path in self.paths]
-            self.grow_left = max(1, sum(demand.sessions + demand.opening for demand in demands))
+        """Return how many sessions may be opened now: as many again as there are, each GROW_EVERY_S.
+
+        None at first where those that serve it, or open, have just a few deliveries each before them: under
+        load it takes a while to open one, and by then the others have done it.
+        """
+        if now < self.grow_at:
+            return self.grow_left
+        demands = [path.sites[self.site.name] for path in self.paths]
+        serving = sum(demand.sessions + demand.opening for demand in demands)
+        if serving and len(self.queue) <= serving * FEW_EACH:
+            if now - self.last_pressed_at > 4 * GROW_EVERY_S:  # it has been empty meanwhile
+                self.pressed_at = now
+            self.last_pressed_at = now
+            if now - self.pressed_at < PATIENCE_S:
+                return 0
+        self.grow_at = now + GROW_EVERY_S
+        self.grow_left = max(1, serving)
         return self.grow_left
 
     def share(self, path: Path) -> int:

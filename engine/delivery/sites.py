@@ -35,6 +35,9 @@ class SiteQueues:
         self._pools = pools
         self._share_of = share_of
         self._queues: dict[Key, SiteQueue] = {}
+        self._firsts: dict[
+            str, dict[str, float]
+        ] = {}  # pool to vmta: how often it was first, over its weight
         self._found: dict[tuple[str, str, str, str], SiteQueue] = {}
 
     def __iter__(self) -> Iterator[SiteQueue]:
@@ -75,9 +78,21 @@ class SiteQueues:
         queue = self._queues[key] = SiteQueue(
             pool, destination, site, section, resolve_policy, self._share_of
         )
-        for vmta, weight in members:
+        for vmta, weight in self._rotated(pool, members):
             self._dispatcher.attach(queue, self._paths.path(vmta, destination, section), weight)
         return queue
+
+    def _rotated(self, pool: str, members: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Return the members so that the first of each new queue is another, by weight.
+
+        A site that gets a few messages uses the first of its vmtas alone; over many sites that must not be
+        the same one.
+        """
+        passes = self._firsts.setdefault(pool, {})
+        first = min(members, key=lambda member: passes.get(member[0], 0.0))
+        passes[first[0]] = passes.get(first[0], 0.0) + 1.0 / first[1]
+        at = members.index(first)
+        return members[at:] + members[:at]
 
     def _members(self, pool: str) -> list[tuple[str, int]]:
         found = self._pools.get(pool)
@@ -94,6 +109,7 @@ class SiteQueues:
         self._pools = pools
         self._share_of = share_of
         self._found.clear()
+        self._firsts.clear()
         for queue in self._queues.values():
             queue.is_gone = True
             for path in list(queue.paths):
