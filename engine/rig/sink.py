@@ -20,6 +20,7 @@ import json
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,12 @@ class Sink:
         if arguments.save:
             arguments.save.mkdir(parents=True, exist_ok=True)
         if arguments.starttls:
-            pem = arguments.certificate or write_certificate(
-                Path(arguments.control or "rig-sink").with_suffix(".pem"), arguments.hostname
-            )
-            self.state.tls = server_context(pem)
+            if arguments.certificate:
+                self.state.tls = server_context(arguments.certificate)
+            else:  # made for the occasion, and gone once it is loaded
+                with tempfile.TemporaryDirectory() as directory:
+                    pem = write_certificate(Path(directory) / "sink.pem", arguments.hostname)
+                    self.state.tls = server_context(pem)
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
