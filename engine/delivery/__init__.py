@@ -3,6 +3,7 @@
 site_queue   what is ready for one (pool, site), and which paths may carry it
 paths        every path of this shard, with the limits that vmtas of one source address share
 readahead    from the store's due queues into ready queues, within a bounded window
+resolving    deliveries that wait for the look-up of their domain
 dispatcher   hands ready deliveries to sessions; opens sessions where decide() says so
 idle         the sessions that have nothing to do
 scarcity     who makes room for whom, where connections are scarce

@@ -100,7 +100,8 @@ class Opener:
             self._loop.call_exception_handler({"message": "opening failed", "exception": task.exception()})
 
     def close(self) -> None:
-        """Stop opening."""
+        """Stop opening, for good: what is given up here must not be asked for again."""
+        self.dispatcher.is_paused = True
         for task in list(self._tasks):
             task.cancel()
 

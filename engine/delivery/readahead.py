@@ -17,9 +17,9 @@ from itertools import islice
 from typing import Protocol
 
 from engine.core.envelope import Delivery
-from engine.core.errors import ResolvePermanent, ResolveTemporary
-from engine.core.reply import Reply, make_reply
+from engine.core.reply import Reply
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.resolving import MAX_WAITING, Lookup, Resolving
 from engine.delivery.site_queue import KEEP_WHEN_STOPPED, SiteQueue
 from engine.delivery.sites import SiteQueues
 from engine.net.site import Site
@@ -36,8 +36,6 @@ WAKE_SLICE_S = 0.003  # a scan step gives so long to ready queues that nothing e
 FEED = 16  # deliveries that a ready queue gets at a time while others wait for room as well
 FEED_AT_ONCE = 16  # customers that are looked at when room may have come
 MAX_BEHIND = 400_000  # queues known by name to wait on disk: about 120 bytes each
-MAX_RESOLVING = 256
-UNRESOLVED_RETRY_S = 60.0  # a domain whose look-up failed for now is asked again after so long
 
 
 class ReadStore(Protocol):
@@ -46,13 +44,6 @@ class ReadStore(Protocol):
     def due_queues(self, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
     def due_keys(self, queue: bytes, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
     def load(self, delivery_key: bytes, queue: bytes = b"", due: int = 0) -> Delivery | None: ...
-
-
-class Lookup(Protocol):
-    """What reading ahead needs of the resolver."""
-
-    def lookup(self, domain: str) -> Site | None: ...
-    async def resolve(self, domain: str) -> Site: ...
 
 
 class ReadAhead:
@@ -88,9 +79,7 @@ class ReadAhead:
         self._on_foreign = on_foreign
         self.in_memory: dict[bytes, Delivery] = {}
         self._behind_of: dict[bytes, SiteQueue] = {}
-        self._resolving: dict[str, list[Delivery]] = {}
-        self._unresolved_until: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._resolving = Resolving(self._loop, resolver, self._resolved)
         self._scan_after = b""
         self._scan_cost_s = 0.0
         self._scan_timer: asyncio.TimerHandle | None = None
@@ -201,7 +190,7 @@ class ReadAhead:
                 self.left(delivery)
             site_queue.behind.clear()
         self._behind_of.clear()
-        self._unresolved_until.clear()
+        self._resolving.forget_failures()
         self._asleep.clear()
         self._hungry.clear()
         self._scan_after = b""
@@ -321,8 +310,7 @@ class ReadAhead:
         for timer in (self._scan_timer, self._fresh_timer):
             if timer is not None:
                 timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
+        self._resolving.close()
 
     def _scan(self) -> None:
         """Look at one slice of the due queues; a whole pass is repeated without end."""
@@ -395,9 +383,7 @@ class ReadAhead:
         site = self._resolver.lookup(domain)
         if site is not None and self._put_behind_its_own(queue, customer, domain, site):
             return
-        if self._unresolved_until.get(domain, 0.0) > self._loop.time():
-            return
-        if site is None and domain not in self._resolving and len(self._resolving) >= MAX_RESOLVING:
+        if self._resolving.has_failed(domain) or (site is None and not self._resolving.may_join(domain)):
             return
         self._bring_some(queue, now_ms)
 
@@ -429,42 +415,21 @@ class ReadAhead:
     def _resolve_for(self, delivery: Delivery, key: bytes) -> bool:
         """Keep a delivery while its domain is looked up; False where too much waits for that already."""
         envelope = delivery.envelope
-        domain = delivery.domain
-        waiting = self._resolving.get(domain)
-        if waiting is None:
-            if (
-                self._unresolved_until.get(domain, 0.0) > self._loop.time()
-                or len(self._resolving) >= MAX_RESOLVING
-            ):
-                return False
-            waiting = self._resolving[domain] = []
-            task = self._loop.create_task(self._resolve(domain))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        if len(waiting) >= SLICE or not self._window.admit(envelope.customer, envelope.size_bytes):
+        if not self._resolving.may_join(delivery.domain):
+            return False
+        if not self._window.admit(envelope.customer, envelope.size_bytes):
             return False
         self.in_memory[key] = delivery
-        waiting.append(delivery)
+        self._resolving.join(delivery)
         return True
 
-    async def _resolve(self, domain: str) -> None:
-        reply: Reply | None = None
-        is_permanent = False
-        try:
-            await self._resolver.resolve(domain)
-        except ResolvePermanent as error:
-            reply, is_permanent = error.reply, True
-        except ResolveTemporary as error:
-            reply = make_reply(451, "4.4.3", str(error))
-            self._unresolved_until[domain] = self._loop.time() + UNRESOLVED_RETRY_S
-            if len(self._unresolved_until) > MAX_BEHIND:
-                self._unresolved_until.clear()
-        waiting = self._resolving.pop(domain)
+    def _resolved(self, waiting: list[Delivery], reply: Reply | None, is_permanent: bool) -> None:
+        """A look-up ended, with a reply where it failed."""
         for delivery in waiting:
             self.left(delivery)
             if reply is not None:
                 self._on_unresolved(delivery, reply, is_permanent)
             else:
                 self._bring(delivery, delivery.key)
-        if reply is None and len(waiting) >= SLICE:
+        if reply is None and len(waiting) >= MAX_WAITING:
             self._thorough_at = 0.0  # more of them may be on disk

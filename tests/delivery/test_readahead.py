@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from engine.core.envelope import Delivery
 from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.core.reply import make_reply
-from engine.delivery.readahead import MAX_RESOLVING, SLICE, UNRESOLVED_RETRY_S
+from engine.delivery.readahead import SLICE
+from engine.delivery.resolving import MAX_RESOLVING, UNRESOLVED_RETRY_S
 from engine.delivery.site_queue import SiteQueue
 from engine.queue.path import Path, SiteDemand
 from tests.fakes.delivery_rig import Rig, make_delivery
@@ -490,7 +491,7 @@ class Naive:
     def check(self) -> None:
         ready = [each.key for each in self.rig.ready()]
         flying = [each.key for each, _ in self.in_flight]
-        resolving = [each.key for row in self.rig.readahead._resolving.values() for each in row]
+        resolving = [each.key for each in self.rig.readahead._resolving]
         everywhere = ready + flying + resolving
         assert len(everywhere) == len(set(everywhere))
         assert set(everywhere) == set(self.rig.readahead.in_memory)
