@@ -55,10 +55,10 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     # Not stored: they hold from becoming ready to the end of the attempt.
     expires_at: float = 0.0  # policy decides
     deferred: int = 0  # so many recipients at the end of `recipients` were deferred in this attempt
+    key: bytes = b""  # of the delivery, made from id and index
 
-    @property
-    def key(self) -> bytes:
-        return self.message_id + self.index.to_bytes(2, "big")
+    def __post_init__(self) -> None:
+        self.key = self.message_id + self.index.to_bytes(2, "big")  # asked for nine times a message
 
 
 class MessageIds:

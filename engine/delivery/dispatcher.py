@@ -5,7 +5,8 @@ path is asked to decide: at once when nothing serves the site yet, else at most 
 that a busy site costs no decision per message.
 
 Owns: which paths carry from which ready queues, when a path is asked again.
-Never: decides (queue.decide), connects (opening), speaks SMTP (session), says who makes room (scarcity).
+Never: decides (queue.decide), connects (opening), speaks SMTP (session), says who makes room (scarcity) or
+which further vmtas are brought in (widening).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from engine.core.envelope import Delivery
 from engine.delivery.idle import Carrier, IdleSessions
 from engine.delivery.scarcity import Scarcity
 from engine.delivery.site_queue import SiteQueue
-from engine.queue.decide import Decision, decide
+from engine.delivery.widening import Widening
+from engine.queue.decide import Decision, decide, held, rate_spent
 from engine.queue.path import Path, SiteDemand
 
 KICK_EVERY_S = 0.02  # a decision costs about 10 us; 50 a second and path are 0.05 % of a core
@@ -68,6 +70,7 @@ class Dispatcher:
         self._scarcity = Scarcity(loop, self._idle, self.kick)
         self._timers: dict[Path, tuple[float, asyncio.Handle]] = {}  # uvloop's handles don't know when
         self.decisions: dict[Path, Decision] = {}
+        self.widening = Widening(self.decisions, self.attach)
         self.refusals: dict[str, int] = {}
         self.is_paused = False
         self.step: Step = _NoStep()
@@ -100,6 +103,8 @@ class Dispatcher:
             demand.queues -= 1
             site_queue.opening -= demand.opening
             self._forget_demand(path, demand)
+            if site_queue.queue and not site_queue.paths:
+                self._kick_later(site_queue)
 
     def forget_path(self, path: Path) -> None:
         """Drop a path that another shard takes over; its sessions are told to quit by their owner."""
@@ -152,9 +157,11 @@ class Dispatcher:
     def _kick_queue(self, site_queue: SiteQueue) -> None:
         site_queue.is_kick_due = False
         site = site_queue.site.name
-        in_order = site_queue.in_order()
         if not site_queue.queue:
             return
+        if site_queue.is_spare_due():
+            self.widening.widen(site_queue)
+        in_order = site_queue.in_order()
         if len(in_order) > 1 and self._is_missed(site_queue, in_order[0]):
             self.kick(in_order[0], is_missed=True)
         for path in in_order:
@@ -169,6 +176,22 @@ class Dispatcher:
                 self._kick_later(site_queue)  # one kick for all paths, not a timer of each
                 return
             self.kick(path)
+        self._kick_spare(site_queue, now)
+
+    def _kick_spare(self, site_queue: SiteQueue, now: float) -> None:
+        """Bring in further vmtas for what is left, if the paths that there are may not do more."""
+        while (
+            not self.is_paused
+            and len(site_queue.queue) > site_queue.opening
+            and self.widening.is_wanted(site_queue)
+        ):
+            if site_queue.growth(now) <= 0:
+                self._kick_later(site_queue)
+                return
+            path = self.widening.widen(site_queue)
+            if path is None:
+                return
+            self.kick(path)
 
     def _kick_later(self, site_queue: SiteQueue) -> None:
         if not site_queue.is_kick_due:
@@ -179,7 +202,7 @@ class Dispatcher:
         """Open a session of the path that is furthest behind its share, if it has none."""
         site_queue.is_miss_due = False
         if site_queue.paths and site_queue.queue:
-            path = site_queue.in_order()[0]
+            path = (site_queue.is_spare_due() and self.widening.widen(site_queue)) or site_queue.in_order()[0]
             if self._is_missed(site_queue, path):
                 self.kick(path, is_missed=True)
 
@@ -199,7 +222,10 @@ class Dispatcher:
         """Return the session's next delivery, reserved at the path's rates; None: not now. HOT."""
         path = session.path
         now = self._now()
-        if self.is_paused or (path.holds and path.hold_in_force(now) is not None):
+        if self.is_paused:
+            return None
+        if path.holds and (hold := path.hold_in_force(now)) is not None:
+            self._note_spent(session, held(hold))
             return None
         if self._scarcity.should_yield(session, now):
             session.quit()
@@ -208,11 +234,15 @@ class Dispatcher:
         for site_queue in queues:
             if not site_queue.queue:
                 continue
-            if len(site_queue.paths) > 1:
+            if site_queue.spare:
+                self._mind_spare(site_queue)
+            if len(site_queue.paths) > 1 and not site_queue.is_level(path):
                 self._wake_those_behind(site_queue, path, now)
             ready_at = path.message_ready_at(now)
             if ready_at > now:
                 self._ask_at(path, ready_at)
+                if site_queue.spare:
+                    self._note_spent(session, rate_spent(ready_at, now))
                 return None
             delivery = self._pop(site_queue)
             if delivery is not None:
@@ -244,6 +274,18 @@ class Dispatcher:
     def _ask_for_more(self, site_queue: SiteQueue) -> None:
         site_queue.is_refill_due = True
         self._loop.call_soon(self._on_room, site_queue)
+
+    def _note_spent(self, session: Carrier, decision: Decision) -> None:
+        """A session may not go on, although there is work: another vmta may."""
+        self.decisions[session.path] = decision
+        for site_queue in session.site_queues:
+            if site_queue.queue and self.widening.is_wanted(site_queue):
+                self._kick_later(site_queue)
+
+    def _mind_spare(self, site_queue: SiteQueue) -> None:
+        if not site_queue.is_miss_due and site_queue.is_spare_due():
+            site_queue.is_miss_due = True
+            self._loop.call_soon(self._open_missed, site_queue)
 
     def _wake_those_behind(self, site_queue: SiteQueue, path: Path, now: float) -> None:
         """Let idle sessions of paths that are behind their share take first, before the one that asks."""
@@ -325,6 +367,18 @@ class Dispatcher:
         for demand in list(path.sites.values()):
             if demand.idle and demand.waiting() > 0:
                 self._idle.wake(demand)
+        decision = self._open_decided(path, now, is_missed=is_missed)
+        self.decisions[path] = decision
+        if decision.reason:
+            self._note_refusal(path, decision, now)
+        if decision.is_spent:
+            for site in path.sites:
+                for queue in self._queues[path, site]:
+                    if queue.spare and queue.queue and self.widening.is_wanted(queue):
+                        self._kick_later(queue)
+
+    def _open_decided(self, path: Path, now: float, *, is_missed: bool) -> Decision:
+        """Open what `decide` says and the ready queues' growth allows; return the last decision."""
         for _ in range(64):
             decision = decide(path, now)
             if not decision.open:
@@ -341,9 +395,7 @@ class Dispatcher:
             if not all(self._open(path, path.sites[decision.site], now) for _ in range(count)):
                 self._ask_at(path, now + KICK_EVERY_S)
                 break
-        self.decisions[path] = decision
-        if decision.reason:
-            self._note_refusal(path, decision, now)
+        return decision
 
     def _open(self, path: Path, demand: SiteDemand, now: float) -> bool:
         if not path.try_connect(now):

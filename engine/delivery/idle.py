@@ -13,6 +13,9 @@ from typing import Protocol
 from engine.delivery.site_queue import SiteQueue
 from engine.queue.path import Path, SiteDemand
 
+QUICK_S = 0.005  # from MAIL to the last reply: so a message waits for at most FEW times that
+FEW = 4
+
 
 class Carrier(Protocol):
     """What handing out deliveries needs of a session."""
@@ -55,10 +58,17 @@ class IdleSessions:
                 del self._idle[session.demand]
 
     def wake(self, demand: SiteDemand) -> None:
-        """Wake as many as there is work for, one at least."""
+        """Wake as many as there is work for, one at least; HOT.
+
+        A peer that answers at once gets a few messages in each: the next envelope goes out behind the dot of
+        the message before, one write and one read for a message instead of two.
+        """
         idle = self._idle.get(demand)
         if idle:
-            for session in list(idle)[: demand.waiting() or 1]:
+            count = demand.waiting() or 1
+            if demand.attempt_s < QUICK_S:
+                count = (count + FEW - 1) // FEW
+            for session in list(islice(idle, count)):
                 session.wake()
 
     def wake_all(self, demand: SiteDemand) -> None:

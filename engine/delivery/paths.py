@@ -43,7 +43,9 @@ class PathTable:
         for vmta in vmtas:
             self._since.setdefault(vmta.name, self._clock())
             self.vmtas[vmta.name] = vmta
-            cap = self._vmta_caps.setdefault(vmta.name, Cap("max_connections of the vmta", 0))
+            cap = self._vmta_caps.setdefault(
+                vmta.name, Cap("max_connections of the vmta", 0, is_of_vmta=True)
+            )
             cap.limit = vmta.max_connections
         sources = {name: [each for each in (row.v4, row.v6) if each] for name, row in self.vmtas.items()}
         known, self._groups = (

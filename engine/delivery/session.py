@@ -357,6 +357,8 @@ class Session(asyncio.Protocol):
     def _observe(self, flight: Flight) -> None:
         """Tell the rates what became of a transaction's place in them."""
         now = self._now()
+        demand = self.demand
+        demand.attempt_s += (now - flight.begun_at - demand.attempt_s) / 8
         if self._permit_at:
             if self._permit_at <= now:  # else its content was never written
                 self.path.observe_reply(self._permit_at, now)

@@ -4,6 +4,9 @@ Late binding lives here: a delivery joins the ready queue of its pool and site, 
 when one of that vmta's sessions takes it. Weights are kept by stride: a path's `passes` grows by
 1/weight with each delivery it takes, and the path that is furthest behind is asked first.
 
+Paths are made as they are needed: a site that gets a few messages, or takes none, has one or two of them and
+not one for each vmta of the pool (`spare`). 2,000 sites of 20 vmtas would else be 40,000 paths.
+
 Owns: the ready queue, the paths' shares, and which stored queues wait behind it on disk (`behind`).
 Never: opens sessions, touches the store.
 """
@@ -11,6 +14,7 @@ Never: opens sessions, touches the store.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 from engine.core.envelope import Delivery
@@ -29,7 +33,14 @@ BEHIND_SESSIONS = (
 )
 PASS_SLACK = 8.0  # deliveries that a path may be ahead of an idle one, so that bursts need no hand-overs
 MAX_DEBT = 32.0  # deliveries that a path which could not go for long makes up for, ahead of others
+# Deliveries that all paths are ahead of a spare vmta before it gets a path, for the sake of its weight alone:
+# a connection costs as much as two deliveries, so a short backlog is better off with the one it has.
+SPARE_SLACK = 16.0
 KEEP_WHEN_STOPPED = 1  # of each customer, where no session opens: enough to try with
+
+
+def _no_path(_vmta: str) -> None:
+    return None
 
 
 class SiteQueue:
@@ -47,8 +58,10 @@ class SiteQueue:
         "is_refill_due",
         "is_stopped",
         "last_pressed_at",
+        "least",
         "opening",
         "passes",
+        "path_of",
         "paths",
         "policies",
         "pool",
@@ -56,7 +69,9 @@ class SiteQueue:
         "queue",
         "resolve_policy",
         "site",
+        "spare",
         "top",
+        "weight",
         "weights",
     )
 
@@ -78,9 +93,13 @@ class SiteQueue:
         self.site = site
         self.customer = customer
         self.queue = ReadyQueue(share_of)
+        self.spare: deque[tuple[str, int]] = deque()  # vmtas that have no path yet, and their weights
+        self.path_of: Callable[[str], Path | None] = _no_path  # of a spare vmta; None: it left this shard
         self.paths: list[Path] = []
         self.weights: dict[Path, float] = {}
         self.passes: dict[Path, float] = {}
+        self.least = 0.0  # of the passes when last looked at; they only grow
+        self.weight = 0.0  # of all paths
         self.opening = 0
         self.grow_at = 0.0
         self.grow_left = 1
@@ -126,17 +145,20 @@ class SiteQueue:
         return policy
 
     def add_path(self, path: Path, weight: float) -> None:
-        """Let a path carry from here; it starts level with the one furthest behind."""
+        """Let a path carry from here; what it is behind the others it makes up for, within bounds."""
         if path not in self.weights:
             self.paths.append(path)
-            self.passes[path] = min(self.passes.values(), default=0.0)
+            self.passes[path] = self._least_passes(weight)
+            self.least = min(self.least, self.passes[path])
         self.weights[path] = weight
+        self.weight = sum(self.weights.values())
 
     def drop_path(self, path: Path) -> None:
         """Take a path away (its vmta moved, left the pool or the configuration)."""
         if path in self.weights:
             self.paths.remove(path)
             del self.weights[path], self.passes[path]
+            self.weight = sum(self.weights.values())
 
     def count_taken(self, path: Path) -> None:
         """A path took one delivery; what it missed for long is not made up for in full. HOT."""
@@ -147,6 +169,24 @@ class SiteQueue:
         elif self.top - passes > MAX_DEBT / weight:
             passes = self.top - MAX_DEBT / weight
         self.passes[path] = passes
+
+    def _least_passes(self, weight: float) -> float:
+        return max(0.0, self.top - MAX_DEBT / weight)
+
+    def is_spare_due(self) -> bool:
+        """Return whether all paths are so far ahead of the next spare vmta that it should have one too."""
+        if not self.spare or not self.paths:
+            return False
+        weight = self.spare[0][1]
+        return min(self.passes.values()) - self._least_passes(weight) >= SPARE_SLACK / weight
+
+    def is_level(self, path: Path) -> bool:
+        """Return whether `path` is ahead of no other. HOT."""
+        lead = PASS_SLACK / self.weights[path]
+        if self.passes[path] - self.least <= lead:
+            return True
+        self.least = min(self.passes.values())
+        return self.passes[path] - self.least <= lead
 
     def is_ahead(self, path: Path, other: Path) -> bool:
         """Return whether `path` has carried more than its share compared with `other`."""
@@ -187,7 +227,7 @@ class SiteQueue:
             waiting += BEHIND_SESSIONS * sum(each.policy.max_connections for each in self.paths)
         if len(self.paths) == 1:
             return waiting
-        return math.ceil(waiting * self.weights[path] / sum(self.weights.values()))
+        return math.ceil(waiting * self.weights[path] / self.weight)
 
     def push(self, delivery: Delivery) -> bool:
         """Queue a delivery; False when its customer has `ready_limit` here already. HOT."""

@@ -78,8 +78,14 @@ class SiteQueues:
         queue = self._queues[key] = SiteQueue(
             pool, destination, site, section, resolve_policy, self._share_of
         )
-        for vmta, weight in self._rotated(pool, members):
-            self._dispatcher.attach(queue, self._paths.path(vmta, destination, section), weight)
+        paths = self._paths
+
+        def path_of(vmta: str) -> Path | None:
+            return paths.path(vmta, destination, section) if vmta in paths.vmtas else None
+
+        queue.path_of = path_of
+        queue.spare.extend(self._rotated(pool, members))
+        self._dispatcher.widening.widen(queue)
         return queue
 
     def _rotated(self, pool: str, members: list[tuple[str, int]]) -> list[tuple[str, int]]:

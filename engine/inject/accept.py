@@ -17,13 +17,15 @@ from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
 from engine.core.errors import PerhapsStored, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
-from engine.message.headers import Controls, complete, from_domain, received_count, take_controls
+from engine.message.headers import Controls, Scan, complete, from_domain, scan, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
 from engine.telemetry.metrics import Cell, Counters
 
 MAX_RECEIVED = 100  # hops (RFC 5321 section 6.3: at least 100)
 MAX_RECIPIENTS_PER_DELIVERY = 100  # what every peer takes in one transaction (RFC 5321 section 4.5.3.1.8)
+
+MAX_MAY_SEND = 10_000  # pairs of customer and sender known to be allowed or not: 2 MB at most
 
 NO_CUSTOMER = make_reply(550, "5.7.1", "no such customer, or none named")
 NO_POOL = make_reply(550, "5.7.1", "no such pool")
@@ -101,6 +103,7 @@ class Acceptor:
         self._customers: Mapping[str, Customer] = {}
         self._pools: Mapping[str, Any] = {}
         self._cells: dict[tuple[str, ...], Cell] = {}
+        self._may_send: dict[tuple[str, str], Reply | None] = {}  # customer and sender to the refusal
         self.is_draining = False
 
     def use(self, hostname: str, customers: Mapping[str, Customer], pools: Mapping[str, Any]) -> None:
@@ -108,6 +111,7 @@ class Acceptor:
         self._hostname = hostname
         self._customers = customers
         self._pools = pools
+        self._may_send.clear()
 
     # -- checks that a feed may make early --------------------------------------------------------
 
@@ -120,7 +124,7 @@ class Acceptor:
         customer = self._customers.get(context.customer)
         if customer is None:
             return NO_CUSTOMER
-        return _check_sender(customer, sender)
+        return self._check_sender(customer, sender)
 
     # -- a message --------------------------------------------------------------------------------
 
@@ -141,16 +145,19 @@ class Acceptor:
         if self.is_draining:
             self._refuse(DRAINING, context, done)
             return
-        controls, message = take_controls(message, is_trusted=context.is_trusted)
+        scanned = scan(message)
+        controls, stripped = take_controls(message, scanned, is_trusted=context.is_trusted)
+        if stripped is not message:
+            message, scanned = stripped, scan(stripped)
         customer = self._customers.get(context.customer or controls.customer)
-        refusal = self._refusal(customer, sender, message, controls, context)
+        refusal = self._refusal(customer, sender, scanned, controls, context)
         if refusal is not None or customer is None:
             self._refuse(refusal or NO_CUSTOMER, context, done)
             return
         now = self._unix()
         message_id = self._ids.make(now)
-        message = complete(
-            message,
+        added = complete(
+            scanned,
             hostname=self._hostname,
             message_id=message_id.hex(),
             feed=context.feed,
@@ -159,6 +166,7 @@ class Acceptor:
             recipient=recipients[0] if len(recipients) == 1 else "",
             unix_now=now,
         )
+        message = added + message
         if customer.dkim:
             message = self._sign(customer.name, from_domain(message) or "", message, now) + message
         envelope = Envelope(
@@ -176,16 +184,26 @@ class Acceptor:
         self._store_or_forward(message_id, envelope, recipients, message, context, done)
 
     def _refusal(
-        self, customer: Customer | None, sender: str, message: bytes, controls: Controls, context: FeedContext
+        self, customer: Customer | None, sender: str, scanned: Scan, controls: Controls, context: FeedContext
     ) -> Reply | None:
         if customer is None:
             return NO_CUSTOMER
         pool = controls.pool or context.pool
         if pool and pool not in self._pools:
             return NO_POOL
-        if received_count(message) > MAX_RECEIVED:
+        if scanned.received_count > MAX_RECEIVED:
             return TOO_MANY_HOPS
-        return _check_sender(customer, sender)
+        return self._check_sender(customer, sender)
+
+    def _check_sender(self, customer: Customer, sender: str) -> Reply | None:
+        """Return why a customer may not send as that; known pairs are kept: bulk comes from few senders."""
+        key = (customer.name, sender)
+        known = self._may_send
+        if key not in known:
+            if len(known) >= MAX_MAY_SEND:
+                known.clear()
+            known[key] = _check_sender(customer, sender)
+        return known[key]
 
     def _store_or_forward(
         self,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -90,9 +91,23 @@ def read_fields(header: bytes) -> dict[bytes, list[bytes]]:
     return values
 
 
-def received_count(message: bytes) -> int:
-    """Return how many Received fields there are: the hops so far."""
-    return _lowered(split(message)[0]).count(b"\nreceived:")
+class Scan(NamedTuple):
+    """A header looked at once: its octets, the same in lower case behind one LF, where the body begins."""
+
+    header: bytes
+    lowered: bytes
+    body: int
+
+    @property
+    def received_count(self) -> int:
+        """How many Received fields there are: the hops so far."""
+        return self.lowered.count(b"\nreceived:")
+
+
+def scan(message: bytes) -> Scan:
+    """Look at the header of a message. HOT."""
+    header, body = split(message)
+    return Scan(header, _lowered(header), body)
 
 
 def from_domain(message: bytes) -> str | None:
@@ -139,15 +154,15 @@ def remove_fields(message: bytes, names: frozenset[bytes]) -> bytes:
 # -- control fields ---------------------------------------------------------------------------------------
 
 
-def take_controls(message: bytes, *, is_trusted: bool) -> tuple[Controls, bytes]:
-    """Read and remove the X-Mailrail-* fields.
+def take_controls(message: bytes, scanned: Scan, *, is_trusted: bool) -> tuple[Controls, bytes]:
+    """Read and remove the X-Mailrail-* fields; the message itself comes back where it has none.
 
     Customer, Pool: named only by those who are trusted to. Job: one word for a mailing. Tag: `name=value`,
     may come often. Others are removed too: they are for Mailrail, and none of them is for the recipient.
     """
-    header, _ = split(message)
-    if CONTROL_PREFIX not in header.lower():
+    if CONTROL_PREFIX not in scanned.lowered:
         return _NO_CONTROLS, message
+    header = scanned.header
     values: dict[bytes, list[str]] = {}
     kept: list[bytes] = []
     for key, colon, raw in _fields(header):
@@ -178,7 +193,7 @@ def _tags(values: list[str]) -> dict[str, str]:
 
 
 def complete(
-    message: bytes,
+    scanned: Scan,
     *,
     hostname: str,
     message_id: str,
@@ -188,23 +203,22 @@ def complete(
     recipient: str,
     unix_now: float,
 ) -> bytes:
-    """Return the message with Received in front, and with Message-ID and Date where it lacks them.
+    """Return what belongs in front of a message: Received, and Message-ID and Date where it lacks them.
 
     Args:
         message_id: in hex; the name of the message in Received, and in Message-ID.
         recipient: named in Received when the message has just one, "" otherwise (RFC 5321 4.4: no Bcc leaks).
     """
-    header, body = split(message)
-    lowered = _lowered(header)
+    lowered = scanned.lowered
     date = format_date(unix_now)
     added = format_received(hostname, message_id, feed, helo, peer, recipient, date)
     if b"\nmessage-id:" not in lowered:
         added += f"Message-ID: <{message_id}@{hostname}>\r\n".encode()
     if b"\ndate:" not in lowered:
         added += f"Date: {date}\r\n".encode()
-    if body == 0:
+    if scanned.body == 0:
         added += b"\r\n"  # no header at all: the body must not become one
-    return added + message
+    return added
 
 
 def format_received(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from engine.queue.path import Path, SiteDemand
+from engine.queue.path import Hold, Path, SiteDemand
 
 # The first sessions of a path open at once; later ones follow the backlog along 1 - e^(-q/limit):
 # a few messages don't open a connection each, a backlog of twice the limit uses 86 % of it and a
@@ -18,16 +18,27 @@ _NEVER = math.inf
 
 
 class Decision(NamedTuple):
-    """`open` sessions for `site`; else `reason` says why not, `ask_at` when to ask (inf: on an event)."""
+    """`open` sessions for `site`; else `reason` says why not, `ask_at` when to ask (inf: on an event).
+
+    `is_spent`: there is more to do than this path may; another vmta might.
+    """
 
     open: int
     site: str
     reason: str
     ask_at: float
+    is_spent: bool = False
 
 
 def _no(reason: str, ask_at: float = _NEVER) -> Decision:
     return Decision(0, "", reason, ask_at)
+
+
+def _spent(reason: str, ask_at: float = _NEVER) -> Decision:
+    return Decision(0, "", reason, ask_at, is_spent=True)
+
+
+_IDLE = _no("an idle session will take it")
 
 
 def _until(at: float, now: float) -> str:
@@ -49,14 +60,24 @@ def decide(path: Path, now: float) -> Decision:
     """
     hold = path.hold_in_force(now)
     if hold is not None:
-        return _no(f"held: {hold.reason}", hold.until)
+        return held(hold)
     demand, refusal = _neediest(path, now)
-    if demand is None:
+    if demand is None and refusal is not _IDLE:
         return refusal
     ready_at = path.message_ready_at(now)
     if ready_at > now:
-        return _no(f"message rate spent {_until(ready_at, now)}", ready_at)
-    return _connections(path, demand, now)
+        return rate_spent(ready_at, now)
+    return refusal if demand is None else _connections(path, demand, now)
+
+
+def held(hold: Hold) -> Decision:
+    """Return what is said of a path that is held."""
+    return _spent(f"held: {hold.reason}", hold.until)
+
+
+def rate_spent(ready_at: float, now: float) -> Decision:
+    """Return what is said of a path whose next message must wait until `ready_at`."""
+    return _spent(f"message rate spent {_until(ready_at, now)}", ready_at)
 
 
 def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
@@ -69,11 +90,11 @@ def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
         if waiting <= 0:
             continue
         if demand.idle > 0:
-            refusal = refusal if refusal.ask_at < _NEVER else _no("an idle session will take it")
+            refusal = refusal if refusal.ask_at < _NEVER else _IDLE
             continue
         if demand.retry_at > now:
             if demand.retry_at < refusal.ask_at:
-                refusal = _no(
+                refusal = _spent(
                     f"back-off after {demand.failures} failures {_until(demand.retry_at, now)}: "
                     f"{demand.last_failure}",
                     demand.retry_at,
@@ -92,12 +113,12 @@ def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
     free_at = path.limits.slots.next_free_at(limit, now)
     room = limit - path.limits.slots.in_use(now)
     if room <= 0:
-        return _no(f"max_connections {limit} reached", free_at)
+        return _spent(f"max_connections {limit} reached", free_at)
     if free_at > now:
         return _no(f"quiet after a start {_until(free_at, now)}", free_at)
     for cap in path.caps:
         if cap.room <= 0:
-            return _no(f"{cap.name} {cap.limit} reached")
+            return _no(f"{cap.name} {cap.limit} reached")._replace(is_spent=cap.is_of_vmta)
         room = int(min(room, cap.room))
     want = wanted_sessions(demand.waiting() + demand.sessions, limit) - serving
     if demand.failures:
@@ -106,5 +127,5 @@ def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
         return _no("enough sessions for what waits")
     at = path.connect_ready_at(now)
     if at > now:
-        return _no(f"connection rate spent {_until(at, now)}", at)
+        return _spent(f"connection rate spent {_until(at, now)}", at)
     return Decision(min(room, want), demand.site, "", now)

@@ -135,6 +135,8 @@ class RateLimit:
         if rate is None:
             return now
         if rate is not self._rate or burst != self._burst:
+            if self._is_fresh(rate, now):
+                return now
             self._adopt(rate, burst)
         window = self._window
         assert window is not None
@@ -356,6 +358,15 @@ class RateLimit:
         self._next_floor_s = min(self._next_floor_s, latency_s)
         self._floor_s = min(self._floor_s, latency_s)
         return latency_s - self._floor_s
+
+    def _is_fresh(self, rate: Rate, now: float) -> bool:
+        """Return whether nothing was ever spent here, and what others may have spent before is forgotten.
+
+        Paths to destinations that take no connection stay so: their windows, 0.8 kB, are never made.
+        """
+        if self._windows or self._starts:
+            return False
+        return now >= self._since + PermitWindow(rate.window_s, self._since).period_s
 
     def _drop_stale(self, now: float) -> None:
         """Forget reservations that hold others up for too long (a session that stalls)."""

@@ -51,11 +51,13 @@ class Hold(NamedTuple):
 class Cap:
     """A bound on connections over many paths: per vmta, per shard, total. 0 is no bound."""
 
-    __slots__ = ("in_use", "limit", "name")
+    __slots__ = ("in_use", "is_of_vmta", "limit", "name")
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, limit: int, *, is_of_vmta: bool = False) -> None:
+        """`is_of_vmta`: other vmtas have another."""
         self.name = name
         self.limit = limit
+        self.is_of_vmta = is_of_vmta
         self.in_use = 0
 
     @property
@@ -81,15 +83,23 @@ class LeasedCap(Cap):
 class PathLimits:
     """What a peer counts of one source address towards one destination."""
 
-    __slots__ = ("connects", "interval", "longest_window_s", "messages", "paces_per_s", "slots")
+    __slots__ = ("_interval", "_since", "connects", "longest_window_s", "messages", "paces_per_s", "slots")
 
     def __init__(self, now: float, quiet_until: float = 0.0) -> None:
         self.slots = ConnectionSlots(quiet_until)
         self.messages = RateLimit(now)
-        self.interval = RateLimit(now)
+        self._since = now
+        self._interval: RateLimit | None = None
         self.connects = RateLimit(now)
         self.longest_window_s = 0.0
         self.paces_per_s = (0.0, 0.0, 0.0)
+
+    @property
+    def interval(self) -> RateLimit:
+        """Of `message_interval`; made when asked for, since few policies have one."""
+        if self._interval is None:
+            self._interval = RateLimit(self._since)
+        return self._interval
 
     def note_rates(self, rates: tuple[Rate | None, Rate | None, Rate | None]) -> None:
         """Learn what is asked of the three rates (messages, interval, connects), to be exported rightly."""
@@ -107,7 +117,8 @@ class PathLimits:
 
     def is_unspent(self, now: float) -> bool:
         """Return whether a fresh set of limits would allow no more than this one."""
-        return not self.slots.in_use(now) and all(limit.is_unspent(now) for limit in self.rates)
+        made = [limit for limit in (self.messages, self._interval, self.connects) if limit is not None]
+        return not self.slots.in_use(now) and all(limit.is_unspent(now) for limit in made)
 
     @property
     def rates(self) -> tuple[RateLimit, RateLimit, RateLimit]:
@@ -119,6 +130,7 @@ class SiteDemand:
     """One site of a path: what waits for it and which sessions serve it."""
 
     __slots__ = (
+        "attempt_s",
         "failures",
         "idle",
         "is_starved",
@@ -144,6 +156,7 @@ class SiteDemand:
         self.queues = 0  # ready queues that the path carries from
         self.is_starved = False  # other sites of the path have had all its slots: it comes next
         self.served_at = 0.0  # when a session last opened
+        self.attempt_s = 1.0  # how long a transaction takes of late, to the last reply
 
     def fail(self, now: float, detail: str) -> bool:
         """Every address of the site failed: back off, twice as long as the last time.
@@ -257,9 +270,10 @@ class Path:
 
     def redeem_message(self, now: float, started: float) -> float:
         """Return when the end-of-message may be written (>= now); it counts from then."""
-        messages, interval, rate = self.limits.messages, self.limits.interval, self._rate
+        messages, rate = self.limits.messages, self._rate
         if self._interval is None:
             return now if rate is None else messages.redeem(rate, self.policy.burst, now, started)
+        interval = self.limits.interval
         interval_at = at = interval.redeem(self._interval, 1, now, started)
         if rate is not None:
             messages.cancel(started)  # its lead was learned by the other
@@ -270,9 +284,10 @@ class Path:
 
     def confirm_message(self, permit_at: float, now: float) -> float:
         """The time of a permit has come: return `now` (write, it is named by that) or when to ask again."""
-        messages, interval = self.limits.messages, self.limits.interval
+        messages = self.limits.messages
         if self._interval is None:
             return now if self._rate is None else messages.confirm(self._rate, permit_at, now)
+        interval = self.limits.interval
         due = interval_due = interval.confirm(self._interval, permit_at, now)
         if self._rate is not None:
             messages_due = messages.confirm(self._rate, permit_at, now)

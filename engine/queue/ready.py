@@ -111,7 +111,9 @@ class ReadyQueue:
             line = turns[0]
             deliveries = line.deliveries
             cost = (deliveries[0].envelope.size_bytes + _COST_ROUND_UP) >> COST_SHIFT or 1
-            if line.credit < cost:
+            if len(turns) == 1:
+                line.credit = max(line.credit, cost)  # nobody to be fair to
+            elif line.credit < cost:
                 turns.rotate(-1)
                 turns[0].credit += turns[0].share
                 passed += 1

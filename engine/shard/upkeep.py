@@ -125,6 +125,8 @@ class Upkeep:
                 self._hand_over(queue)
 
     def _is_stuck(self, queue: SiteQueue, now: float) -> bool:
+        if queue.spare:
+            return False
         holds = [path.hold_in_force(now) for path in queue.paths]
         return all(hold is not None and hold.until - now > STUCK_S for hold in holds)
 

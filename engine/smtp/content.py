@@ -10,6 +10,8 @@ Never: replies.
 
 from __future__ import annotations
 
+from engine.core.lines import find_dotted
+
 _TERMINATOR = b"\r\n.\r\n"
 # Past twice the size allowed and this: who sends on is not listening.
 MAX_DROPPED_BYTES = 1_000_000
@@ -54,7 +56,8 @@ class ContentReader:
             return self._end(data, start, start + found + 5 - len(tail))
         if b"\r\n." in window:
             self._has_dots = True
-        found = data.find(b"\r\n.", start)
+        dotted = find_dotted(data, start)
+        found = dotted.start() if dotted is not None else -1
         if found >= 0 and data[found + 3 : found + 5] != b"\r\n":
             self._has_dots = True
             found = data.find(_TERMINATOR, found)

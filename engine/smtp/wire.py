@@ -14,6 +14,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from engine.core.errors import RemoteProtocolError
+from engine.core.lines import find_dotted
 from engine.core.reply import Reply
 
 MAX_REPLY_LINE_BYTES = 2048  # RFC 5321 4.5.3.1.5 says 512; real peers go past it, none past this
@@ -136,7 +137,9 @@ def stuff(message: bytes) -> bytes:
         message = b"." + message
     if message and message[-2:] != b"\r\n":
         message += b"\r\n"
-    return message.replace(b"\r\n.", b"\r\n..") + b".\r\n"
+    if find_dotted(message) is not None:
+        message = message.replace(b"\r\n.", b"\r\n..")
+    return message + b".\r\n"
 
 
 def unstuff(stuffed: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.delivery.site_queue import KEEP_WHEN_STOPPED, MAX_DEBT, PASS_SLACK, SiteQueue
+from engine.delivery.site_queue import KEEP_WHEN_STOPPED, MAX_DEBT, PASS_SLACK, SPARE_SLACK, SiteQueue
 from engine.net.site import Host, make_site
 from engine.policy.model import Destination
 from engine.queue.path import Path, PathLimits
@@ -46,12 +46,47 @@ def test_weights_hold_in_the_long_run() -> None:
     assert take(queue, 4000) == {"a": 3000, "b": 1000}
 
 
-def test_a_new_path_starts_level_with_the_one_furthest_behind() -> None:
+def test_a_new_path_makes_up_for_a_bounded_part_of_what_it_missed() -> None:
     queue = make_queue()
     queue.add_path(make_path("a"), 1)
     take(queue, 500)
     queue.add_path(make_path("b"), 1)
+    assert take(queue, int(MAX_DEBT)) == {"b": MAX_DEBT}
     assert take(queue, 10) == {"a": 5, "b": 5}
+
+
+def test_a_spare_vmta_is_due_once_all_paths_have_carried_its_share() -> None:
+    queue = make_queue()
+    queue.add_path(make_path("a"), 1)
+    queue.spare.append(("b", 1))
+    take(queue, int(SPARE_SLACK) - 1)
+    assert not queue.is_spare_due()
+    take(queue, 1)
+    assert queue.is_spare_due()
+
+
+def test_a_spare_vmta_of_small_weight_waits_for_longer() -> None:
+    queue = make_queue()
+    queue.add_path(make_path("a"), 4)
+    queue.spare.append(("b", 1))
+    take(queue, 4 * int(SPARE_SLACK) - 1)
+    assert not queue.is_spare_due()
+    take(queue, 1)
+    assert queue.is_spare_due()
+
+
+def test_a_path_is_level_until_it_leads_by_the_slack() -> None:
+    queue = make_queue()
+    first, second = make_path("a"), make_path("b")
+    queue.add_path(first, 1)
+    queue.add_path(second, 1)
+    for _ in range(int(PASS_SLACK)):
+        queue.count_taken(first)
+    assert queue.is_level(first)
+    queue.count_taken(first)
+    assert not queue.is_level(first)
+    queue.count_taken(second)
+    assert queue.is_level(first)
 
 
 def test_adding_a_path_again_changes_its_weight_only() -> None:

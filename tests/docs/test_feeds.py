@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.inject import frames, smtp, socket
 from engine.inject.spool_directory import SpoolDirectory
-from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, Controls, take_controls
+from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, Controls, scan, take_controls
 from engine.message.pickup import parse_pickup
 from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation, ServerLimits
 from tests.docs.pages import blocks, read_names, read_page, read_rows, section
@@ -61,7 +61,7 @@ def test_every_control_field_has_a_row_and_does_what_it_says() -> None:
     assert f"up to {MAX_TAGS} times" in text
     assert f"cut at {MAX_CONTROL_CHARACTERS} characters" in text
     message = b"".join(f"X-Mailrail-{name}: a=b\r\n".encode() for name in (*names, "unknown")) + b"\r\n"
-    controls, rest = take_controls(message, is_trusted=True)
+    controls, rest = take_controls(message, scan(message), is_trusted=True)
     assert controls == Controls(customer="a=b", pool="a=b", job="a=b", tags={"a": "b"})
     assert rest == b"\r\n"
 

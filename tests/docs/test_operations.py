@@ -12,7 +12,8 @@ from tests.docs.pages import ROOT, blocks, read_page, section
 def test_every_reason_of_decide_is_in_the_table() -> None:
     tree = ast.parse((ROOT / "engine" / "queue" / "decide.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    reasons = [node.args[0] for node in calls if isinstance(node.func, ast.Name) and node.func.id == "_no"]
+    names = ("_no", "_spent")
+    reasons = [node.args[0] for node in calls if isinstance(node.func, ast.Name) and node.func.id in names]
     assert len(reasons) >= 8
     table = section(read_page("operations"), "## Reading `explain` and `paths`")
     for reason in reasons:

@@ -18,7 +18,7 @@ from engine.message.headers import (
     format_date,
     from_domain,
     read_fields,
-    received_count,
+    scan,
     split,
     take_controls,
 )
@@ -33,7 +33,10 @@ def completed(message: bytes, **changes: str) -> bytes:
         "peer": "192.0.2.1",
         "recipient": "b@x.example",
     } | changes
-    return complete(message, hostname="mta1.example.net", message_id="0123abcd", unix_now=AT, **facts)  # type: ignore[arg-type]
+    return (
+        complete(scan(message), hostname="mta1.example.net", message_id="0123abcd", unix_now=AT, **facts)
+        + message
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -115,8 +118,9 @@ def test_date_reads_back_and_equals_the_library(unix: int) -> None:
 
 
 def test_received_count() -> None:
-    assert received_count(b"Received: a\r\nX-Received: b\r\nreceived: c\r\n d\r\n\r\nReceived: body\r\n") == 2
-    assert received_count(b"Subject: Received:\r\n\r\n") == 0
+    twice = b"Received: a\r\nX-Received: b\r\nreceived: c\r\n d\r\n\r\nReceived: body\r\n"
+    assert scan(twice).received_count == 2
+    assert scan(b"Subject: Received:\r\n\r\n").received_count == 0
 
 
 @pytest.mark.parametrize(
@@ -149,21 +153,21 @@ CONTROLLED = (
 
 
 def test_controls_are_read_and_removed() -> None:
-    controls, message = take_controls(CONTROLLED, is_trusted=True)
+    controls, message = take_controls(CONTROLLED, scan(CONTROLLED), is_trusted=True)
     assert (controls.customer, controls.pool, controls.job) == ("acme", "pool-1", "spring sale")
     assert controls.tags == {"shop": "berlin", "n": "7 = 8"}
     assert message == b"Subject: x\r\nTo: b@x.example\r\n\r\nX-Mailrail-Job: body\r\n"
 
 
 def test_customer_and_pool_only_from_the_trusted() -> None:
-    controls, message = take_controls(CONTROLLED, is_trusted=False)
+    controls, message = take_controls(CONTROLLED, scan(CONTROLLED), is_trusted=False)
     assert (controls.customer, controls.pool, controls.job) == ("", "", "spring sale")
     assert b"acme" not in message
 
 
 def test_message_without_controls_is_the_same_object() -> None:
     message = b"Subject: x-mailrail\r\n\r\nX-Mailrail-Job: body\r\n"
-    controls, same = take_controls(message, is_trusted=True)
+    controls, same = take_controls(message, scan(message), is_trusted=True)
     assert same is message
     assert controls.job == ""
 
@@ -178,16 +182,18 @@ def test_message_without_controls_is_the_same_object() -> None:
     ],
 )
 def test_controls_at_the_edges(message: bytes, rest: bytes) -> None:
-    controls, left = take_controls(message, is_trusted=False)
+    controls, left = take_controls(message, scan(message), is_trusted=False)
     assert (controls.job, left) == ("a", rest)
 
 
 def test_controls_are_bounded_and_printable() -> None:
     tags = b"".join(b"X-Mailrail-Tag: t%d=x\r\n" % i for i in range(100))
-    controls, _ = take_controls(b"X-Mailrail-Job: a\x1bb\r\n" + tags + b"\r\n", is_trusted=True)
+    unprintable = b"X-Mailrail-Job: a\x1bb\r\n" + tags + b"\r\n"
+    controls, _ = take_controls(unprintable, scan(unprintable), is_trusted=True)
     assert controls.job == ""
     assert len(controls.tags) == 32
-    long, _ = take_controls(b"X-Mailrail-Job: " + b"x" * 900 + b"\r\n\r\n", is_trusted=True)
+    wordy = b"X-Mailrail-Job: " + b"x" * 900 + b"\r\n\r\n"
+    long, _ = take_controls(wordy, scan(wordy), is_trusted=True)
     assert len(long.job) == 256
 
 
@@ -203,7 +209,7 @@ def test_whatever_the_header_nothing_raises_and_no_control_is_left(
     lines: list[bytes], is_trusted: bool
 ) -> None:
     message = b"".join(line + b"\r\n" for line in lines)
-    _, message = take_controls(message, is_trusted=is_trusted)
+    _, message = take_controls(message, scan(message), is_trusted=is_trusted)
     header, body = split(message)
     assert b"x-mailrail-" not in b"\n" + header.lower() or not header
     from_domain(message)

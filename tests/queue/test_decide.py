@@ -39,7 +39,7 @@ def test_nothing_waits_opens_nothing() -> None:
 
 
 def test_one_message_opens_one_session() -> None:
-    assert decide(make_path(waiting=1), NOW) == (1, "mx.example", "", NOW)
+    assert decide(make_path(waiting=1), NOW)[:4] == (1, "mx.example", "", NOW)
 
 
 def test_a_long_backlog_opens_all_that_the_policy_allows() -> None:
@@ -49,7 +49,7 @@ def test_a_long_backlog_opens_all_that_the_policy_allows() -> None:
 def test_a_hold_is_the_first_reason_and_says_until_when() -> None:
     path = make_path(waiting=5)
     path.hold("op", "paused by an operator", 160.0)
-    assert decide(path, NOW)[2:] == ("held: paused by an operator", 160.0)
+    assert decide(path, NOW)[2:] == ("held: paused by an operator", 160.0, True)
 
 
 def test_a_hold_that_has_ended_is_forgotten() -> None:

@@ -440,3 +440,15 @@ def test_peer_never_sees_one_connection_too_many(limit, steps):
             seen.append((open_since.pop(0), until))
         visible = len(open_since) + sum(begin <= now < end for begin, end in seen)
         assert slots.in_use(now) == visible <= limit
+
+
+def test_a_limit_of_which_nothing_was_spent_makes_no_window() -> None:
+    limit = RateLimit(1000.0)
+    rate = Rate(10, 1.0)
+    late = 1005.0
+    assert limit.ready_at(rate, 1, late) == late
+    assert limit.is_unspent(late)
+    assert not limit._windows  # 0.8 kB each, for 40,000 paths that take no connection
+    started = limit.reserve(late)
+    assert limit.redeem(rate, 1, late, started) == late
+    assert limit.ready_at(rate, 1, late) > late
