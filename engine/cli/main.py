@@ -54,6 +54,18 @@ def _limit(command: Command) -> Command:
     return click.option("--limit", default=100, show_default=True, help="Rows at most.")(command)
 
 
+def _of_queues(command: Command) -> Command:
+    """Give a command the criteria by which queues, and messages in them, are chosen."""
+    for option in (
+        _limit,
+        click.option("--pool", metavar="NAME", help="Only mail of this pool."),
+        click.option("--domain", metavar="NAME", help="Only mail to this domain."),
+        click.option("--customer", metavar="NAME", help="Only this customer's."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(context_settings=_HELP)
 @click.version_option(package_name="mailrail", prog_name="mailrail")
 def cli() -> None:
@@ -162,10 +174,7 @@ def reload(config: str, as_json: bool) -> None:
       mailrail check && mailrail reload
     """
     answer = _api(config).post("/reload", {})
-    if as_json:
-        _print_json(answer)
-    else:
-        click.echo(f"reloaded: generation {answer.get('generation', '-')}")
+    _tell(as_json, answer, lambda: click.echo(f"reloaded: generation {answer.get('generation', '-')}"))
 
 
 @cli.command()
@@ -185,10 +194,7 @@ def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> 
     answer = api.post("/drain", {"on": not off})
     if wait and not off:
         answer = steer.wait_drained(api, timeout, is_shown=not as_json)
-    if as_json:
-        _print_json(answer)
-    else:
-        click.echo(steer.describe_drain(answer))
+    _tell(as_json, answer, lambda: click.echo(steer.describe_drain(answer)))
     _exit(0 if not wait or off or answer.get("is_empty") else 1)
 
 
@@ -204,18 +210,12 @@ def status(config: str, as_json: bool) -> None:
       mailrail status --json | jq .counts
     """
     answer = _api(config).get("/status")
-    if as_json:
-        _print_json(answer)
-    else:
-        look.show_status(make_console(), answer, time.time())
+    _tell(as_json, answer, lambda: look.show_status(make_console(), answer, time.time()))
     _exit(0 if all(shard.get("is_up", True) for shard in answer.get("shards", ())) else 1)
 
 
 @cli.command()
-@click.option("--customer", metavar="NAME", help="Only this customer's.")
-@click.option("--domain", metavar="NAME", help="Only mail to this domain.")
-@click.option("--pool", metavar="NAME", help="Only mail of this pool.")
-@_limit
+@_of_queues
 @_common
 def queues(config: str, as_json: bool, **criteria: Any) -> None:
     """Show what waits, by customer and recipient domain, longest queue first.
@@ -246,10 +246,7 @@ def paths(config: str, as_json: bool, **criteria: Any) -> None:
 
 
 @cli.command()
-@click.option("--customer", metavar="NAME", help="Only this customer's.")
-@click.option("--domain", metavar="NAME", help="Only mail to this domain.")
-@click.option("--pool", metavar="NAME", help="Only mail of this pool.")
-@_limit
+@_of_queues
 @_common
 def messages(config: str, as_json: bool, **criteria: Any) -> None:
     """Show messages that wait: where, since when, and why.
@@ -273,10 +270,7 @@ def message(config: str, as_json: bool, message_id: str) -> None:
       mailrail message 06413f2a9c1e5b00d1a2b3c4
     """
     answer = _api(config).get(f"/messages/{message_id}")
-    if as_json:
-        _print_json(answer)
-    else:
-        look.show_message(make_console(), answer, time.time())
+    _tell(as_json, answer, lambda: look.show_message(make_console(), answer, time.time()))
 
 
 @cli.command()
@@ -343,10 +337,15 @@ def demo(config: str, as_json: bool, keep: bool, messages: int) -> None:  # noqa
 
 def _show_rows(config: str, as_json: bool, what: str, criteria: dict[str, Any]) -> None:
     answer = _api(config).get(f"/{what}", criteria)
+    _tell(as_json, answer, lambda: look.show_rows(make_console(), what, answer, time.time()))
+
+
+def _tell(as_json: bool, answer: Any, show: Callable[[], None]) -> None:
+    """Print an answer for programs, or have it shown to people."""
     if as_json:
         _print_json(answer)
     else:
-        look.show_rows(make_console(), what, answer, time.time())
+        show()
 
 
 def _api(config: str) -> AdminApi:
@@ -358,11 +357,12 @@ def _print_json(answer: Any) -> None:
 
 
 def _fail(text: str, as_json: bool, **facts: Any) -> None:
-    if as_json:
-        _print_json({"error": text, **facts})
-    else:
-        click.echo(f"mailrail: {text}", err=True)
+    _complain(text, as_json, **facts)
     _exit(1)
+
+
+def _complain(text: str, as_json: bool, **facts: Any) -> None:
+    _tell(as_json, {"error": text, **facts}, lambda: click.echo(f"mailrail: {text}", err=True))
 
 
 def _exit(status: int) -> None:
@@ -383,10 +383,7 @@ def run(argv: list[str]) -> int:
     except click.Abort:
         return 1
     except (ConfigError, ApiError) as error:
-        if "--json" in argv:
-            _print_json({"error": str(error)})
-        else:
-            click.echo(f"mailrail: {error}", err=True)
+        _complain(str(error), "--json" in argv)
         return 1
     return 0
 
