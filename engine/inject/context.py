@@ -31,15 +31,12 @@ class FeedContext(msgspec.Struct, frozen=True, gc=False):
     idempotency: str = ""  # socket: an id that is refused when it comes again
 
 
-class Intake(Protocol):
-    """What a feed needs of the acceptor; see `Acceptor.accept`."""
+# Sender, recipients, message, whether it is 8-bit, context, done; see `Acceptor.accept`.
+Accept = Callable[[str, list[str], bytes, bool, FeedContext, Done], None]
 
-    def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Done,
-    ) -> None: ...
+
+class Intake(Protocol):
+    """What a feed needs of the acceptor."""
+
+    @property
+    def accept(self) -> Accept: ...

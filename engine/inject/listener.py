@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
 
-from engine.inject.room import Room
+from engine.inject.room import Reservation, Room
 from engine.net.accepting import Accepting
 from engine.settings.model import ListenerSettings
 from engine.telemetry.metrics import Cell, Counters
@@ -28,9 +28,23 @@ ROOM_BYTES = 256 << 20  # for all large messages that a listener is receiving
 
 
 class FeedSession(asyncio.Protocol, ABC):
-    """What a listener asks of a session; it joins `sessions` itself, once it is let in."""
+    """One connection of an injector, and what a listener asks of it.
 
-    __slots__ = ()
+    It joins `listener.sessions` itself, once it is let in; `transport` is None when the connection is lost.
+    """
+
+    __slots__ = ("listener", "reservation", "transport")
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.transport: asyncio.Transport | None = None
+        self.reservation: Reservation | None = None  # of the listener's room, for a large message
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
+        """What waits for its commit goes on; nobody is left to be told."""
+        self.transport = None
+        self.give_room_back()
+        self.listener.forget(self)
 
     @abstractmethod
     def tick(self) -> None:
@@ -40,9 +54,20 @@ class FeedSession(asyncio.Protocol, ABC):
     def shut(self) -> None:
         """End when what has begun is done; nothing new begins."""
 
-    @abstractmethod
     def abort(self) -> None:
         """End the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def waits_for_room(self) -> bool:
+        return self.reservation is not None and self.reservation.is_waiting
+
+    def give_room_back(self) -> None:
+        """What needed room has ended, or the connection has."""
+        reservation, self.reservation = self.reservation, None
+        if reservation is not None:
+            reservation.release()
 
 
 class Listener(ABC):

@@ -42,19 +42,17 @@ class SMTPSession(FeedSession):
         "_is_full",
         "_is_handing",
         "_is_paused",
-        "_listener",
         "_message_ticks",
         "_peer",
         "_reply",
-        "_reservation",
         "_ticks",
-        "_transport",
     )
 
+    listener: SMTPListener
+
     def __init__(self, listener: SMTPListener) -> None:
-        self._listener = listener
+        super().__init__(listener)
         self._conversation = ServerConversation(listener.limits, self._check_sender)
-        self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._context: FeedContext | None = None
         self._ticks = 0  # seconds since the last command, or the last piece of a message
@@ -64,23 +62,22 @@ class SMTPSession(FeedSession):
         self._ended_at = 0.0  # when the end of the message that waits was read
         self._is_paused = False  # nothing is read: too much is kept, or the client does not read
         self._is_full = False  # the client does not read our replies
-        self._reservation: Reservation | None = None  # of the listener's room, for a large message
 
     # -- asyncio ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, or say why not."""
-        self._transport = cast(asyncio.Transport, transport)
+        self.transport = cast(asyncio.Transport, transport)
         self._peer = format_peer(transport.get_extra_info("peername"))
-        refusal = self._listener.refusal(self._peer)
+        refusal = self.listener.refusal(self._peer)
         if refusal is not None:
-            self._listener.count_refusal(refusal.code)
-            log.info("connection refused", listener=self._listener.settings.name, reason=str(refusal))
-            self._transport.write(format_reply(refusal.code, refusal.enhanced, refusal.text))
-            self._transport.close()
+            self.listener.count_refusal(refusal.code)
+            log.info("connection refused", listener=self.listener.settings.name, reason=str(refusal))
+            self.transport.write(format_reply(refusal.code, refusal.enhanced, refusal.text))
+            self.transport.close()
             return
-        self._listener.sessions.add(self)
-        self._transport.write(self._conversation.greeting())
+        self.listener.sessions.add(self)
+        self.transport.write(self._conversation.greeting())
 
     def data_received(self, data: bytes) -> None:
         """Let the conversation read, write what it says, hand over what is complete. HOT."""
@@ -96,14 +93,8 @@ class SMTPSession(FeedSession):
             self._write(out)
         if conversation.buffered_bytes > MAX_KEPT_BYTES:
             self._pause()
-        if conversation.content_bytes > LARGE_MESSAGE_BYTES or self._reservation is not None:
+        if conversation.content_bytes > LARGE_MESSAGE_BYTES or self.reservation is not None:
             self._settle_room()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
-        """What waits for its commit goes on; nobody is left to be told."""
-        self._transport = None
-        self._give_room_back()
-        self._listener.forget(self)
 
     def pause_writing(self) -> None:
         """The client sends without reading: stop reading too, or its replies pile up here."""
@@ -122,37 +113,32 @@ class SMTPSession(FeedSession):
         kind = self._conversation.deadline_kind
         if kind is None:
             return  # the commit has its own bounds
-        if self._is_waiting():
+        if self.waits_for_room:
             return  # we do not read; whoever has the room is timed
         self._ticks += 1
         self._message_ticks = self._message_ticks + 1 if kind == "data" else 0
         limit = DATA_BLOCK_TIMEOUT_S if kind == "data" else COMMAND_TIMEOUT_S
         if self._ticks > limit or self._message_ticks > MESSAGE_TIMEOUT_S:
             log.info(
-                "session timed out", listener=self._listener.settings.name, peer=self._peer, waiting_for=kind
+                "session timed out", listener=self.listener.settings.name, peer=self._peer, waiting_for=kind
             )
             self._write(self._conversation.time_out())
 
     def shut(self) -> None:
         """End the session, after its transaction if one is open."""
-        self._write(self._conversation.shut(self._listener.farewell()))
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._write(self._conversation.shut(self.listener.farewell()))
 
     # -- messages -----------------------------------------------------------------------------------------
 
     def _check_sender(self, sender: str) -> Reply | None:
-        return self._listener.acceptor.check_sender(self._make_context(), sender)
+        return self.listener.acceptor.check_sender(self._make_context(), sender)
 
     def _make_context(self) -> FeedContext:
         """Return the context of this session's messages, made once per EHLO."""
         context = self._context
         helo = self._conversation.helo
         if context is None or context.helo != helo:
-            settings = self._listener.settings
+            settings = self.listener.settings
             context = self._context = FeedContext(
                 "smtp",
                 settings.name,
@@ -170,8 +156,8 @@ class SMTPSession(FeedSession):
         pipeline thousands of messages that are refused at once.
         """
         conversation = self._conversation
-        while conversation.completed is not None and self._transport is not None:
-            self._ended_at = self._listener.now()
+        while conversation.completed is not None and self.transport is not None:
+            self._ended_at = self.listener.now()
             reply = self._accept(conversation.completed)
             if reply is None:
                 return
@@ -181,7 +167,7 @@ class SMTPSession(FeedSession):
         """Return what the acceptor said at once; None: `_done` will be called."""
         self._reply = None
         self._is_handing = True
-        self._listener.acceptor.accept(
+        self.listener.acceptor.accept(
             transaction.sender,
             transaction.recipients,
             transaction.message,
@@ -197,19 +183,19 @@ class SMTPSession(FeedSession):
         if self._is_handing:
             self._reply = reply
             return
-        if self._transport is None:
+        if self.transport is None:
             return
         self._finish(reply)
         self._hand_over()
         self._resume()
 
     def _finish(self, reply: Reply) -> None:
-        listener = self._listener
+        listener = self.listener
         listener.accept_seconds.observe(listener.now() - self._ended_at)
         self._ended_at = 0.0
         self._ticks = 0
         self._write(self._conversation.finish(reply))
-        if self._reservation is not None:
+        if self.reservation is not None:
             self._settle_room()
 
     # -- room ---------------------------------------------------------------------------------------------
@@ -218,30 +204,22 @@ class SMTPSession(FeedSession):
         """Ask for room for a large message that goes on; give it back for one that has ended."""
         conversation = self._conversation
         if conversation.completed is None and conversation.content_bytes <= LARGE_MESSAGE_BYTES:
-            self._give_room_back()
-        elif self._reservation is None:
-            listener = self._listener
-            self._reservation = Reservation(listener.room, listener.limits.max_message_bytes, self._resume)
-            if self._is_waiting():
+            self.give_room_back()
+        elif self.reservation is None:
+            listener = self.listener
+            self.reservation = Reservation(listener.room, listener.limits.max_message_bytes, self._resume)
+            if self.waits_for_room:
                 self._pause()
-
-    def _is_waiting(self) -> bool:
-        return self._reservation is not None and self._reservation.is_waiting
-
-    def _give_room_back(self) -> None:
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            reservation.release()
 
     # -- transport ----------------------------------------------------------------------------------------
 
     def _write(self, out: bytes) -> None:
-        conversation, transport = self._conversation, self._transport
+        conversation, transport = self._conversation, self.transport
         if transport is None:
             return
         if conversation.refusals:
             for code in conversation.refusals:
-                self._listener.count_refusal(code)
+                self.listener.count_refusal(code)
             conversation.refusals.clear()
         if out:
             transport.write(out)
@@ -249,19 +227,19 @@ class SMTPSession(FeedSession):
             transport.close()
 
     def _pause(self) -> None:
-        if not self._is_paused and self._transport is not None and not self._transport.is_closing():
+        if not self._is_paused and self.transport is not None and not self.transport.is_closing():
             self._is_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _resume(self) -> None:
         """Read again, if there is no reason left not to."""
-        if not self._is_paused or self._is_full or self._is_waiting():
+        if not self._is_paused or self._is_full or self.waits_for_room:
             return
         if self._conversation.buffered_bytes > MAX_KEPT_BYTES:
             return
         self._is_paused = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
 
 def format_peer(peername: object) -> str:

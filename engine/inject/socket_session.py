@@ -20,9 +20,10 @@ from functools import partial
 from typing import cast
 
 from engine.core.errors import Refused
+from engine.core.framing import FrameReader
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext
-from engine.inject.frames import FrameId, FrameReader, Misread, decode_submission, encode_answer
+from engine.inject.frames import FrameId, Misread, decode_submission, encode_answer
 from engine.inject.listener import FeedSession
 from engine.inject.room import Reservation
 from engine.inject.socket import SocketListener
@@ -50,23 +51,20 @@ class SocketSession(FeedSession):
         "_is_ending",
         "_is_full",
         "_is_paused",
-        "_listener",
         "_pending",
         "_pending_bytes",
         "_reader",
-        "_reservation",
         "_ticks",
-        "_transport",
     )
 
+    listener: SocketListener
+
     def __init__(self, listener: SocketListener) -> None:
-        self._listener = listener
+        super().__init__(listener)
         self._reader = FrameReader(listener.max_frame_bytes)
-        self._transport: asyncio.Transport | None = None
         self._context: FeedContext
         self._pending = 0  # submissions not answered yet
         self._pending_bytes = 0
-        self._reservation: Reservation | None = None  # of the listener's room, for a large frame
         self._ticks = 0  # seconds since the last octet inside a frame, or since the client stopped reading
         self._frame_ticks = 0  # seconds since the frame began
         self._is_paused = False  # nothing is read, for one of the reasons of `_must_wait`
@@ -77,8 +75,8 @@ class SocketSession(FeedSession):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn who it is, or say why not."""
-        listener, settings = self._listener, self._listener.settings
-        self._transport = cast(asyncio.Transport, transport)
+        listener, settings = self.listener, self.listener.settings
+        self.transport = cast(asyncio.Transport, transport)
         self._context = FeedContext(
             "socket",
             settings.name,
@@ -105,12 +103,12 @@ class SocketSession(FeedSession):
             for payload in payloads:
                 self._take(payload)
         if reader.excess_bytes:
-            detail = f"frame of {reader.excess_bytes} octets, at most {self._listener.max_frame_bytes}"
+            detail = f"frame of {reader.excess_bytes} octets, at most {self.listener.max_frame_bytes}"
             self._end(make_reply(552, "5.3.4", detail))
             return
-        if reader.awaited_bytes > LARGE_FRAME_BYTES or self._reservation is not None:
+        if reader.awaited_bytes > LARGE_FRAME_BYTES or self.reservation is not None:
             self._reserve()
-        elif self._listener.is_stopping and not reader.is_inside:
+        elif self.listener.is_stopping and not reader.is_inside:
             self._is_ending = True
         self._pause_or_resume()
 
@@ -119,12 +117,6 @@ class SocketSession(FeedSession):
         self._is_ending = True
         self._pause_or_resume()
         return True
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
-        """What waits for its commit goes on; nobody is left to be told."""
-        self._transport = None
-        self._give_room_back()
-        self._listener.forget(self)
 
     def pause_writing(self) -> None:
         """The client does not read: stop reading too, or its answers pile up here."""
@@ -146,7 +138,7 @@ class SocketSession(FeedSession):
         if self._is_full:
             if self._ticks > UNREAD_S:
                 log.info(
-                    "client does not read", listener=self._listener.settings.name, peer=self._context.peer
+                    "client does not read", listener=self.listener.settings.name, peer=self._context.peer
                 )
                 self.abort()
             return
@@ -155,7 +147,7 @@ class SocketSession(FeedSession):
             return
         self._frame_ticks += 1
         if self._ticks > STALL_S or self._frame_ticks > FRAME_TIMEOUT_S:
-            log.info("frame timed out", listener=self._listener.settings.name, peer=self._context.peer)
+            log.info("frame timed out", listener=self.listener.settings.name, peer=self._context.peer)
             self._end(make_reply(421, "4.4.2", "the frame that has begun does not end"))
 
     def shut(self) -> None:
@@ -164,18 +156,13 @@ class SocketSession(FeedSession):
             self._is_ending = True
         self._pause_or_resume()
 
-    def abort(self) -> None:
-        """End the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     # -- submissions --------------------------------------------------------------------------------------
 
     def _take(self, payload: memoryview) -> None:
         """Hand one submission over, or refuse it."""
         if self._is_ending:
             return
-        listener = self._listener
+        listener = self.listener
         try:
             submission = decode_submission(payload)
         except Misread as misread:
@@ -202,7 +189,7 @@ class SocketSession(FeedSession):
         self, frame_id: FrameId, size_bytes: int, began: float, reply: Reply, message_ids: list[str]
     ) -> None:
         """The word on one submission. HOT."""
-        listener = self._listener
+        listener = self.listener
         listener.accept_seconds.observe(listener.now() - began)
         self._pending -= 1
         self._pending_bytes -= size_bytes
@@ -213,7 +200,7 @@ class SocketSession(FeedSession):
     def _refuse_misread(self, misread: Misread) -> None:
         log.info(
             "submission misread",
-            listener=self._listener.settings.name,
+            listener=self.listener.settings.name,
             peer=self._context.peer,
             reason=str(misread),
         )
@@ -225,8 +212,8 @@ class SocketSession(FeedSession):
 
     def _answer(self, frame_id: FrameId, reply: Reply, message_ids: list[str]) -> None:
         if reply.code >= 400:
-            self._listener.count_refusal(reply.code)
-        transport = self._transport
+            self.listener.count_refusal(reply.code)
+        transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(encode_answer(frame_id, reply, message_ids))
 
@@ -234,7 +221,7 @@ class SocketSession(FeedSession):
         """Say why, read no more, and close when what is in flight is answered."""
         self._answer(None, reply, [])
         self._is_ending = True
-        self._give_room_back()
+        self.give_room_back()
         self._pause_or_resume()
 
     # -- bounds -------------------------------------------------------------------------------------------
@@ -243,26 +230,21 @@ class SocketSession(FeedSession):
         """Reserve room for a large frame that has begun; give it back for one that has ended."""
         awaited = self._reader.awaited_bytes
         wanted = awaited if awaited > LARGE_FRAME_BYTES else 0
-        if wanted == (0 if self._reservation is None else self._reservation.amount_bytes):
+        if wanted == (0 if self.reservation is None else self.reservation.amount_bytes):
             return
-        self._give_room_back()
+        self.give_room_back()
         if wanted:
-            self._reservation = Reservation(self._listener.room, wanted, self._granted)
+            self.reservation = Reservation(self.listener.room, wanted, self._granted)
 
     def _granted(self) -> None:
         self._ticks = 0
         self._pause_or_resume()
 
-    def _give_room_back(self) -> None:
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            reservation.release()
-
     def _must_wait(self) -> bool:
         """Once paused for what is in flight, read again when half of it is answered."""
         return (
             self._is_full
-            or (self._reservation is not None and self._reservation.is_waiting)
+            or (self.reservation is not None and self.reservation.is_waiting)
             or self._is_ending
             or self._pending >= MAX_PENDING >> self._is_paused
             or self._pending_bytes >= MAX_PENDING_BYTES >> self._is_paused
@@ -270,7 +252,7 @@ class SocketSession(FeedSession):
 
     def _pause_or_resume(self) -> None:
         """Read exactly if nothing speaks against it; close when nothing is left to do."""
-        transport = self._transport
+        transport = self.transport
         if transport is None or transport.is_closing():
             return
         if self._is_ending and not self._pending:

@@ -27,7 +27,7 @@ class PlainSession(FeedSession):
     """Remembers what it was told; ends when a test says so."""
 
     def __init__(self, listener: Listener) -> None:
-        self.listener = listener
+        super().__init__(listener)
         self.told: list[str] = []
         listener.sessions.add(self)
 
