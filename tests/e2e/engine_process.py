@@ -49,6 +49,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def ask(connection: http.client.HTTPConnection, method: str, path: str, body: str | None) -> Any:
+    """Return the answer to one request: JSON, or the text of /metrics."""
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse().read()
+    finally:
+        connection.close()
+    return answer.decode() if path == "/metrics" else json.loads(answer)
+
+
 class EngineProcess:
     """`mailrail serve` on one configuration."""
 
@@ -166,13 +176,7 @@ class EngineProcess:
         return self._ask("POST", path, json.dumps(body))
 
     def _ask(self, method: str, path: str, body: str | None) -> Any:
-        connection = _UnixConnection(self.configuration.data_dir / "admin.sock")
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse().read()
-        finally:
-            connection.close()
-        return answer.decode() if path == "/metrics" else json.loads(answer)
+        return ask(_UnixConnection(self.configuration.data_dir / "admin.sock"), method, path, body)
 
     def generation(self) -> int:
         """Return the generation of the configuration in force."""

@@ -90,6 +90,14 @@ def serve_names(script: dict[tuple[str, str], list[str]]) -> Iterator[FakeDNS]:
         loop.close()
 
 
+def route_by_family(configuration: Configuration, sink: SinkProcess) -> None:
+    """Make one domain that has IPv4 only, and one that has IPv6 only."""
+    configuration.routes |= {
+        "four.example": f"{SINK_ADDRESS}:{sink.port}",
+        "six.example": f"[{SINK_V6}]:{sink.port}",
+    }
+
+
 def add_dual(configuration: Configuration) -> int:
     """Add a customer whose one vmta has a source of each family; return the port of its listener."""
     configuration.vmtas.append(
@@ -157,10 +165,7 @@ def test_each_ipv6_source_sends_under_its_own_name(
 def test_a_vmta_with_both_families_sends_from_that_of_its_destination(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
-    configuration.routes |= {
-        "four.example": f"{SINK_ADDRESS}:{sink.port}",
-        "six.example": f"[{SINK_V6}]:{sink.port}",
-    }
+    route_by_family(configuration, sink)
     port = add_dual(configuration)
     sink.start()
     engine = run_engine()
@@ -180,10 +185,7 @@ def test_a_vmta_with_both_families_sends_from_that_of_its_destination(
 def test_mail_of_a_vmta_without_ipv4_waits_where_there_is_ipv4_only(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
-    configuration.routes |= {
-        "four.example": f"{SINK_ADDRESS}:{sink.port}",
-        "six.example": f"[{SINK_V6}]:{sink.port}",
-    }
+    route_by_family(configuration, sink)
     configuration.add_customer("acme", SOURCES[0])
     port = configuration.add_smtp(customer="acme")
     sink.start()
