@@ -8,9 +8,9 @@ import smtplib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
-import uvloop
 
 from engine.core.reply import make_reply
 from engine.inject.room import Room
@@ -244,7 +244,7 @@ async def serving(intake: Intake) -> AsyncIterator[tuple[SMTPListener, int]]:
         await asyncio.sleep(0)
 
 
-def test_smtplib_delivers_over_a_socket() -> None:
+def test_smtplib_delivers_over_a_socket(run: Callable[..., Any]) -> None:
     intake = Intake()
 
     def deliver(port: int) -> None:
@@ -263,15 +263,14 @@ def test_smtplib_delivers_over_a_socket() -> None:
             while made.sessions:
                 await asyncio.sleep(0)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scenario())
+    run(scenario())
     [(sender, recipients, message, _, context)] = intake.taken
     assert (sender, recipients) == ("a@acme.example", ["b@x.example", "c@x.example"])
     assert message == b"Subject: x\r\n\r\n.dot\r\n"
     assert context.helo == "client.example"
 
 
-def test_stop_ends_idle_sessions_and_waits_for_transactions() -> None:
+def test_stop_ends_idle_sessions_and_waits_for_transactions(run: Callable[..., Any]) -> None:
     intake = Intake()
 
     async def scenario() -> None:
@@ -297,12 +296,11 @@ def test_stop_ends_idle_sessions_and_waits_for_transactions() -> None:
             for _, writer in (idle, busy):
                 writer.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scenario())
+    run(scenario())
     assert len(intake.taken) == 1
 
 
-def test_stop_cuts_what_outlasts_the_grace() -> None:
+def test_stop_cuts_what_outlasts_the_grace(run: Callable[..., Any]) -> None:
     async def scenario() -> None:
         async with serving(Intake(reply=None)) as (made, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -314,12 +312,13 @@ def test_stop_cuts_what_outlasts_the_grace() -> None:
             assert not made.sessions
             writer.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scenario())
+    run(scenario())
 
 
 @pytest.mark.stranger("postfix")
-def test_smtp_source_delivers_over_many_sessions(stranger: Callable[[str], str]) -> None:
+def test_smtp_source_delivers_over_many_sessions(
+    stranger: Callable[[str], str], run: Callable[..., Any]
+) -> None:
     intake = Intake()
 
     async def scenario() -> None:
@@ -331,14 +330,15 @@ def test_smtp_source_delivers_over_many_sessions(stranger: Callable[[str], str])
             )
             assert await process.wait() == 0
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scenario())
+    run(scenario())
     assert len(intake.taken) == 200
     assert {sender for sender, *_ in intake.taken} == {"a@acme.example"}
 
 
 @pytest.mark.stranger("swaks")
-def test_swaks_pipelines_a_message_and_reads_a_refusal(stranger: Callable[[str], str]) -> None:
+def test_swaks_pipelines_a_message_and_reads_a_refusal(
+    stranger: Callable[[str], str], run: Callable[..., Any]
+) -> None:
     intake = Intake()
 
     async def swaks(port: int, *arguments: str) -> tuple[int | None, str]:
@@ -367,8 +367,7 @@ def test_swaks_pipelines_a_message_and_reads_a_refusal(stranger: Callable[[str],
             assert code != 0
             assert "550 5.7.1 not yours" in out
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(scenario())
+    run(scenario())
     [(sender, recipients, message, *_)] = intake.taken
     assert (sender, recipients) == ("a@acme.example", ["b@x.example", "c@x.example"])
     assert b"This is a test mailing" in message
