@@ -20,6 +20,7 @@ from typing import Any
 
 import zstandard
 
+from engine.rig.processes import read_tree
 from tests.e2e.configuration import Configuration
 
 START_S = 20.0
@@ -150,7 +151,7 @@ class EngineProcess:
         assert self._child is not None
         if not self._prefix:
             return self._child.pid
-        for pid in _read_tree(self._child.pid):
+        for pid in read_tree(self._child.pid):
             words = _command_line(pid)
             if "serve" in words and any(word.endswith("python") or "/python" in word for word in words[:1]):
                 return pid
@@ -159,11 +160,11 @@ class EngineProcess:
     def tree(self) -> list[int]:
         """Return the supervisor and everything below it."""
         assert self._child is not None
-        return _read_tree(self._child.pid)
+        return read_tree(self._child.pid)
 
     def shard_pids(self) -> dict[int, int]:
         """Return process ids of shards, by their id: from the process tree, so also while they start."""
-        return {pid: pid for pid in _read_tree(self.pid)[1:] if "_shard" in _command_line(pid)}
+        return {pid: pid for pid in read_tree(self.pid)[1:] if "_shard" in _command_line(pid)}
 
     # -- the admin API ----------------------------------------------------------------------------
 
@@ -211,24 +212,6 @@ class EngineProcess:
     def events_of(self, *kinds: str) -> list[dict[str, Any]]:
         """Return the events of these kinds."""
         return [event for event in self.events() if event["event"] in kinds]
-
-
-def _read_tree(root: int) -> list[int]:
-    """Return `root` and its descendants, parents first."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                children.setdefault(_parent(int(entry)), []).append(int(entry))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
-
-
-def _parent(pid: int) -> int:
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text[text.rindex(")") + 2 :].split()[1])
 
 
 def _is_running(pid: int) -> bool:

@@ -6,14 +6,11 @@ server. The namespace is gone with the last of them.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from tests.e2e.configuration import SINK_ADDRESS, Configuration, free_port
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import addresses, inject
 from tests.e2e.sink_process import SinkProcess
-from tests.fakes.dns import FakeDNS
+from tests.fakes.dns import FakeDNS, serve_names
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(30)]
 
@@ -71,23 +68,6 @@ def sink(root: Path, namespace: None) -> Iterator[SinkProcess]:
     process = SinkProcess(root, free_port(SINK_ADDRESS), SINK_ADDRESS, f"[{SINK_V6}]")
     yield process
     process.close()
-
-
-@contextmanager
-def serve_names(script: dict[tuple[str, str], list[str]]) -> Iterator[FakeDNS]:
-    """Run a name server in a thread of its own, in the namespace of this one."""
-    server = FakeDNS(script)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
-    try:
-        yield server
-    finally:
-        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
 
 
 def route_by_family(configuration: Configuration, sink: SinkProcess) -> None:

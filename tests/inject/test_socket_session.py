@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from engine.inject.room import Room
+from engine.inject.socket import SocketListener
 from engine.inject.socket_session import (
     FRAME_TIMEOUT_S,
     LARGE_FRAME_BYTES,
@@ -273,14 +275,23 @@ def test_room_comes_back_from_connections_that_are_lost(intake: Any) -> None:
 # -- on a real socket -------------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def talking(
+    intake: Any, path: Path
+) -> AsyncIterator[tuple[SocketListener, asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Serve, with one client."""
+    async with serving_socket(make_socket(intake), path) as listener:
+        reader, writer = await asyncio.open_unix_connection(os.fspath(path))
+        yield listener, reader, writer
+        writer.close()
+        await writer.wait_closed()
+
+
 def test_kernel_names_the_client(intake: Any, tmp_path: Path, run: Callable[..., Any]) -> None:
     async def scenario() -> None:
-        async with serving_socket(make_socket(intake), tmp_path / "s"):
-            reader, writer = await asyncio.open_unix_connection(os.fspath(tmp_path / "s"))
+        async with talking(intake, tmp_path / "s") as (_, reader, writer):
             writer.write(frame())
             await reader.readexactly(4)
-            writer.close()
-            await writer.wait_closed()
         assert intake.taken[0][4].peer == f"uid {os.geteuid()} pid {os.getpid()}"
 
     run(scenario())
@@ -292,16 +303,13 @@ def test_client_that_shuts_its_side_gets_all_answers_and_the_end(
     intake.reply = None
 
     async def scenario() -> None:
-        async with serving_socket(make_socket(intake), tmp_path / "s"):
-            reader, writer = await asyncio.open_unix_connection(os.fspath(tmp_path / "s"))
+        async with talking(intake, tmp_path / "s") as (_, reader, writer):
             writer.write(frame(id=1) + frame(id=2))
             writer.write_eof()
             await until(lambda: len(intake.waiting) == 2)
             intake.answer()
             octets = await reader.read()
             assert octets.count(b"Ok") == 2
-            writer.close()
-            await writer.wait_closed()
 
     run(scenario())
 
@@ -340,14 +348,11 @@ def test_stop_ends_with_its_grace(
     intake.reply = None
 
     async def scenario() -> None:
-        async with serving_socket(make_socket(intake), tmp_path / "s") as listener:
-            reader, writer = await asyncio.open_unix_connection(os.fspath(tmp_path / "s"))
+        async with talking(intake, tmp_path / "s") as (listener, reader, writer):
             writer.write(frame())
             await until(lambda: len(intake.waiting) == 1)
             await listener.stop(0.01)
             assert await reader.read() == b""
-            writer.close()
-            await writer.wait_closed()
 
     run(scenario())
 
