@@ -15,20 +15,19 @@ import argparse
 import contextlib
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.finding import Finding, run_bench, tell
 from bench.mailrail import LIMITS, MailrailSetup, running_mailrail
 from bench.postfix import TUNING, PostfixSetup, is_postfix_here, running_postfix
+from bench.watching import wait_seen
 from engine.rig.control import ask_sink
 from engine.rig.processes import run_source, running_sink
 
 PORT = 2670
 SINK_HOST, SINK_PORT = "127.1.0.1", 2672
 DOMAIN = "d0.bench.example"
-TIMEOUT_S = 300.0
 POLL_S = 0.02
 FIRST_SHARE, LAST_SHARE = 0.1, 0.9
 MIN_FACTOR = 1.8  # issue 3
@@ -90,19 +89,9 @@ def _engine(engine: str, connections: int) -> contextlib.AbstractContextManager[
 
 def _watch(control: Path, messages: int) -> float:
     """Return messages a second in the middle of the run, as the sink reads them."""
-    began, first = _wait_count(control, messages * FIRST_SHARE)
-    ended, last = _wait_count(control, messages * LAST_SHARE)
+    began, first = wait_seen(control, messages * FIRST_SHARE, POLL_S)
+    ended, last = wait_seen(control, messages * LAST_SHARE, POLL_S)
     return (last - first) / (ended - began)
-
-
-def _wait_count(control: Path, wanted: float) -> tuple[float, int]:
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        count = ask_sink(control, {"do": "count"})["unique"]
-        if count >= wanted:
-            return time.monotonic(), count
-        time.sleep(POLL_S)
-    raise SystemExit(f"the sink has not seen {wanted:,.0f} messages in {TIMEOUT_S:g} s")
 
 
 def main(argv: list[str] | None = None) -> int:

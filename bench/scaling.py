@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +23,12 @@ from bench.core_share import describe_way, limited
 from bench.finding import Finding, run_bench, tell
 from bench.mailrail import MailrailSetup, RunningMailrail, prepared, serving
 from bench.preload import run_preloads
-from engine.rig.control import ask_sink
+from bench.watching import wait_seen
 from engine.rig.processes import read_cpu_s, running_sink
 
 PORT = 2650
 SINK_PORT = 2651
 POLL_S = 0.05
-TIMEOUT_S = 300.0
 FIRST_SHARE, LAST_SHARE = 0.2, 0.8
 MIN_FACTORS = {2: 1.8, 3: 2.6}  # issue 2
 
@@ -103,21 +101,11 @@ def _run(arguments: argparse.Namespace, shards: int) -> Drain:
 def _watch(root: Path, mailrail: RunningMailrail, sink: int, messages: int) -> Drain:
     control = root / "sink.sock"
     pids = [*mailrail.shards, sink]
-    began, first = _wait_count(control, messages * FIRST_SHARE)
+    began, first = wait_seen(control, messages * FIRST_SHARE, POLL_S)
     cpu = [read_cpu_s(pid) for pid in pids]
-    ended, last = _wait_count(control, messages * LAST_SHARE)
+    ended, last = wait_seen(control, messages * LAST_SHARE, POLL_S)
     shares = [(read_cpu_s(pid) - before) / (ended - began) for pid, before in zip(pids, cpu, strict=True)]
     return Drain((last - first) / (ended - began), shares[:-1], shares[-1])
-
-
-def _wait_count(control: Path, wanted: float) -> tuple[float, int]:
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        count = ask_sink(control, {"do": "count"})["unique"]
-        if count >= wanted:
-            return time.monotonic(), count
-        time.sleep(POLL_S)
-    raise SystemExit(f"the sink has not seen {wanted:,.0f} messages in {TIMEOUT_S:g} s")
 
 
 def main(argv: list[str] | None = None) -> int:

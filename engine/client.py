@@ -26,8 +26,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -37,6 +39,7 @@ MAX_REPLY_BYTES = 1 << 20  # a reply has some 150 octets
 TIMEOUT_S = 60.0
 
 SubmissionId = int | str
+Result = TypeVar("Result")  # of submit: the reply, or what is awaited for it
 
 
 class Submission(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -143,15 +146,57 @@ class _Flight:
         return next(number for number in self._numbers if number not in self.ids)
 
 
-class SocketClient:
+class _Client(ABC, Generic[Result]):
+    """What both clients have: what is in flight, and how one message is submitted."""
+
+    def __init__(self) -> None:
+        self._flight = _Flight()
+
+    def submit(  # noqa: PLR0913 (a submission's fields)
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        message: bytes,
+        *,
+        id: SubmissionId | None = None,  # noqa: A002 (the name of the field)
+        customer: str = "",
+        pool: str = "",
+        job: str = "",
+        tags: dict[str, str] | None = None,
+        idempotent: bool = False,
+    ) -> Result:
+        """Submit one message and wait for its reply (the asyncio client: await it).
+
+        Raises:
+            ConnectionLost: no reply came.
+        """
+        return self._submit(
+            Submission(
+                id=id,
+                sender=sender,
+                recipients=recipients,
+                message=message,
+                customer=customer,
+                pool=pool,
+                job=job,
+                tags=tags or {},
+                idempotent=idempotent,
+            )
+        )
+
+    @abstractmethod
+    def _submit(self, submission: Submission) -> Result: ...
+
+
+class SocketClient(_Client[SubmissionReply]):
     """A blocking client. Not for several threads at once: each takes its own."""
 
     def __init__(
         self, path: str, *, timeout_s: float = TIMEOUT_S, max_in_flight: int = MAX_IN_FLIGHT
     ) -> None:
         """Connect. `timeout_s` is for each wait; OSError where nobody listens."""
+        super().__init__()
         self._max_in_flight = max_in_flight
-        self._flight = _Flight()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_s)
         try:
@@ -172,35 +217,7 @@ class SocketClient:
         """End the connection; what is in flight is not waited for."""
         self._socket.close()
 
-    def submit(  # noqa: PLR0913 (a submission's fields)
-        self,
-        sender: str,
-        recipients: Sequence[str],
-        message: bytes,
-        *,
-        id: SubmissionId | None = None,  # noqa: A002 (the name of the field)
-        customer: str = "",
-        pool: str = "",
-        job: str = "",
-        tags: dict[str, str] | None = None,
-        idempotent: bool = False,
-    ) -> SubmissionReply:
-        """Submit one message and wait for its reply.
-
-        Raises:
-            ConnectionLost: no reply came.
-        """
-        submission = Submission(
-            id=id,
-            sender=sender,
-            recipients=recipients,
-            message=message,
-            customer=customer,
-            pool=pool,
-            job=job,
-            tags=tags or {},
-            idempotent=idempotent,
-        )
+    def _submit(self, submission: Submission) -> SubmissionReply:
         (reply,) = self.submit_all([submission])
         return reply
 
@@ -257,12 +274,12 @@ class SocketClient:
         return self._flight.read(data)
 
 
-class AsyncSocketClient(asyncio.Protocol):
+class AsyncSocketClient(_Client[Coroutine[Any, Any, SubmissionReply]], asyncio.Protocol):
     """A client for asyncio; any number of tasks may submit at once."""
 
     def __init__(self, path: str, *, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        super().__init__()
         self._path = path
-        self._flight = _Flight()
         self._room = asyncio.Semaphore(max_in_flight)
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -293,35 +310,7 @@ class AsyncSocketClient(asyncio.Protocol):
         if self._closed is not None:
             await self._closed
 
-    async def submit(  # noqa: PLR0913 (a submission's fields)
-        self,
-        sender: str,
-        recipients: Sequence[str],
-        message: bytes,
-        *,
-        id: SubmissionId | None = None,  # noqa: A002 (the name of the field)
-        customer: str = "",
-        pool: str = "",
-        job: str = "",
-        tags: dict[str, str] | None = None,
-        idempotent: bool = False,
-    ) -> SubmissionReply:
-        """Submit one message and wait for its reply.
-
-        Raises:
-            ConnectionLost: no reply came.
-        """
-        submission = Submission(
-            id=id,
-            sender=sender,
-            recipients=recipients,
-            message=message,
-            customer=customer,
-            pool=pool,
-            job=job,
-            tags=tags or {},
-            idempotent=idempotent,
-        )
+    async def _submit(self, submission: Submission) -> SubmissionReply:
         async with self._room:
             await self._can_write.wait()
             if self._lost is not None or self._transport is None:

@@ -22,6 +22,7 @@ from engine.inject.socket import SocketListener
 from engine.inject.submission import Offer
 from engine.settings.model import ListenerSettings
 from engine.telemetry.metrics import Counters
+from tests.fakes.feeds import serving_socket
 
 MESSAGE = b"Subject: x\r\n\r\nbody\r\n"
 ENVELOPE = ("a@acme.example", ["b@x.example"])
@@ -37,13 +38,7 @@ class Intake:
         self.waiting: list[tuple[Done, str]] = []
 
     def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Done,
+        self, sender: str, recipients: list[str], message: bytes, is_8bit: bool, context: Any, done: Done
     ) -> None:
         self.taken.append(context)
         if recipients[0].endswith("@refused.example"):
@@ -64,17 +59,10 @@ class Intake:
 
 @asynccontextmanager
 async def serving(path: Path, intake: Intake, **changes: Any) -> AsyncIterator[SocketListener]:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(os.fspath(path))
-    sock.listen()
-    sock.setblocking(False)
     settings = ListenerSettings(name="socket", protocol="socket", trusted=True)
     listener = SocketListener(msgspec.structs.replace(settings, **changes), intake, intake, Counters())
-    await listener.open(sock)
-    try:
+    async with serving_socket(listener, path):
         yield listener
-    finally:
-        listener.close()
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 from bench.stages.engine import CUSTOMER, SENDER, NoStore, Swallower, Wired
 from bench.stages.stage import MESSAGES, Stages
 from engine.inject.accept import Acceptor
-from engine.inject.smtp import SMTPListener, SMTPSession
+from engine.inject.smtp import SMTPListener
+from engine.inject.smtp_session import SMTPSession
 from engine.settings.model import ListenerSettings
 
 BUDGET_US = 55.0

@@ -1,6 +1,7 @@
 """The command line: asks a running engine through its admin API, or reads its configuration.
 
 main            the commands
+options         what commands have in common: options, JSON, the way out
 configuration   which configuration file, and where its engine answers
 api             requests to the admin API over a unix socket or TCP
 tables          answers as tables for people

@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
-from engine.control.protocol import ERROR, NOTIFICATION_ID, RESULT, FrameReader, encode_frame
+from engine.control.protocol import ERROR, NOTIFICATION_ID, RESULT, LinkReader, encode_frame
 from engine.core.errors import MailrailError, NetworkError, RemoteProtocolError
 
 MAX_PENDING = 20_000  # requests awaiting their reply on one link: twice the default ready window of a shard
@@ -52,7 +52,7 @@ class Link(asyncio.Protocol):
         self.is_congested = False
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        self._reader = FrameReader()
+        self._reader = LinkReader()
         self._pending: dict[int, Done] = {}
         self._last_id = NOTIFICATION_ID
         self._tasks: set[asyncio.Future[Any]] = set()

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
+from engine.core.framing import FrameReader, make_head
 
 RESULT = ""
 ERROR = "!"
 NOTIFICATION_ID = 0
-HEAD_BYTES = 4
 MAX_FRAME_BYTES = 256 * 1024 * 1024  # above any max_message_size that we would advise (50 MB is the default)
 
 Frame = tuple[str, int, Any]
@@ -36,28 +36,22 @@ def encode_frame(kind: str, request_id: int, body: Any) -> tuple[bytes, bytes]:
     payload = _encode((kind, request_id, body))
     if len(payload) > MAX_FRAME_BYTES:
         raise LocalProtocolError(f"frame {kind!r} of {len(payload)} octets is over {MAX_FRAME_BYTES}")
-    return len(payload).to_bytes(HEAD_BYTES, "big"), payload
+    return make_head(payload), payload
 
 
-class FrameReader:
-    """Turns what a stream delivers, cut anywhere, into frames.
+class LinkReader:
+    """Turns what a stream delivers, cut anywhere, into frames."""
 
-    Chunks of an unfinished frame are kept apart and joined once, so that a 50 MB message is not
-    copied at each read.
-    """
-
-    __slots__ = ("_chunks", "_have", "_max_frame_bytes", "_need")
+    __slots__ = ("_max_frame_bytes", "_reader")
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_frame_bytes = max_frame_bytes
-        self._chunks: list[bytes] = []
-        self._have = 0
-        self._need = HEAD_BYTES
+        self._reader = FrameReader(max_frame_bytes)
 
     @property
     def held_bytes(self) -> int:
         """Octets of the frame that is not yet whole."""
-        return self._have
+        return self._reader.held_bytes
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes.
@@ -65,40 +59,12 @@ class FrameReader:
         Raises:
             RemoteProtocolError: too long, or not msgpack of [str, int, any]; the link is useless then.
         """
-        self._have += len(data)
-        if self._have < self._need:
-            self._chunks.append(data)
-            return []
-        if self._chunks:
-            self._chunks.append(data)
-            data = b"".join(self._chunks)
-            self._chunks = []
-        frames, used = self._cut(data)
-        self._keep(data, used)
+        frames = [_decode_payload(payload) for payload in self._reader.feed(data)]
+        if self._reader.excess_bytes:
+            raise RemoteProtocolError(
+                f"frame of {self._reader.excess_bytes} octets is over {self._max_frame_bytes}"
+            )
         return frames
-
-    def _cut(self, data: bytes) -> tuple[list[Frame], int]:
-        """Decode whole frames from the front; return them and how many octets they took."""
-        frames: list[Frame] = []
-        view = memoryview(data)
-        at, end = 0, len(data)
-        while end - at >= HEAD_BYTES:
-            length = int.from_bytes(view[at : at + HEAD_BYTES], "big")
-            if length > self._max_frame_bytes:
-                raise RemoteProtocolError(f"frame of {length} octets is over {self._max_frame_bytes}")
-            start = at + HEAD_BYTES
-            if end - start < length:
-                self._need = HEAD_BYTES + length
-                return frames, at
-            frames.append(_decode_payload(view[start : start + length]))
-            at = start + length
-        self._need = HEAD_BYTES
-        return frames, at
-
-    def _keep(self, data: bytes, used: int) -> None:
-        self._have = len(data) - used
-        if self._have:
-            self._chunks.append(data[used:] if used else data)
 
 
 def _decode_payload(payload: memoryview) -> Frame:

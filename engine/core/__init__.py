@@ -5,6 +5,7 @@ units      durations, rates and sizes as users write them
 address    mailboxes, domains, patterns over them
 reply      what an SMTP server says, as a value
 envelope   message ids, envelopes, deliveries
+framing    frames on a stream, cut anywhere
 document   TOML text with the line of every key
 fields     tables of keys to values, with errors that name the nearest known key
 finding    what `mailrail check` says

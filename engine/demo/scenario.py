@@ -137,6 +137,13 @@ def _make_customer(name: str, feed: str, network: int, vmtas: int, subjects: tup
     )
 
 
+def _make_domain(
+    domain: str, address: str, max_connections: int, rate: Rate | None, *, latency_s: float
+) -> Destination:
+    """Return a destination that is one domain at one address."""
+    return Destination(domain, False, {domain: address}, max_connections, rate, latency_s)
+
+
 _CUSTOMERS = (
     _make_customer("acme", "smtp", 11, 4, ("Your order has been shipped", "Your invoice is ready")),
     _make_customer("globex", "smtp", 12, 3, ("This week at Globex", "Prices that you will like")),
@@ -154,31 +161,8 @@ _DESTINATIONS = (
         rate=Rate(10, 1.0),
         latency_s=0.05,
     ),
-    Destination(
-        "freemail.example",
-        False,
-        {"freemail.example": "127.0.22.1"},
-        max_connections=3,
-        rate=Rate(14, 2.0),
-        latency_s=0.05,
-    ),
-    Destination(
-        "postbox.example",
-        False,
-        {"postbox.example": "127.0.23.1"},
-        max_connections=2,
-        rate=Rate(25, 5.0),
-        latency_s=0.05,
-    ),
-    Destination(
-        "slowcorp.example",
-        False,
-        {"slowcorp.example": "127.0.24.1"},
-        max_connections=3,
-        rate=None,
-        latency_s=0.4,
-    ),
-    Destination(
-        "campus.example", False, {"campus.example": "127.0.25.1"}, max_connections=2, rate=None, latency_s=0.4
-    ),
+    _make_domain("freemail.example", "127.0.22.1", 3, Rate(14, 2.0), latency_s=0.05),
+    _make_domain("postbox.example", "127.0.23.1", 2, Rate(25, 5.0), latency_s=0.05),
+    _make_domain("slowcorp.example", "127.0.24.1", 3, None, latency_s=0.4),
+    _make_domain("campus.example", "127.0.25.1", 2, None, latency_s=0.4),
 )

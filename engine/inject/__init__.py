@@ -3,8 +3,11 @@
 accept     the one door: checks, completes, signs, places, stores
 context    what a feed knows of a message besides its envelope
 signing    which DKIM keys sign for whom
-smtp       SMTP listeners
+listener   the life of a listener that accepts connections, whatever its feed
+smtp       SMTP listeners: who may connect
+  smtp_session    one connection, around a conversation
 socket     the unix stream socket, many messages in flight
+  socket_session  one connection
   frames      its frames: submissions and answers
   submission  what a submission may hold
   idempotent  ids that may be repeated for 24 hours

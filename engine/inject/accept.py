@@ -16,7 +16,7 @@ from engine.core.address import domain_of, matches_sender
 from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
 from engine.core.errors import PerhapsStored, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
-from engine.inject.context import FeedContext
+from engine.inject.context import Done, FeedContext
 from engine.message.headers import Controls, Scan, complete, from_domain, scan, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
@@ -35,8 +35,6 @@ UNHEALTHY = make_reply(451, "4.3.0", "the store is not available, try again late
 DRAINING = make_reply(421, "4.3.2", "draining, no new mail here")
 
 PERHAPS = "shard "  # of Delivery.held: the shard that may have stored it already
-
-Done = Callable[[Reply, list[str]], None]
 
 
 class IntakeStore(Protocol):

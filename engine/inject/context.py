@@ -1,11 +1,18 @@
-"""What a feed knows of a message besides its envelope: who offers it, and under which name.
+"""What a feed knows of a message besides its envelope, and how it hands it over.
 
-Owns: the facts that acceptance needs and SMTP's envelope lacks.
+Owns: the facts that acceptance needs and SMTP's envelope lacks; what feeds know of the acceptor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import msgspec
+
+from engine.core.reply import Reply
+
+Done = Callable[[Reply, list[str]], None]  # called once, with the reply and the message ids in hex
 
 
 class FeedContext(msgspec.Struct, frozen=True, gc=False):
@@ -22,3 +29,14 @@ class FeedContext(msgspec.Struct, frozen=True, gc=False):
     tags: dict[str, str] = {}
     claim: str = ""  # spool: the name under which the file was claimed
     idempotency: str = ""  # socket: an id that is refused when it comes again
+
+
+# Sender, recipients, message, whether it is 8-bit, context, done; see `Acceptor.accept`.
+Accept = Callable[[str, list[str], bytes, bool, FeedContext, Done], None]
+
+
+class Intake(Protocol):
+    """What a feed needs of the acceptor."""
+
+    @property
+    def accept(self) -> Accept: ...

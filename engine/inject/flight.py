@@ -21,11 +21,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 from engine.core.errors import StoreError
 from engine.core.reply import Reply
-from engine.inject.context import FeedContext
+from engine.inject.context import FeedContext, Intake
 from engine.inject.settled import ClaimStore, SettledClaims
 from engine.inject.spool_directory import OpenFile, SpoolDirectory, Unreadable, read_file
 from engine.inject.suspect import SuspectRecord
@@ -44,20 +44,6 @@ FIRST_BACK_OFF_S = 1.0
 MAX_BACK_OFF_S = 10.0
 
 log = Log("spool")
-
-
-class Intake(Protocol):
-    """What is needed of the acceptor."""
-
-    def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Callable[[Reply, list[str]], None],
-    ) -> None: ...
 
 
 class ClaimedFile:

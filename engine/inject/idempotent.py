@@ -20,21 +20,13 @@ import msgspec
 
 from engine.core.errors import NetworkError, StoreError
 from engine.core.reply import Reply, make_reply
-from engine.inject.accept import Done
+from engine.inject.context import Done, Intake
 from engine.inject.submission import Offer
 
 REQUEST = "submit"  # what one shard asks another
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Offer).decode
-
-
-class Door(Protocol):
-    """What is needed of the acceptor."""
-
-    def accept(
-        self, sender: str, recipients: list[str], message: bytes, is_8bit: bool, context: Any, done: Done
-    ) -> None: ...
 
 
 class ReplyStore(Protocol):
@@ -51,7 +43,7 @@ Ask = Callable[[int, str, Any, Callable[[Any, NetworkError | None], None], int],
 class IdempotentIds:
     """The one place of a shard through which messages with repeatable ids go."""
 
-    def __init__(self, shard: int, shards: int, door: Door, store: ReplyStore, ask: Ask) -> None:
+    def __init__(self, shard: int, shards: int, door: Intake, store: ReplyStore, ask: Ask) -> None:
         """Args: shards: how many there are; the same for all of them."""
         self._shard = shard
         self._shards = shards

@@ -45,3 +45,28 @@ class Room:
         """Wait no longer."""
         self._waiting = deque([each for each in self._waiting if each[1] != granted])
         self.release(0)
+
+
+class Reservation:
+    """What one connection has, or waits for, of a room, until it is released."""
+
+    __slots__ = ("_granted", "_room", "amount_bytes", "is_waiting")
+
+    def __init__(self, room: Room, amount_bytes: int, granted: Granted) -> None:
+        """Reserve; `granted` is called later if it `is_waiting` now."""
+        self.amount_bytes = amount_bytes
+        self._room = room
+        self._granted = granted
+        self.is_waiting = not room.reserve(amount_bytes, self._grant)
+
+    def release(self) -> None:
+        """Give it back, or wait no longer."""
+        if self.is_waiting:
+            self.is_waiting = False
+            self._room.forget(self._grant)
+        else:
+            self._room.release(self.amount_bytes)
+
+    def _grant(self) -> None:
+        self.is_waiting = False
+        self._granted()

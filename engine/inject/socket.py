@@ -1,422 +1,52 @@
-"""The injection socket: a unix stream on which clients have many messages in flight. HOT.
+"""The injection socket: a unix stream on which clients have many messages in flight.
 
-All shards share the listening socket; a connection is one shard's. Submissions are answered in any order,
-after their commit. A faulty submission is answered by its id and the connection goes on; where framing is
-lost (too long a frame, a payload without an id) what is in flight is answered, then it is closed.
+All shards share the listening socket; a connection is one shard's, and has a session (inject.socket_session).
 
-Bounds: messages and octets in flight and the answers that a client does not read, per connection; large
-frames that are being received, per listener (room). At a bound the connection is not read.
-
-Owns: connections of injectors, their number and their timers.
-Never: knows what a submission may hold (inject.submission), decides about a message (inject.accept).
+Owns: what the connections of one listener have in common; how many there may be.
+Never: reads a frame (inject.frames does), accepts or ends connections (inject.listener does).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-import struct
-from collections.abc import Callable
-from functools import partial
-from typing import Protocol, cast
+from typing import Protocol
 
-from engine.core.errors import Refused
 from engine.core.reply import Reply, make_reply
-from engine.inject.context import FeedContext
-from engine.inject.frames import FrameId, FrameReader, Misread, decode_submission, encode_answer
-from engine.inject.room import Room
-from engine.inject.submission import Offer, parse_submission
-from engine.net.accepting import Accepting
+from engine.inject.context import Done, Intake
+from engine.inject.listener import Listener
+from engine.inject.submission import Offer
 from engine.settings.model import ListenerSettings
-from engine.telemetry.log import Log
-from engine.telemetry.metrics import Cell, Counters
+from engine.telemetry.metrics import Counters
 
-MAX_PENDING = 512  # as many as one commit takes (store.group); more in flight make nothing faster
-MAX_PENDING_BYTES = 16 << 20
 FRAME_OVERHEAD_BYTES = 64 << 10  # names, tags and the envelope beside message and recipients
 RECIPIENT_BYTES = 260  # of 254 octets (RFC 5321 4.5.3.1.3), packed
-LARGE_FRAME_BYTES = 256 << 10  # longer ones reserve room before they are read
-ROOM_BYTES = 256 << 20  # for all large frames of a listener
-STALL_S = 60  # without an octet inside a frame; on one host nothing takes that long
-FRAME_TIMEOUT_S = 600  # for a whole frame
-UNREAD_S = 300  # a client that does not read its answers for so long is gone
-SWEEP_S = 1.0
-
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
-
-log = Log("socket")
-
-
-class Intake(Protocol):
-    """What a listener needs of the acceptor."""
-
-    def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Callable[[Reply, list[str]], None],
-    ) -> None: ...
 
 
 class Repeats(Protocol):
     """What a listener needs of `IdempotentIds`."""
 
-    def submit(self, offer: Offer, done: Callable[[Reply, list[str]], None]) -> None: ...
+    def submit(self, offer: Offer, done: Done) -> None: ...
 
 
-class SocketListener:
-    """The connections of one listening socket in one shard."""
+class SocketListener(Listener):
+    """One injection socket in one shard."""
 
     def __init__(
         self, settings: ListenerSettings, acceptor: Intake, repeats: Repeats, counters: Counters
     ) -> None:
         self.acceptor = acceptor
         self.repeats = repeats
-        self.sessions: set[SocketSession] = set()
-        self.is_stopping = False
-        self.room = Room(ROOM_BYTES)
-        self._counters = counters
-        self._refusals: dict[int, Cell] = {}
-        self._accepting: Accepting | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._emptied: asyncio.Future[None] | None = None
-        self.accept_seconds = counters.histogram("mailrail_accept_seconds", feed="socket")
-        counters.watch("mailrail_inbound_sessions", self._count_sessions)
-        self.use(settings)
+        super().__init__(settings, counters, "socket")
 
     def use(self, settings: ListenerSettings) -> None:
         """Take new settings; connections that are open keep their customer and their bound on frames."""
-        self.settings = settings
+        super().use(settings)
         recipients_bytes = RECIPIENT_BYTES * settings.max_recipients
         self.max_frame_bytes = settings.max_message_size_bytes + recipients_bytes + FRAME_OVERHEAD_BYTES
-
-    async def open(self, sock: socket.socket) -> None:
-        """Accept connections from a socket that listens already."""
-        loop = asyncio.get_running_loop()
-        self.now = loop.time
-        self._accepting = Accepting(sock, lambda: SocketSession(self))
-        self._sweeper = loop.call_later(SWEEP_S, self._sweep_again)
-
-    async def stop(self, grace_s: float) -> None:
-        """Accept no more; what was submitted is answered and a begun frame may end, for `grace_s`."""
-        self.is_stopping = True
-        self._stop_accepting()
-        for session in [*self.sessions]:
-            session.shut()
-        if self.sessions:
-            self._emptied = asyncio.get_running_loop().create_future()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied, grace_s)
-        self.close()
-
-    def close(self) -> None:
-        """End everything at once."""
-        self.is_stopping = True
-        self._stop_accepting()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        for session in [*self.sessions]:
-            session.abort()
-        self.sessions.clear()
-
-    def sweep(self) -> None:
-        """One second has passed: end the connections that stand still."""
-        for session in [*self.sessions]:
-            session.tick()
-
-    def forget(self, session: SocketSession) -> None:
-        """Its connection is gone."""
-        self.sessions.discard(session)
-        if self._emptied is not None and not self.sessions and not self._emptied.done():
-            self._emptied.set_result(None)
-
-    def count_refusal(self, code: int) -> None:
-        """An answer above 399 was given."""
-        cell = self._refusals.get(code)
-        if cell is None:
-            cell = self._counters.counter("mailrail_refusals_total", feed="socket", code=str(code))
-            self._refusals[code] = cell
-        cell[0] += 1
 
     def refusal(self) -> Reply | None:
         """Return why nobody may connect now, None if one may."""
         if self.is_stopping:
             return make_reply(421, "4.3.2", "stopping, try again later")
-        if len(self.sessions) >= self.settings.max_connections:
+        if self.is_full:
             return make_reply(421, "4.3.2", "too many connections, try again later")
         return None
-
-    def _stop_accepting(self) -> None:
-        if self._accepting is not None:
-            self._accepting.close()
-            self._accepting = None
-
-    def _sweep_again(self) -> None:
-        self.sweep()
-        self._sweeper = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep_again)
-
-    def _count_sessions(self) -> dict[tuple[str, ...], float]:
-        return {(self.settings.name,): len(self.sessions)} if self.sessions else {}
-
-
-class SocketSession(asyncio.Protocol):
-    """One connection of an injector."""
-
-    __slots__ = (
-        "_context",
-        "_frame_ticks",
-        "_is_ending",
-        "_is_full",
-        "_is_paused",
-        "_is_waiting",
-        "_listener",
-        "_pending",
-        "_pending_bytes",
-        "_reader",
-        "_reserved_bytes",
-        "_ticks",
-        "_transport",
-    )
-
-    def __init__(self, listener: SocketListener) -> None:
-        self._listener = listener
-        self._reader = FrameReader(listener.max_frame_bytes)
-        self._transport: asyncio.Transport | None = None
-        self._context: FeedContext
-        self._pending = 0  # submissions not answered yet
-        self._pending_bytes = 0
-        self._reserved_bytes = 0  # of the listener's room
-        self._ticks = 0  # seconds since the last octet inside a frame, or since the client stopped reading
-        self._frame_ticks = 0  # seconds since the frame began
-        self._is_paused = False  # nothing is read, for one of the reasons of `_must_wait`
-        self._is_full = False  # the client does not read its answers
-        self._is_waiting = False  # for room
-        self._is_ending = False  # nothing more is read; closed when all is answered
-
-    # -- asyncio ------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Learn who it is, or say why not."""
-        listener, settings = self._listener, self._listener.settings
-        self._transport = cast(asyncio.Transport, transport)
-        self._context = FeedContext(
-            "socket",
-            settings.name,
-            customer=settings.customer,
-            is_trusted=settings.trusted,
-            peer=format_peer(transport.get_extra_info("socket")),
-        )
-        refusal = listener.refusal()
-        if refusal is not None:
-            log.info("connection refused", listener=settings.name, reason=str(refusal))
-            self._end(refusal)
-            return
-        listener.sessions.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Take the submissions that `data` completes. HOT."""
-        if self._is_ending:
-            return
-        self._ticks = 0
-        reader = self._reader
-        payloads = reader.feed(data)
-        if payloads:
-            self._frame_ticks = 0
-            for payload in payloads:
-                self._take(payload)
-        if reader.excess_bytes:
-            detail = f"frame of {reader.excess_bytes} octets, at most {self._listener.max_frame_bytes}"
-            self._end(make_reply(552, "5.3.4", detail))
-            return
-        if reader.awaited_bytes > LARGE_FRAME_BYTES or self._reserved_bytes:
-            self._reserve()
-        elif self._listener.is_stopping and not reader.is_inside:
-            self._is_ending = True
-        self._pause_or_resume()
-
-    def eof_received(self) -> bool:
-        """The client sends no more but may read: what is in flight is answered first."""
-        self._is_ending = True
-        self._pause_or_resume()
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  the reason changes nothing
-        """What waits for its commit goes on; nobody is left to be told."""
-        self._transport = None
-        self._give_room_back()
-        self._listener.forget(self)
-
-    def pause_writing(self) -> None:
-        """The client does not read: stop reading too, or its answers pile up here."""
-        self._is_full = True
-        self._ticks = 0
-        self._pause_or_resume()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        self._is_full = False
-        self._ticks = 0
-        self._pause_or_resume()
-
-    # -- what the listener asks ---------------------------------------------------------------------------
-
-    def tick(self) -> None:
-        """One second has passed."""
-        self._ticks += 1
-        if self._is_full:
-            if self._ticks > UNREAD_S:
-                log.info(
-                    "client does not read", listener=self._listener.settings.name, peer=self._context.peer
-                )
-                self.abort()
-            return
-        if self._is_paused or self._is_ending or not self._reader.is_inside:
-            self._ticks = 0
-            return
-        self._frame_ticks += 1
-        if self._ticks > STALL_S or self._frame_ticks > FRAME_TIMEOUT_S:
-            log.info("frame timed out", listener=self._listener.settings.name, peer=self._context.peer)
-            self._end(make_reply(421, "4.4.2", "the frame that has begun does not end"))
-
-    def shut(self) -> None:
-        """End when what was submitted is answered; a frame that has begun may end."""
-        if not self._reader.is_inside:
-            self._is_ending = True
-        self._pause_or_resume()
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    # -- submissions --------------------------------------------------------------------------------------
-
-    def _take(self, payload: memoryview) -> None:
-        """Hand one submission over, or refuse it."""
-        if self._is_ending:
-            return
-        listener = self._listener
-        try:
-            submission = decode_submission(payload)
-        except Misread as misread:
-            self._refuse_misread(misread)
-            return
-        frame_id = submission.id
-        try:
-            offer = parse_submission(submission, listener.settings, self._context)
-        except Refused as refused:
-            self._answer(frame_id, refused.reply, [])
-            return
-        size_bytes = len(payload)
-        self._pending += 1
-        self._pending_bytes += size_bytes
-        done = partial(self._done, frame_id, size_bytes, listener.now())
-        if offer.context.idempotency:
-            listener.repeats.submit(offer, done)
-        else:
-            listener.acceptor.accept(
-                offer.sender, offer.recipients, offer.message, offer.is_8bit, offer.context, done
-            )
-
-    def _done(
-        self, frame_id: FrameId, size_bytes: int, began: float, reply: Reply, message_ids: list[str]
-    ) -> None:
-        """The word on one submission. HOT."""
-        listener = self._listener
-        listener.accept_seconds.observe(listener.now() - began)
-        self._pending -= 1
-        self._pending_bytes -= size_bytes
-        self._answer(frame_id, reply, message_ids)
-        if self._is_paused or self._is_ending:
-            self._pause_or_resume()
-
-    def _refuse_misread(self, misread: Misread) -> None:
-        log.info(
-            "submission misread",
-            listener=self._listener.settings.name,
-            peer=self._context.peer,
-            reason=str(misread),
-        )
-        reply = make_reply(501, "5.5.4", f"not a submission: {misread}")
-        if misread.id is None:
-            self._end(reply)
-        else:
-            self._answer(misread.id, reply, [])
-
-    def _answer(self, frame_id: FrameId, reply: Reply, message_ids: list[str]) -> None:
-        if reply.code >= 400:
-            self._listener.count_refusal(reply.code)
-        transport = self._transport
-        if transport is not None and not transport.is_closing():
-            transport.write(encode_answer(frame_id, reply, message_ids))
-
-    def _end(self, reply: Reply) -> None:
-        """Say why, read no more, and close when what is in flight is answered."""
-        self._answer(None, reply, [])
-        self._is_ending = True
-        self._give_room_back()
-        self._pause_or_resume()
-
-    # -- bounds -------------------------------------------------------------------------------------------
-
-    def _reserve(self) -> None:
-        """Reserve room for a large frame that has begun; give it back for one that has ended."""
-        awaited = self._reader.awaited_bytes
-        wanted = awaited if awaited > LARGE_FRAME_BYTES else 0
-        if wanted == self._reserved_bytes:
-            return
-        self._give_room_back()
-        self._reserved_bytes = wanted
-        if wanted and not self._listener.room.reserve(wanted, self._granted):
-            self._is_waiting = True
-
-    def _granted(self) -> None:
-        self._is_waiting = False
-        self._ticks = 0
-        self._pause_or_resume()
-
-    def _give_room_back(self) -> None:
-        reserved, self._reserved_bytes = self._reserved_bytes, 0
-        if self._is_waiting:
-            self._is_waiting = False
-            self._listener.room.forget(self._granted)
-        elif reserved:
-            self._listener.room.release(reserved)
-
-    def _must_wait(self) -> bool:
-        """Once paused for what is in flight, read again when half of it is answered."""
-        return (
-            self._is_full
-            or self._is_waiting
-            or self._is_ending
-            or self._pending >= MAX_PENDING >> self._is_paused
-            or self._pending_bytes >= MAX_PENDING_BYTES >> self._is_paused
-        )
-
-    def _pause_or_resume(self) -> None:
-        """Read exactly if nothing speaks against it; close when nothing is left to do."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if self._is_ending and not self._pending:
-            transport.close()
-        elif self._must_wait() != self._is_paused:
-            self._is_paused = not self._is_paused
-            if self._is_paused:
-                transport.pause_reading()
-            else:
-                transport.resume_reading()
-
-
-def format_peer(sock: socket.socket | None) -> str:
-    """Return who is at the other end of a unix socket, as the kernel knows it (SO_PEERCRED)."""
-    if sock is None:
-        return ""
-    octets = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _gid = _CREDENTIALS.unpack(octets)
-    return f"uid {uid} pid {pid}"

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.core.errors import ConfigError
-from engine.inject.flight import Flight, Intake, format_name
+from engine.inject.context import Intake
+from engine.inject.flight import Flight, format_name
 from engine.inject.names import NameQueue
 from engine.inject.settled import ClaimStore
 from engine.inject.spool_directory import SpoolDirectory

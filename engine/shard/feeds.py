@@ -14,7 +14,9 @@ from typing import Protocol
 from engine.control.fds import ListenerInbox
 from engine.inject.idempotent import IdempotentIds
 from engine.inject.smtp import SMTPListener
+from engine.inject.smtp_session import SMTPSession
 from engine.inject.socket import SocketListener
+from engine.inject.socket_session import SocketSession
 from engine.inject.spool import SpoolListener
 from engine.settings.model import ListenerSettings, Settings
 from engine.shard.build import Engine
@@ -64,10 +66,10 @@ class Feeds:
         sock = await self._inbox.take(key)
         if row.protocol == "socket":
             listener = SocketListener(row, engine.acceptor, self._repeats, engine.counters)
-            await listener.open(sock)
+            await listener.open(sock, SocketSession)
             return listener
         smtp = SMTPListener(row, engine.acceptor, engine.counters)
-        await smtp.open(sock)
+        await smtp.open(sock, SMTPSession)
         return smtp
 
     def _begin_spool(self, row: ListenerSettings) -> SpoolListener:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.control.protocol import Frame, FrameReader, encode_frame
+from engine.control.protocol import Frame, LinkReader, encode_frame
 from engine.core.errors import RemoteProtocolError
 
 FRAMES: list[Frame] = [
@@ -23,8 +23,8 @@ def encode(frames: list[Frame]) -> bytes:
     return b"".join(b"".join(encode_frame(*frame)) for frame in frames)
 
 
-def read(pieces: list[bytes], reader: FrameReader | None = None) -> list[Frame]:
-    reader = reader or FrameReader()
+def read(pieces: list[bytes], reader: LinkReader | None = None) -> list[Frame]:
+    reader = reader or LinkReader()
     return [frame for piece in pieces for frame in reader.feed(piece)]
 
 
@@ -42,7 +42,7 @@ def test_frames_survive_any_cut(cuts: list[int]) -> None:
 
 
 def test_an_unfinished_frame_is_held_and_nothing_else() -> None:
-    reader = FrameReader()
+    reader = LinkReader()
     octets = encode(FRAMES)
     assert read([octets[:-1]], reader) == FRAMES[:-1]
     assert reader.held_bytes == len(encode(FRAMES[-1:])) - 1
@@ -52,7 +52,7 @@ def test_an_unfinished_frame_is_held_and_nothing_else() -> None:
 
 def test_a_frame_over_the_bound_is_refused_by_its_head() -> None:
     with pytest.raises(RemoteProtocolError, match="over 100"):
-        FrameReader(max_frame_bytes=100).feed((101).to_bytes(4, "big"))
+        LinkReader(max_frame_bytes=100).feed((101).to_bytes(4, "big"))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_a_frame_over_the_bound_is_refused_by_its_head() -> None:
 )
 def test_what_is_no_frame_is_refused(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="not a frame"):
-        FrameReader().feed(len(payload).to_bytes(4, "big") + payload)
+        LinkReader().feed(len(payload).to_bytes(4, "big") + payload)
 
 
 def test_bytes_of_a_body_do_not_keep_the_read_buffer_alive() -> None:
-    [(_, _, body)] = FrameReader().feed(encode([("forward", 1, b"message")]))
+    [(_, _, body)] = LinkReader().feed(encode([("forward", 1, b"message")]))
     assert type(body) is bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from engine.inject import frames, smtp, socket
+from engine.inject import frames, smtp_session, socket, socket_session
 from engine.inject.spool_directory import SpoolDirectory
 from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, Controls, scan, take_controls
 from engine.message.pickup import parse_pickup
@@ -38,17 +38,18 @@ def test_bounds_of_smtp_are_those_of_the_code() -> None:
     assert bounds["command line"] == f"{MAX_COMMAND_BYTES:,} octets"
     assert bounds["errors between two messages"] == str(limits.max_errors)
     assert bounds["commands without a message"] == str(limits.max_idle_commands)
-    assert bounds["silence, waiting for a command"] == f"{smtp.COMMAND_TIMEOUT_S // 60} min"
-    assert bounds["silence, inside a message"] == f"{smtp.DATA_BLOCK_TIMEOUT_S // 60} min"
-    assert bounds["one message altogether"] == f"{smtp.MESSAGE_TIMEOUT_S // 3600} h"
+    assert bounds["silence, waiting for a command"] == f"{smtp_session.COMMAND_TIMEOUT_S // 60} min"
+    assert bounds["silence, inside a message"] == f"{smtp_session.DATA_BLOCK_TIMEOUT_S // 60} min"
+    assert bounds["one message altogether"] == f"{smtp_session.MESSAGE_TIMEOUT_S // 3600} h"
 
 
 def test_bounds_of_the_socket_are_those_of_the_code() -> None:
     text = " ".join(section(PAGE, "## The socket").split())
-    assert f"{socket.MAX_PENDING} submissions or {socket.MAX_PENDING_BYTES >> 20} MiB in flight" in text
-    assert f"{socket.STALL_S} s without an octet" in text
-    assert f"{socket.FRAME_TIMEOUT_S} s for a whole one" in text
-    assert f"{socket.UNREAD_S} s without reading" in text
+    pending_mib = socket_session.MAX_PENDING_BYTES >> 20
+    assert f"{socket_session.MAX_PENDING} submissions or {pending_mib} MiB in flight" in text
+    assert f"{socket_session.STALL_S} s without an octet" in text
+    assert f"{socket_session.FRAME_TIMEOUT_S} s for a whole one" in text
+    assert f"{socket_session.UNREAD_S} s without reading" in text
     assert f"{socket.RECIPIENT_BYTES} for each of `max_recipients`" in text
     assert f"{socket.FRAME_OVERHEAD_BYTES >> 10} KiB" in text
     assert f"up to {frames.MAX_ID_CHARACTERS} characters; names the answer" in text

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,21 @@ def run_engine(configuration: Configuration) -> Iterator[Callable[..., EnginePro
     yield run
     for process in running:
         process.close()
+
+
+@pytest.fixture
+def serve_acme(
+    configuration: Configuration, sink: SinkProcess, run_engine: Callable[..., EngineProcess]
+) -> Callable[..., tuple[int, EngineProcess]]:
+    """Return a function that starts sink and engine for one customer with one vmta and one SMTP listener.
+
+    It takes the sink's rules and returns the listener's port, and the engine.
+    """
+
+    def serve(rules: list[dict[str, Any]] | None = None) -> tuple[int, EngineProcess]:
+        configuration.add_customer("acme", "127.0.1.1")
+        port = configuration.add_smtp(customer="acme")
+        sink.start(rules)
+        return port, run_engine()
+
+    return serve

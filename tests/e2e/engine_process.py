@@ -20,6 +20,7 @@ from typing import Any
 
 import zstandard
 
+from engine.rig.processes import read_tree
 from tests.e2e.configuration import Configuration
 
 START_S = 20.0
@@ -47,6 +48,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(30)
         self.sock.connect(str(self._path))
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, body: str | None) -> Any:
+    """Return the answer to one request: JSON, or the text of /metrics."""
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse().read()
+    finally:
+        connection.close()
+    return answer.decode() if path == "/metrics" else json.loads(answer)
 
 
 class EngineProcess:
@@ -140,7 +151,7 @@ class EngineProcess:
         assert self._child is not None
         if not self._prefix:
             return self._child.pid
-        for pid in _read_tree(self._child.pid):
+        for pid in read_tree(self._child.pid):
             words = _command_line(pid)
             if "serve" in words and any(word.endswith("python") or "/python" in word for word in words[:1]):
                 return pid
@@ -149,11 +160,11 @@ class EngineProcess:
     def tree(self) -> list[int]:
         """Return the supervisor and everything below it."""
         assert self._child is not None
-        return _read_tree(self._child.pid)
+        return read_tree(self._child.pid)
 
     def shard_pids(self) -> dict[int, int]:
         """Return process ids of shards, by their id: from the process tree, so also while they start."""
-        return {pid: pid for pid in _read_tree(self.pid)[1:] if "_shard" in _command_line(pid)}
+        return {pid: pid for pid in read_tree(self.pid)[1:] if "_shard" in _command_line(pid)}
 
     # -- the admin API ----------------------------------------------------------------------------
 
@@ -166,13 +177,7 @@ class EngineProcess:
         return self._ask("POST", path, json.dumps(body))
 
     def _ask(self, method: str, path: str, body: str | None) -> Any:
-        connection = _UnixConnection(self.configuration.data_dir / "admin.sock")
-        try:
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse().read()
-        finally:
-            connection.close()
-        return answer.decode() if path == "/metrics" else json.loads(answer)
+        return ask(_UnixConnection(self.configuration.data_dir / "admin.sock"), method, path, body)
 
     def generation(self) -> int:
         """Return the generation of the configuration in force."""
@@ -207,24 +212,6 @@ class EngineProcess:
     def events_of(self, *kinds: str) -> list[dict[str, Any]]:
         """Return the events of these kinds."""
         return [event for event in self.events() if event["event"] in kinds]
-
-
-def _read_tree(root: int) -> list[int]:
-    """Return `root` and its descendants, parents first."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                children.setdefault(_parent(int(entry)), []).append(int(entry))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
-
-
-def _parent(pid: int) -> int:
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text[text.rindex(")") + 2 :].split()[1])
 
 
 def _is_running(pid: int) -> bool:

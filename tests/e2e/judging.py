@@ -31,16 +31,6 @@ def instants_by_path(arrivals: Iterable[Arrival]) -> dict[tuple[str, str], list[
     return {key: sorted(instants) for key, instants in found.items()}
 
 
-def highest_in_window(instants: Sequence[float], window_s: float) -> int:
-    """Return the most instants in any half-open window [t, t + window_s)."""
-    highest = first = 0
-    for last, instant in enumerate(instants):
-        while instant - instants[first] >= window_s:
-            first += 1
-        highest = max(highest, last - first + 1)
-    return highest
-
-
 def used_share(
     instants: Sequence[float], count: int, window_s: float, spans: Iterable[tuple[float, float]]
 ) -> float:

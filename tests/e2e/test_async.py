@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,22 @@ def assert_taken_once(sink: SinkProcess, sent: dict[str, str]) -> None:
     taken = copies(sink.arrivals())
     assert sorted(taken) == sorted(sent.items())
     assert all(len(instants) == 1 for instants in taken.values())
+
+
+def assert_all_goes(sink: SinkProcess, sent: dict[str, str]) -> None:
+    """The sink refuses nothing from now on, and gets what is left."""
+    sink.use_rules([])
+    sink.wait_messages(len(sent))
+    assert_taken_once(sink, sent)
+
+
+def serve(
+    configuration: Configuration, sink: SinkProcess, run_engine: Run, rule: dict[str, Any]
+) -> tuple[EngineProcess, int]:
+    """Start sink and engine; return the engine and the port of its SMTP listener."""
+    port = configuration.add_smtp(customer="acme")
+    sink.start([rule])
+    return run_engine(), port
 
 
 def wait_stored(engine: EngineProcess, count: int) -> None:
@@ -89,17 +106,13 @@ def test_a_stop_right_after_the_last_answer_keeps_the_backlog(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
     """The last answers are younger than a commit: it is the stop that puts them on the disk."""
-    port = configuration.add_smtp(customer="acme")
-    sink.start([NOT_NOW])
-    engine = run_engine()
+    engine, port = serve(configuration, sink, run_engine, NOT_NOW)
     sent = inject(port, SENDER, addresses(100, "one.example", "two.example"))
     assert engine.stop() == 0
     assert sink.count() == 0
     assert len(engine.events_of("accepted")) == 100
-    sink.use_rules([])
     engine = run_engine()
-    sink.wait_messages(100)
-    assert_taken_once(sink, sent)
+    assert_all_goes(sink, sent)
     wait_until(lambda: len(engine.events_of("delivered")) == 100, 10, "100 delivered events")
     assert engine.stop() == 0
 
@@ -109,26 +122,20 @@ def test_a_stop_amid_deliveries_repeats_none(
 ) -> None:
     """What was delivered just before the stop is known to be, though its removal was not yet committed."""
     configuration.policies += "max_connections = 2\n"
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "final", "delay_s": 0.05}])
-    engine = run_engine()
+    engine, port = serve(configuration, sink, run_engine, {"at": "final", "delay_s": 0.05})
     sent = inject(port, SENDER, addresses(150, "one.example"))
     assert engine.stop() == 0
     first_run = sink.count()
     assert len(engine.events_of("delivered")) == first_run < 150
-    sink.use_rules([])
     engine = run_engine()
-    sink.wait_messages(150)
-    assert_taken_once(sink, sent)
+    assert_all_goes(sink, sent)
     assert engine.stop() == 0
 
 
 def test_what_is_older_than_a_commit_survives_the_death_of_a_shard(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
-    port = configuration.add_smtp(customer="acme")
-    sink.start([NOT_NOW])
-    engine = run_engine()
+    engine, port = serve(configuration, sink, run_engine, NOT_NOW)
     sent = inject(port, SENDER, addresses(50, "one.example", "two.example"))
     time.sleep(COMMITTED_S)
     shards = engine.shard_pids()
@@ -137,7 +144,5 @@ def test_what_is_older_than_a_commit_survives_the_death_of_a_shard(
     wait_until(lambda: not set(shards) & set(engine.shard_pids()), 5, "the shards are gone")
     wait_until(lambda: len(engine.shard_pids()) == len(shards), 10, "their successors")
     engine.wait_up()
-    sink.use_rules([])
-    sink.wait_messages(50)
-    assert_taken_once(sink, sent)
+    assert_all_goes(sink, sent)
     assert engine.stop() == 0

@@ -27,6 +27,7 @@ from tests.e2e.sink_process import SinkProcess
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(60)]
 
 Run = Callable[..., EngineProcess]
+Serve = Callable[..., tuple[int, EngineProcess]]
 NOBODY = 65534
 MANY = 200
 
@@ -129,13 +130,8 @@ def test_a_trickle_is_dealt_over_all_vmtas_of_a_pool(
     assert min(sources.count("127.0.1.1"), sources.count("127.0.1.2")) >= 15, sources
 
 
-def test_a_message_for_several_domains_gets_a_disposition_for_each_recipient(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
-) -> None:
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "rcpt", "rcpt": "no@one.example", "reply": "550 5.1.1 no such user"}])
-    engine = run_engine()
+def test_a_message_for_several_domains_gets_a_disposition_for_each_recipient(serve_acme: Serve) -> None:
+    port, engine = serve_acme([{"at": "rcpt", "rcpt": "no@one.example", "reply": "550 5.1.1 no such user"}])
     rcpts = ["a@one.example", "no@one.example", "b@one.example", "c@two.example"]
     with smtplib.SMTP("127.0.0.1", port, timeout=10) as session:
         session.sendmail("news@acme.example", rcpts, make_message("news@acme.example", rcpts[0], "several"))
@@ -177,13 +173,8 @@ def _restart_saving(sink: SinkProcess, rules: list[dict]) -> SinkProcess:
     return SinkProcess(sink.root, sink.port, *sink.listen, options=options).start(rules)
 
 
-def test_a_bounce_of_a_bounce_is_made_for_nobody(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
-) -> None:
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "rcpt", "reply": "550 5.1.1 nobody here"}])
-    engine = run_engine()
+def test_a_bounce_of_a_bounce_is_made_for_nobody(serve_acme: Serve) -> None:
+    port, engine = serve_acme([{"at": "rcpt", "reply": "550 5.1.1 nobody here"}])
     inject(port, "news@acme.example", ["someone@gone.example"])
     bounced = wait_final(engine, 2)
     time.sleep(1.0)
@@ -196,13 +187,10 @@ def test_a_bounce_of_a_bounce_is_made_for_nobody(
 
 
 def test_deferred_mail_is_tried_again_at_its_retry_times(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
     configuration.policies += 'retry = ["500ms", "1s"]\n'
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "final", "reply": "451 4.7.1 later", "times": 2, "per": "rcpt"}])
-    engine = run_engine()
+    port, engine = serve_acme([{"at": "final", "reply": "451 4.7.1 later", "times": 2, "per": "rcpt"}])
     inject(port, "news@acme.example", addresses(5, "slow.example"))
     sink.wait_messages(5)
     wait_final(engine, 5)
@@ -219,13 +207,10 @@ def test_deferred_mail_is_tried_again_at_its_retry_times(
 
 
 def test_mail_that_waits_too_long_expires_and_its_sender_is_told(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, serve_acme: Serve
 ) -> None:
     configuration.policies += 'retry = ["300ms"]\n[domain."full.example"]\nexpire_after = "2s"\n'
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "rcpt", "domain": "full.example", "reply": "452 4.2.2 mailbox full"}])
-    engine = run_engine()
+    port, engine = serve_acme([{"at": "rcpt", "domain": "full.example", "reply": "452 4.2.2 mailbox full"}])
     inject(port, "news@acme.example", ["someone@full.example"])
     found = {event["event"]: event for event in wait_final(engine, 2)}
     assert found["expired"]["recipient"] == "someone@full.example"
@@ -253,13 +238,10 @@ def test_mail_expires_while_its_destination_can_not_be_reached(
 
 
 def test_reload_brings_everything_and_drops_no_session(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
     configuration.policies += "max_connections = 1\n"
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start()
-    engine = run_engine()
+    port, engine = serve_acme()
     inbound = smtplib.SMTP("127.0.0.1", port, timeout=10)
     inbound.ehlo("feeder.example")
     inbound.mail("news@acme.example")
@@ -308,13 +290,10 @@ def _is_refused(port: int) -> bool:
 
 
 def test_reload_of_a_limit_holds_from_then_on(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
     configuration.policies = '[default]\nmax_connection_rate = "unlimited"\nmax_message_rate = "20/s"\n'
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start()
-    engine = run_engine()
+    port, engine = serve_acme()
     inject(port, "news@acme.example", addresses(150, "one.example"))
     sink.wait_messages(20)
     configuration.policies = configuration.policies.replace("20/s", "50/s")
@@ -328,12 +307,9 @@ def test_reload_of_a_limit_holds_from_then_on(
 
 
 def test_a_wrong_file_is_refused_by_name_and_nothing_changes(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start()
-    engine = run_engine()
+    port, engine = serve_acme()
     generation = engine.generation()
     configuration.customers[0]["pool"] = "no-such-pool"
     configuration.write()
@@ -350,13 +326,10 @@ def test_a_wrong_file_is_refused_by_name_and_nothing_changes(
 
 
 def test_a_stop_lets_transactions_finish_and_keeps_the_rest(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, run_engine: Run, serve_acme: Serve
 ) -> None:
     configuration.policies += "max_connections = 2\n"
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "final", "delay_s": 0.5}])
-    engine = run_engine()
+    port, engine = serve_acme([{"at": "final", "delay_s": 0.5}])
     sent = inject(port, "news@acme.example", addresses(12, "one.example"))
     sink.wait_messages(2)
     began = time.monotonic()
@@ -373,13 +346,10 @@ def test_a_stop_lets_transactions_finish_and_keeps_the_rest(
 
 
 def test_a_second_signal_ends_at_once(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
     configuration.engine["grace"] = "30s"
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "final", "delay_s": 20}])
-    engine = run_engine()
+    port, engine = serve_acme([{"at": "final", "delay_s": 20}])
     inject(port, "news@acme.example", ["someone@one.example"])
     wait_until(lambda: sink.ask({"do": "count"})["open"], 10, "a session")
     time.sleep(0.3)
@@ -390,13 +360,8 @@ def test_a_second_signal_ends_at_once(
     assert engine.wait_ended(3) == 1
 
 
-def test_draining_refuses_new_mail_and_delivers_the_rest(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
-) -> None:
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "final", "delay_s": 0.1}])
-    engine = run_engine()
+def test_draining_refuses_new_mail_and_delivers_the_rest(sink: SinkProcess, serve_acme: Serve) -> None:
+    port, engine = serve_acme([{"at": "final", "delay_s": 0.1}])
     inject(port, "news@acme.example", addresses(20, "one.example"))
     engine.post("/drain", {"on": True})
     with pytest.raises((smtplib.SMTPException, ConnectionError)) as refused:
@@ -505,14 +470,11 @@ def test_loopback_is_never_connected_to_unless_a_route_names_it(
 
 
 def test_a_delivery_on_which_a_shard_died_twice_is_held_as_poison(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
     configuration.engine["shards"] = 1
     configuration.policies += 'retry = ["1s"]\n'
-    configuration.add_customer("acme", "127.0.1.1")
-    port = configuration.add_smtp(customer="acme")
-    sink.start([{"at": "rcpt", "rcpt": "bad@one.example", "reply": "451 4.3.0 later"}])
-    engine = run_engine()
+    port, engine = serve_acme([{"at": "rcpt", "rcpt": "bad@one.example", "reply": "451 4.3.0 later"}])
     inject(port, "news@acme.example", ["bad@one.example"])
     event = wait_until(lambda: engine.events_of("deferred"), 10, "it is deferred")[0]
     key = bytes.fromhex(event["id"]) + bytes(2)
@@ -538,12 +500,9 @@ def test_a_delivery_on_which_a_shard_died_twice_is_held_as_poison(
 
 
 def test_a_second_engine_on_the_same_data_directory_is_refused(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
+    configuration: Configuration, serve_acme: Serve
 ) -> None:
-    configuration.add_customer("acme", "127.0.1.1")
-    configuration.add_smtp(customer="acme")
-    sink.start()
-    first = run_engine()
+    _, first = serve_acme()
     configuration.listeners = []
     second = EngineProcess(configuration)
     configuration.add_smtp(customer="acme")
@@ -681,13 +640,8 @@ def test_no_client_waits_for_a_greeting_while_a_shard_is_down(
     assert max(waits) < 1.0
 
 
-def test_cli_tells_the_truth_about_a_running_engine(
-    configuration: Configuration, sink: SinkProcess, run_engine: Run
-) -> None:
-    configuration.add_customer("acme", "127.0.1.1")
-    configuration.add_smtp(customer="acme")
-    sink.start()
-    engine = run_engine()
+def test_cli_tells_the_truth_about_a_running_engine(configuration: Configuration, serve_acme: Serve) -> None:
+    _, engine = serve_acme()
 
     def ask(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "engine", *words, "-c", str(configuration.file)]

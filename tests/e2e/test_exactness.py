@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from engine.rig.job import Planned, write_plan
+from engine.rig.tally import highest_in_window
 from tests.e2e.configuration import Configuration, free_port
 from tests.e2e.engine_process import EngineProcess
 from tests.e2e.judging import (
-    highest_in_window,
     instants_by_path,
     open_share,
     peak_connections,

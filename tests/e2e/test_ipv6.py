@@ -6,14 +6,11 @@ server. The namespace is gone with the last of them.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from tests.e2e.configuration import SINK_ADDRESS, Configuration, free_port
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import addresses, inject
 from tests.e2e.sink_process import SinkProcess
-from tests.fakes.dns import FakeDNS
+from tests.fakes.dns import FakeDNS, serve_names
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(30)]
 
@@ -73,21 +70,12 @@ def sink(root: Path, namespace: None) -> Iterator[SinkProcess]:
     process.close()
 
 
-@contextmanager
-def serve_names(script: dict[tuple[str, str], list[str]]) -> Iterator[FakeDNS]:
-    """Run a name server in a thread of its own, in the namespace of this one."""
-    server = FakeDNS(script)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
-    try:
-        yield server
-    finally:
-        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+def route_by_family(configuration: Configuration, sink: SinkProcess) -> None:
+    """Make one domain that has IPv4 only, and one that has IPv6 only."""
+    configuration.routes |= {
+        "four.example": f"{SINK_ADDRESS}:{sink.port}",
+        "six.example": f"[{SINK_V6}]:{sink.port}",
+    }
 
 
 def add_dual(configuration: Configuration) -> int:
@@ -157,10 +145,7 @@ def test_each_ipv6_source_sends_under_its_own_name(
 def test_a_vmta_with_both_families_sends_from_that_of_its_destination(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
-    configuration.routes |= {
-        "four.example": f"{SINK_ADDRESS}:{sink.port}",
-        "six.example": f"[{SINK_V6}]:{sink.port}",
-    }
+    route_by_family(configuration, sink)
     port = add_dual(configuration)
     sink.start()
     engine = run_engine()
@@ -180,10 +165,7 @@ def test_a_vmta_with_both_families_sends_from_that_of_its_destination(
 def test_mail_of_a_vmta_without_ipv4_waits_where_there_is_ipv4_only(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
-    configuration.routes |= {
-        "four.example": f"{SINK_ADDRESS}:{sink.port}",
-        "six.example": f"[{SINK_V6}]:{sink.port}",
-    }
+    route_by_family(configuration, sink)
     configuration.add_customer("acme", SOURCES[0])
     port = configuration.add_smtp(customer="acme")
     sink.start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import addresses, inject
 from tests.e2e.judging import copies, peak_connections
 from tests.e2e.sink_process import SinkProcess
-from tests.fakes.dns import FakeDNS
+from tests.fakes.dns import FakeDNS, serve_names
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -45,16 +43,8 @@ def name_server() -> Iterator[FakeDNS]:
         (f"{domain.partition('.')[0]}.mx.provider.example", "A"): [address]
         for domain, address in MAIL_HOSTS.items()
     }
-    server = FakeDNS(script)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
-    yield server
-    asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    with serve_names(script) as server:
+        yield server
 
 
 def test_mail_of_two_sites_of_one_provider_never_crosses(

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import dns.flags
@@ -132,3 +134,20 @@ class _Datagrams(asyncio.DatagramProtocol):
     def _send(self, wire: bytes, address: Any) -> None:
         if not self._transport.is_closing():
             self._transport.sendto(wire, address)
+
+
+@contextmanager
+def serve_names(script: dict[tuple[str, str], list[str]]) -> Iterator[FakeDNS]:
+    """Run a name server in a thread of its own, in the namespace of this one."""
+    server = FakeDNS(script)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
+    try:
+        yield server
+    finally:
+        asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

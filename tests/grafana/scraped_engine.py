@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.e2e.configuration import Configuration, free_port
-from tests.e2e.engine_process import EngineProcess, wait_until
+from tests.e2e.engine_process import EngineProcess, ask, wait_until
 
 SCRAPE_S = 0.5
 
@@ -98,10 +98,4 @@ class Prometheus:
 
 
 def _ask(port: int, method: str, path: str, body: str | None) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse().read()
-    finally:
-        connection.close()
-    return answer.decode() if path == "/metrics" else json.loads(answer)
+    return ask(http.client.HTTPConnection("127.0.0.1", port, timeout=30), method, path, body)

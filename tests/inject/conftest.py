@@ -1,4 +1,4 @@
-"""What the tests of the feeds share: a loop, an acceptor that a test answers for, a spool."""
+"""What the tests of the feeds share: a loop, an acceptor that a test answers for, rights over files."""
 
 from __future__ import annotations
 
@@ -13,44 +13,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from engine.core.reply import Reply, make_reply
-from engine.inject.context import FeedContext
+from tests.fakes.feeds import Intake
 
 NOBODY = 65534
-
-
-class Intake:
-    """Remembers what it was given; answers at once with `reply`, or, where that is None, when told to."""
-
-    def __init__(self) -> None:
-        self.reply: Reply | None = make_reply(250, "2.0.0", "Ok: queued as 0123")
-        self.taken: list[tuple[str, list[str], bytes, bool, FeedContext]] = []
-        self.waiting: list[Callable[[Reply, list[str]], None]] = []
-
-    def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Callable[[Reply, list[str]], None],
-    ) -> None:
-        self.taken.append((sender, recipients, message, is_8bit, context))
-        if self.reply is None:
-            self.waiting.append(done)
-        else:
-            self._tell(done, self.reply)
-
-    def answer(self, code: int = 250, enhanced: str = "2.0.0", text: str = "Ok") -> None:
-        """Answer everything that waits."""
-        waiting, self.waiting = self.waiting, []
-        for done in waiting:
-            self._tell(done, make_reply(code, enhanced, text))
-
-    @staticmethod
-    def _tell(done: Callable[[Reply, list[str]], None], reply: Reply) -> None:
-        done(reply, ["0123"] if reply.is_positive else [])
 
 
 @pytest.fixture

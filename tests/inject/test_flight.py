@@ -11,56 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.core.envelope import Delivery, Envelope
 from engine.core.errors import StoreUnhealthy
-from engine.core.reply import Reply, make_reply
+from engine.core.reply import make_reply
 from engine.inject import flight as flight_module
-from engine.inject.context import FeedContext
 from engine.inject.flight import FIRST_BACK_OFF_S, MAX_BACK_OFF_S, Flight, format_name
 from engine.inject.spool_directory import SpoolDirectory
 from engine.settings.model import ListenerSettings
 from engine.store.memory import MemoryStore
 from engine.telemetry.metrics import Counters
+from tests.fakes.feeds import Door
 
 SETTINGS = ListenerSettings(
     name="spool:/s", protocol="spool", customer="acme", max_message_size_bytes=2000, max_recipients=3
 )
 MAIL = b"X-Sender: <a@acme.example>\nX-Receiver: <b@x.example>\nSubject: x\n\nbody\n"
-
-
-class Door:
-    """Stores with the claim, as the acceptor does; a test commits."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self.store = store
-        self.taken: list[bytes] = []
-        self.refusal: Reply | None = None
-        self.is_async = False
-
-    def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Callable[[Reply, list[str]], None],
-    ) -> None:
-        if self.refusal is not None:
-            done(self.refusal, [])
-            return
-        self.taken.append(message)
-        message_id = len(self.taken).to_bytes(12, "big")
-        envelope = Envelope(sender, context.customer, "p", 0.0, len(message), "spool")
-        delivery = Delivery(message_id, 0, envelope, "x.example", recipients, 0.0, message)
-
-        def committed(error: object) -> None:
-            done(make_reply(250, "2.0.0", "Ok") if error is None else make_reply(452, "4.3.1", "full"), [])
-
-        told = (lambda _error: None) if self.is_async else committed
-        self.store.put([delivery], message, told, claim=context.claim)
-        if self.is_async:
-            committed(None)
 
 
 class Spool:

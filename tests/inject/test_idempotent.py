@@ -8,56 +8,16 @@ from typing import Any
 
 import pytest
 
-from engine.core.envelope import Delivery, Envelope
 from engine.core.errors import NetworkError
-from engine.core.reply import Reply, make_reply
+from engine.core.reply import make_reply
 from engine.inject.context import FeedContext
 from engine.inject.idempotent import REQUEST, IdempotentIds, keeper_of
 from engine.inject.submission import Offer
 from engine.store.memory import MemoryStore
+from tests.fakes.feeds import Door
 
 NOW = 1_700_000_000.0
 ACCEPTED = "0660d9977d9e470061626364"
-
-
-class Door:
-    """Stores what it is given as the acceptor does; a test commits."""
-
-    def __init__(self, store: MemoryStore) -> None:
-        self.store = store
-        self.taken: list[bytes] = []
-        self.refusal: Reply | None = None
-        self.is_async = False
-
-    def accept(
-        self,
-        sender: str,
-        recipients: list[str],
-        message: bytes,
-        is_8bit: bool,
-        context: FeedContext,
-        done: Callable[[Reply, list[str]], None],
-    ) -> None:
-        self.taken.append(message)
-        if self.refusal is not None:
-            done(self.refusal, [])
-            return
-        message_id = len(self.taken).to_bytes(12, "big")
-        envelope = Envelope(sender, context.customer, "p", NOW, len(message), "socket")
-        delivery = Delivery(message_id, 0, envelope, "x.example", recipients, NOW, message)
-
-        def answer(_error: object) -> None:
-            done(make_reply(250, "2.0.0", f"Ok: queued as {message_id.hex()}"), [message_id.hex()])
-
-        self.store.put(
-            [delivery],
-            message,
-            (lambda _error: None) if self.is_async else answer,
-            idempotency=context.idempotency,
-            reply=message_id,
-        )
-        if self.is_async:
-            answer(None)
 
 
 class Shard:
@@ -67,7 +27,7 @@ class Shard:
         self.now = NOW
         self.is_up = True
         self.store = MemoryStore(clock=lambda: self.now)
-        self.door = Door(self.store)
+        self.door = Door(self.store, NOW)
         self.ids = IdempotentIds(number, shards, self.door, self.store, self.ask)
         self.told: list[tuple[int, list[str]]] = []
         self.all_of_them = all_of_them

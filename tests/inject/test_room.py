@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inject.room import Room
+from engine.inject.room import Reservation, Room
 
 
 def test_who_fits_gets_room_at_once() -> None:
@@ -65,3 +65,22 @@ def test_all_are_served_and_never_more_than_there_is(amounts: list[int]) -> None
         served += 1
     assert served == len(amounts)
     assert room.reserved_bytes == 0
+
+
+def test_reservation_that_waited_is_told_and_gives_back_what_it_got() -> None:
+    room, served = Room(100), []
+    first = Reservation(room, 90, lambda: served.append("first"))
+    second = Reservation(room, 50, lambda: served.append("second"))
+    assert (first.is_waiting, second.is_waiting) == (False, True)
+    first.release()
+    assert (served, second.is_waiting, room.reserved_bytes) == (["second"], False, 50)
+    second.release()
+    assert room.reserved_bytes == 0
+
+
+def test_reservation_that_waits_no_longer_leaves_the_line() -> None:
+    room, served = Room(100), []
+    first = Reservation(room, 90, lambda: None)
+    Reservation(room, 50, lambda: served.append("second")).release()
+    first.release()
+    assert (served, room.reserved_bytes) == ([], 0)

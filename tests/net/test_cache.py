@@ -31,6 +31,18 @@ class Source:
         return LookupCache(size, lambda: self.now, self.make)
 
 
+async def begin_look_ups(
+    count: int,
+) -> tuple[Source, LookupCache[str, str], list[asyncio.Future[str]]]:
+    """Have so many ask for "a" at once; the source does not answer before its gate is opened."""
+    source = Source()
+    cache = source.cache()
+    source.gate.clear()
+    waiting = [asyncio.ensure_future(cache.fetch("a")) for _ in range(count)]
+    await asyncio.sleep(0)
+    return source, cache, waiting
+
+
 def test_value_is_kept_until_its_time_is_over(run):
     async def scenario() -> None:
         source = Source()
@@ -50,11 +62,7 @@ def test_value_is_kept_until_its_time_is_over(run):
 
 def test_many_who_ask_at_once_share_one_look_up(run):
     async def scenario() -> None:
-        source = Source()
-        cache = source.cache()
-        source.gate.clear()
-        waiting = [asyncio.ensure_future(cache.fetch("a")) for _ in range(50)]
-        await asyncio.sleep(0)
+        source, _, waiting = await begin_look_ups(50)
         waiting[0].cancel()  # and this harms none of the others
         source.gate.set()
         values = await asyncio.gather(*waiting, return_exceptions=True)
@@ -67,11 +75,7 @@ def test_many_who_ask_at_once_share_one_look_up(run):
 
 def test_look_up_that_all_gave_up_is_kept_all_the_same(run):
     async def scenario() -> None:
-        source = Source()
-        cache = source.cache()
-        source.gate.clear()
-        waiting = asyncio.ensure_future(cache.fetch("a"))
-        await asyncio.sleep(0)
+        source, cache, (waiting,) = await begin_look_ups(1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         source.gate.set()
@@ -120,11 +124,7 @@ def test_wrong_entries_are_forgotten(run):
 
 def test_closing_ends_the_look_ups_under_way(run):
     async def scenario() -> None:
-        source = Source()
-        cache = source.cache()
-        source.gate.clear()
-        waiting = asyncio.ensure_future(cache.fetch("a"))
-        await asyncio.sleep(0)
+        _, cache, (waiting,) = await begin_look_ups(1)
         await asyncio.sleep(0)
         cache.close()
         with pytest.raises(asyncio.CancelledError):

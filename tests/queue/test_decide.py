@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import pytest
 
 from engine.core.units import Rate
 from engine.queue.decide import decide, wanted_sessions
 from engine.queue.path import Cap, Path, PathLimits, SiteDemand, connect_burst
+from tests.fakes.limits import Limits
 
 SINCE = -1000.0  # long ago: a limit without history
 NOW = 100.0
-
-
-class Limits(msgspec.Struct, kw_only=True):
-    max_connections: int = 10
-    max_messages_per_connection: int = 100
-    max_message_rate: Rate | None = None
-    max_connection_rate: Rate | None = None
-    message_interval_s: float = 0.0
-    burst: int = 1
 
 
 def make_path(

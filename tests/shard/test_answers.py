@@ -14,7 +14,7 @@ from engine.core.errors import ResolvePermanent
 from engine.core.reply import make_reply
 from engine.shard.answers import Answers
 from tests.fakes.delivery_rig import UNIX_START, Rig, make_delivery
-from tests.fakes.virtual_loop import run_virtually
+from tests.fakes.rig_engine import make_engine, run_shard
 
 POOLS_OF = {"acme": "pool", "other": "second"}
 
@@ -28,16 +28,8 @@ class Shard:
         vmta = SimpleNamespace(max_connections=7)
         engine = SimpleNamespace(max_connections_per_shard=0, max_connections=0)
         settings = SimpleNamespace(customers=POOLS_OF, vmtas={"v1": vmta}, engine=engine)
-        self.engine: Any = SimpleNamespace(
-            loop=rig.loop,
-            store=rig.store,
-            sites=rig.sites,
-            paths=rig.paths,
-            window=rig.window,
-            readahead=rig.readahead,
-            counters=rig.counters,
-            resolver=rig.resolver,
-            opener=SimpleNamespace(sessions=rig.sessions),
+        self.engine = make_engine(
+            rig,
             model=SimpleNamespace(settings=settings),
             pool_of=lambda customer: POOLS_OF.get(customer, ""),
             started_at=UNIX_START,
@@ -53,12 +45,7 @@ class Shard:
 
 
 def run(scenario: Callable[[Shard], Any]) -> None:
-    async def begin() -> None:
-        shard = Shard()
-        await scenario(shard)
-        shard.rig.close()
-
-    run_virtually(begin())
+    run_shard(Shard, scenario)
 
 
 def test_status_counts_what_is_there() -> None:

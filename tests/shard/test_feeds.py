@@ -29,7 +29,7 @@ class FakeFeed:
         self.used: list[Any] = []
         self.made.append(self)
 
-    def open(self, sock: Any = None) -> Any:
+    def open(self, sock: Any = None, make_session: Any = None) -> Any:
         self.sock = sock
         self.was_paused_at_start = self.is_paused
         self.log.append(f"open {self.row.name}")

@@ -13,7 +13,7 @@ import pytest
 from engine.shard.gauges import Gauges
 from engine.telemetry.labels import DestinationLabels
 from tests.fakes.delivery_rig import Rig, make_delivery
-from tests.fakes.virtual_loop import run_virtually
+from tests.fakes.rig_engine import make_engine, run_shard
 
 
 class Session:
@@ -35,17 +35,11 @@ class Shard:
         store: Any = SimpleNamespace(
             count=rig.store.count, room=room, stats=SimpleNamespace(puts=3, operations=8)
         )
-        engine: Any = SimpleNamespace(
+        engine = make_engine(
+            rig,
             shard=2,
-            loop=rig.loop,
-            counters=rig.counters,
             store=store,
-            sites=rig.sites,
-            paths=rig.paths,
-            window=rig.window,
             labels=DestinationLabels(),
-            dispatcher=rig.dispatcher,
-            opener=SimpleNamespace(sessions=rig.sessions),
             resolver=SimpleNamespace(counts={"hit": 5}),
             bouncer=SimpleNamespace(made=4),
         )
@@ -69,12 +63,7 @@ class Shard:
 
 
 def run(scenario: Callable[[Shard], Any]) -> None:
-    async def begin() -> None:
-        shard = Shard()
-        await scenario(shard)
-        shard.rig.close()
-
-    run_virtually(begin())
+    run_shard(Shard, scenario)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from engine.shard.upkeep import (
     quiet_s,
 )
 from tests.fakes.delivery_rig import Rig, make_delivery
+from tests.fakes.rig_engine import make_engine
 from tests.fakes.virtual_loop import run_virtually
 
 UNIX_NOW = 1_700_000_000.0
@@ -94,13 +95,8 @@ class Shard:
         self.offered: list[Delivery] = []
         self.is_room = True
         self.opener = SimpleNamespace(sessions={})
-        rig = self.rig
-        engine: Any = SimpleNamespace(
-            loop=rig.loop,
-            paths=rig.paths,
-            sites=rig.sites,
-            dispatcher=rig.dispatcher,
-            readahead=rig.readahead,
+        engine = make_engine(
+            self.rig,
             opener=self.opener,
             exchange=self.exchange,
             handover=SimpleNamespace(offer=self._offer),

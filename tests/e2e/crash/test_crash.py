@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.rig.tally import highest_in_window
 from tests.e2e.configuration import Configuration, free_port
 from tests.e2e.crash.feeds import Feed, SMTPFeed, SocketFeed, SpoolFeed
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.judging import (
     copies,
-    highest_in_window,
     instants_by_path,
     peak_connections,
     unexplained_duplicates,
