@@ -9,7 +9,7 @@ from typing import Any
 from bench.stages.engine import PEER, NoStore, Taker, Wired
 from bench.stages.stage import MESSAGES, Stages
 from engine.core.reply import make_reply
-from engine.delivery.session import Flight, SessionFacts
+from engine.delivery.flight import Flight, SessionFacts
 from engine.delivery.settle import Dispositions
 from engine.smtp.client import Outcome
 from engine.telemetry.events import Event, format_events

@@ -10,7 +10,8 @@ from bench.stages.engine import PEER, Swallower, Taker, Wired
 from bench.stages.stage import MESSAGES, Stages
 from engine.core.envelope import Delivery
 from engine.core.reply import make_reply
-from engine.delivery.session import Flight, Session, SessionFacts
+from engine.delivery.flight import Flight, SessionFacts
+from engine.delivery.session import Session
 from engine.net.connect import OpenSession
 from engine.net.extensions import parse_extensions
 

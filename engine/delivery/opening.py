@@ -22,8 +22,9 @@ from engine.core.errors import (
 )
 from engine.core.reply import Reply, make_reply
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.flight import SessionFacts, Settler
 from engine.delivery.paths import PathTable
-from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, Session, SessionFacts, Settler
+from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, Session
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
 from engine.net.site import Host, order_hosts, pick_family

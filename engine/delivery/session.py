@@ -2,67 +2,39 @@
 
 The conversation (smtp.client) knows SMTP; this is its transport, its clock and its link to the
 dispatcher. The next envelope goes out behind the dot of the message before (RFC 2920 section 3.1),
-so that DATA costs one round trip a message.
+so that DATA costs one round trip a message; where the peer offers CHUNKING, the message goes out with its
+envelope (RFC 3030), and where policy says so the next ones behind it (`outstanding`).
 
-Owns: deadlines of the session, when its connection slot comes back, which delivery is in flight.
+Owns: deadlines of the session, when its connection slot comes back, which deliveries are in flight.
 Never: decides what a reply means for a recipient (settle), or which delivery is next (dispatcher).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection
 
 from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
 from engine.core.reply import make_reply
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.flight import Flight, SessionFacts, Settler, next_depth, session_timeouts
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
 from engine.smtp.client import ClientConversation, Outcome
 from engine.smtp.wire import stuff
-from engine.telemetry.events import Peer
 
 # Design section 5: a slot comes back at the peer's EOF or RST, or so long after our own close.
 SLOT_AFTER_OUR_CLOSE_S = 5.0
 # How long we wait, after the reply to QUIT, for the peer to close first: its EOF frees the slot at once.
 WAIT_FOR_EOF_S = 2.0
 # A session that had nothing to do for so long may have been closed by the peer before our MAIL came.
+# Nor is a message sent with its envelope then: a session that is gone would leave it uncertain.
 UNUSED_S = 1.0
-
-
-class SessionFacts(NamedTuple):
-    """What events say of a session."""
-
-    id: str
-    vmta: str
-    source: str
-    hostname: str
-    peer: Peer
-    tls: str
-
-
-class Flight(NamedTuple):
-    """A transaction in flight: all, or the first so many, of a delivery's recipients."""
-
-    delivery: Delivery
-    recipients: list[str]
-    site_queue: SiteQueue  # where it was taken from
-    begun_at: float  # loop time
-    reserved_at: float  # names its reservation at the path's rates
-
-
-class Settler(Protocol):
-    """What becomes of a transaction."""
-
-    def settle(self, flight: Flight, outcome: Outcome, session: Session) -> None:
-        """Give every recipient of the flight its disposition."""
-
-    def put_back(self, flight: Flight) -> None:
-        """The peer never looked at it: it is ready again, and this was no attempt."""
+# Design section 6: a larger message waits for the replies to its recipients, all of which may be refused.
+MAX_UNASKED_BYTES = 256_000
 
 
 class Session(asyncio.Protocol):
@@ -70,18 +42,22 @@ class Session(asyncio.Protocol):
 
     __slots__ = (
         "_conversation",
+        "_depth",
         "_dispatcher",
+        "_heard_at",
+        "_is_chunking",
         "_is_idle",
         "_is_pipelining",
         "_is_quitting",
         "_now",
+        "_on_fault",
         "_on_gone",
-        "_permit_at",
         "_policy",
         "_settler",
         "_timeouts",
         "_timer",
         "_unsent_bytes",
+        "_waiting",
         "_we_closed",
         "deadline",
         "demand",
@@ -109,12 +85,20 @@ class Session(asyncio.Protocol):
         dispatcher: Dispatcher,
         settler: Settler,
         on_gone: Callable[[Session, float], None],
+        faults: Collection[str] = (),
+        on_fault: Callable[[Session, str], None] | None = None,
     ) -> None:
-        """`on_gone(session, slot_at)`: the connection is gone, and its slot free from `slot_at`."""
+        """Args:
+        on_gone: `on_gone(session, slot_at)`: the connection is gone, and its slot free from `slot_at`.
+        faults: what the peer offers and was seen not to do, "chunking" or "pipelining": it is not used.
+        on_fault: one of them was seen now.
+        """
         extensions = opened.extensions
-        self._is_pipelining = extensions.has_pipelining
+        self._is_pipelining = extensions.has_pipelining and "pipelining" not in faults
+        self._is_chunking = extensions.has_chunking and self._is_pipelining and "chunking" not in faults
+        self._depth = 1  # transactions that may await their final reply; more after a success (`outstanding`)
         self._conversation = ClientConversation(
-            pipelining=extensions.has_pipelining,
+            pipelining=self._is_pipelining,
             size_limit=extensions.size_limit if "SIZE" in extensions.parameters else None,
             has_8bitmime=extensions.has_8bitmime,
         )
@@ -127,16 +111,17 @@ class Session(asyncio.Protocol):
         self._dispatcher = dispatcher
         self._settler = settler
         self._on_gone = on_gone
+        self._on_fault = on_fault
         self._is_idle = False
         self._is_quitting = False
         self._we_closed = False
         self._timer: asyncio.TimerHandle | None = None
-        self._permit_at = 0.0
+        self._waiting: Flight | None = None  # for the time of its permit
         self._unsent_bytes = 0  # when it was looked at last; 0: the transport takes what we write
         self.reserved_at = 0.0
         self.messages = 0
         self._now = asyncio.get_running_loop().time
-        self.opened_at = self._now()
+        self.opened_at = self._heard_at = self._now()
         self.deadline = self.opened_at + policy.idle_timeout_s
 
     # -- what the dispatcher and the sweep ask ----------------------------------------------------
@@ -200,6 +185,7 @@ class Session(asyncio.Protocol):
             out = conversation.receive(data)
         except RemoteProtocolError as error:
             self._settle_outcomes()
+            self._note_fault()
             self._lose(f"protocol error: {error}")
             return
         if out:
@@ -215,7 +201,9 @@ class Session(asyncio.Protocol):
         if conversation.is_idle:
             self._next()
             return
-        if b"\n" in data:  # else a peer could hold us for ever, octet by octet
+        if self._depth > 1:
+            self._go_deeper()
+        if b"\n" in data and self._timer is None:  # else a peer could hold us for ever, octet by octet
             self.deadline = self._now() + self._timeouts[conversation.waiting_for]
 
     def eof_received(self) -> bool:
@@ -253,12 +241,28 @@ class Session(asyncio.Protocol):
         delivery = self._take()
         if delivery is not None:
             self._leave_idle()
-            self.transport.write(self._begin(delivery))
             self.deadline = self._now() + self._timeouts["mail"]
+            self.transport.write(self._begin(delivery))
+            if self._depth > 1:
+                self._go_deeper()
         elif not self._is_quitting and not self._is_idle:
             self._is_idle = True
             self.deadline = self._now() + self._policy.idle_timeout_s
             self._dispatcher.idle(self)
+
+    def _go_deeper(self) -> None:
+        """Begin further transactions behind those that await their final reply (RFC 3030 section 4.2)."""
+        conversation = self._conversation
+        while (
+            conversation.in_flight < self._depth
+            and conversation.may_begin
+            and not self._is_quitting
+            and self.messages < self._policy.max_messages_per_connection
+        ):
+            following = self._take()
+            if following is None:
+                return
+            self.transport.write(self._begin(following))
 
     def _take(self) -> Delivery | None:
         """Return the next delivery; what is larger than the peer takes bounces unsent (RFC 1870 6.1)."""
@@ -290,43 +294,64 @@ class Session(asyncio.Protocol):
         flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
         try:
             written = self._conversation.begin(
-                envelope.sender, recipients, size, is_8bit=envelope.is_8bit, token=flight
+                envelope.sender,
+                recipients,
+                size,
+                is_8bit=envelope.is_8bit,
+                is_chunked=self._is_chunking,
+                token=flight,
             )
         except LocalProtocolError as error:
             raise AssertionError(f"{delivery.key.hex()}: {error}") from error
         self.messages += 1
+        if self._is_chunking and size <= MAX_UNASKED_BYTES and flight.begun_at - self._heard_at <= UNUSED_S:
+            written += self._chunk(flight)
         self._dispatcher.step.end()
         return written
+
+    def _chunk(self, flight: Flight) -> bytes:
+        """Return the message to write behind its envelope; b"" where the rates want it to wait."""
+        now = flight.begun_at
+        at = flight.permit_at = self.path.redeem_message(now, flight.reserved_at)
+        if at <= now:
+            return self._conversation.chunk(flight.delivery.message)
+        self._write_at(at, flight)
+        return b""
 
     def _redeem(self) -> None:
         """The peer wants content: write it when the rates say so."""
         now = self._now()
         flight: Flight = self._conversation.content_token
-        at = self._permit_at = self.path.redeem_message(now, flight.reserved_at)
+        at = flight.permit_at = self.path.redeem_message(now, flight.reserved_at)
         if at <= now:
-            self._write_content()
+            self._write_content(flight)
         else:
-            self._write_at(at)
+            self._write_at(at, flight)
 
-    def _write_at(self, at: float) -> None:
+    def _write_at(self, at: float, flight: Flight) -> None:
         self.deadline = at + self._policy.content_timeout_s
-        self._timer = asyncio.get_running_loop().call_at(at, self._confirm)
+        self._waiting = flight
+        self._timer = asyncio.get_running_loop().call_at(at, self._confirm, flight)
 
-    def _confirm(self) -> None:
+    def _confirm(self, flight: Flight) -> None:
         """The permit's time has come; permits before it may have been late, so that it must wait on."""
-        self._timer = None
-        if not self._conversation.wants_content:
+        self._timer = self._waiting = None
+        if not (self._conversation.wants_content or self._conversation.may_chunk):
             return  # lost or closed meanwhile
         now = self._now()
-        due = self._permit_at = self.path.confirm_message(self._permit_at, now)
+        due = flight.permit_at = self.path.confirm_message(flight.permit_at, now)
         if due > now:
-            self._write_at(due)
+            self._write_at(due, flight)
         else:
-            self._write_content()
+            self._write_content(flight)
 
-    def _write_content(self) -> None:
-        conversation = self._conversation
-        flight: Flight = conversation.content_token
+    def _write_content(self, flight: Flight) -> None:
+        self.deadline = self._now() + self._policy.final_timeout_s
+        if self._conversation.may_chunk:
+            self.transport.write(self._conversation.chunk(flight.delivery.message))
+            if self._depth > 1:
+                self._go_deeper()
+            return
         behind = b""
         if (
             self._is_pipelining
@@ -336,35 +361,56 @@ class Session(asyncio.Protocol):
             following = self._take()
             if following is not None:
                 behind = self._begin(following)
-        self.deadline = self._now() + self._policy.final_timeout_s
-        self.transport.write(conversation.content(stuff(flight.delivery.message), behind))
+        self.transport.write(self._conversation.content(stuff(flight.delivery.message), behind))
 
     def _settle_outcomes(self) -> None:
         pop = self._conversation.pop_outcome
         outcome = pop()
         while outcome is not None:
             flight: Flight = outcome.token
+            if flight is self._waiting:
+                self._stop_waiting()
             if outcome.is_untried:
-                self.path.cancel_message(flight.reserved_at)
+                self._put_back(flight)
+            elif outcome.is_misunderstood:
+                self._observe(flight)
                 self._settler.put_back(flight)
+                self._note_fault()
+                self.abort()
             else:
                 self._observe(flight)
                 self._dispatcher.step.begin(flight.delivery.key)
                 self._settler.settle(flight, outcome, self)
                 self._dispatcher.step.end()
+                if self._is_chunking:
+                    self._depth = next_depth(outcome, self._depth, self._policy.outstanding)
             outcome = pop()
+
+    def _put_back(self, flight: Flight) -> None:
+        if not flight.permit_at:
+            self.path.cancel_message(flight.reserved_at)
+        self._settler.put_back(flight)
 
     def _observe(self, flight: Flight) -> None:
         """Tell the rates what became of a transaction's place in them."""
-        now = self._now()
+        now = self._heard_at = self._now()
         demand = self.demand
         demand.attempt_s += (now - flight.begun_at - demand.attempt_s) / 8
-        if self._permit_at:
-            if self._permit_at <= now:  # else its content was never written
-                self.path.observe_reply(self._permit_at, now)
-            self._permit_at = 0.0
+        if flight.permit_at:
+            if flight.permit_at <= now:  # else its content was never written
+                self.path.observe_reply(flight.permit_at, now)
         else:  # refused before its content: that counts too
             self.path.redeem_message(now, flight.reserved_at)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._waiting = None
+
+    def _note_fault(self) -> None:
+        """The peer lost step, or did not know what it offers: the next session does without."""
+        if self._on_fault is not None and self._is_pipelining:
+            self._on_fault(self, "chunking" if self._is_chunking else "pipelining")
 
     # -- ends -------------------------------------------------------------------------------------
 
@@ -392,8 +438,7 @@ class Session(asyncio.Protocol):
             unanswered = outcome.mail is None and not outcome.is_uncertain
             was_used = self.messages > 1 or flight.begun_at > self.opened_at + UNUSED_S
             if outcome.is_untried or (unanswered and was_used):
-                self.path.cancel_message(flight.reserved_at)
-                self._settler.put_back(flight)
+                self._put_back(flight)
                 continue
             self._observe(flight)
             if outcome.final is None:
@@ -404,16 +449,3 @@ class Session(asyncio.Protocol):
     def __repr__(self) -> str:
         facts = self.facts
         return f"<Session {facts.id} {facts.source}->{facts.peer.host}[{facts.peer.address}] {self.phase}>"
-
-
-def session_timeouts(policy: Policy) -> dict[Any, float]:
-    """Return the timer for each thing that a conversation waits for (RFC 5321 section 4.5.3.2)."""
-    return {
-        "rset": policy.rset_timeout_s,
-        "mail": policy.mail_timeout_s,
-        "rcpt": policy.rcpt_timeout_s,
-        "data": policy.data_timeout_s,
-        "final": policy.final_timeout_s,
-        "quit": policy.quit_timeout_s,
-        None: policy.content_timeout_s,
-    }

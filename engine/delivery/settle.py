@@ -14,7 +14,7 @@ from typing import Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
-from engine.delivery.session import Flight, Session
+from engine.delivery.flight import Bearer, Flight
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
 from engine.policy.model import Policy
@@ -109,7 +109,7 @@ class Dispositions:
 
     # -- a transaction ended ----------------------------------------------------------------------
 
-    def settle(self, flight: Flight, outcome: Outcome, session: Session) -> None:
+    def settle(self, flight: Flight, outcome: Outcome, session: Bearer) -> None:
         """Give every recipient of the flight its disposition."""
         delivery = flight.delivery
         site_queue = flight.site_queue
@@ -344,7 +344,7 @@ def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:
     return "deferred"
 
 
-def _describe(event: Event, session: Session) -> None:
+def _describe(event: Event, session: Bearer) -> None:
     facts = session.facts
     event.vmta = facts.vmta
     event.source = facts.source

@@ -9,10 +9,17 @@ replies tells which command each one answers; there is no table of states.
     peer                   250 250 354                250 250 250 354        250
     shell   begin(1)       wants_content: content(1) + begin(2)     ...
 
+A chunked transaction (CHUNKING and PIPELINING offered) has no DATA to wait for: `chunk` goes out in the write
+of its envelope, or later where the shell has reasons to wait, and the next may begin behind it at once.
+
+    wire    MAIL RCPT BDAT LAST  MAIL RCPT BDAT LAST
+    peer                         250 250 250          250 250 250
+    shell   begin(1) + chunk(1)  begin(2) + chunk(2)  ...
+
 Owns: which reply answers which command; RSET where the peer may still hold a transaction.
 Never: decides what a reply means for a recipient, reads a clock, opens or closes anything.
 Fails: RemoteProtocolError when the peer loses step; LocalProtocolError for an address that would inject.
-Source: RFC 5321 4.1.1, 4.3; RFC 2920 3.1; RFC 1870; RFC 6152. After: Postfix's smtp_proto.c.
+Source: RFC 5321 4.1.1, 4.3; RFC 2920 3.1; RFC 3030 2; RFC 1870; RFC 6152. After: Postfix's smtp_proto.c.
 """
 
 from __future__ import annotations
@@ -27,6 +34,8 @@ from engine.core.reply import Reply
 from engine.smtp.wire import ReplyReader
 
 _LONE_DOT = b".\r\n"
+# What a peer says to BDAT, although a recipient stands, when it doesn't know what it has offered.
+_MISUNDERSTOOD = frozenset((500, 501, 502, 503, 504))
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -36,6 +45,8 @@ class Outcome(msgspec.Struct, gc=False):
     `final` answers DATA where that was refused, else the content; a 421 that ended it early is here.
     `is_uncertain`: the content went out whole and no reply came back: the peer may have the message.
     `is_untried`: the session ended before the peer looked at it; not an attempt.
+    `is_misunderstood`: the peer offers CHUNKING or PIPELINING and can't do it; not an attempt, and the
+    session must end: it may take the message for commands.
     """
 
     token: Any
@@ -44,6 +55,7 @@ class Outcome(msgspec.Struct, gc=False):
     final: Reply | None
     is_uncertain: bool = False
     is_untried: bool = False
+    is_misunderstood: bool = False
 
     def reply_for(self, index: int) -> Reply | None:
         """Return the reply that decides recipient `index`; None when the session was lost before one came."""
@@ -62,15 +74,19 @@ class _Flight:
         "awaits_reset",
         "commands",
         "has_content",
+        "is_behind",
+        "is_chunked",
         "is_dotted",
         "recipients",
         "replies",
         "token",
     )
 
-    def __init__(self, token: Any, recipients: int) -> None:
+    def __init__(self, token: Any, recipients: int, *, is_chunked: bool, is_behind: bool) -> None:
         self.token = token
         self.recipients = recipients
+        self.is_chunked = is_chunked
+        self.is_behind = is_behind  # it went out before the transaction ahead of it was answered
         self.replies: list[Reply] = []  # MAIL, each RCPT, DATA, content
         self.accepted = 0  # recipients
         self.awaits_reset = False  # an RSET went ahead of it
@@ -118,6 +134,11 @@ class ClientConversation:
         return not self._flights and not self._quitting
 
     @property
+    def in_flight(self) -> int:
+        """How many transactions have begun and not ended."""
+        return len(self._flights)
+
+    @property
     def may_begin(self) -> bool:
         """`begin` is legal: the session goes on, and the content of what is in flight has gone out."""
         if self.is_closing or self._quitting:
@@ -129,16 +150,21 @@ class ClientConversation:
 
     @property
     def wants_content(self) -> bool:
-        """The peer said 354 and at least one recipient stands."""
+        """The peer said 354, or answered for all recipients of a chunked one, and one at least stands."""
         if not self._flights:
             return False
         flight = self._flights[0]
         return (
-            len(flight.replies) == flight.recipients + 2
+            len(flight.replies) == flight.recipients + (1 if flight.is_chunked else 2)
             and flight.accepted > 0
             and not flight.has_content
             and not flight.is_dotted
         )
+
+    @property
+    def may_chunk(self) -> bool:
+        """`chunk` is legal: the last transaction is a chunked one whose message has not gone out."""
+        return bool(self._flights) and self._flights[-1].is_chunked and not self._flights[-1].has_content
 
     @property
     def content_token(self) -> Any:
@@ -158,7 +184,7 @@ class ClientConversation:
             return "mail"
         if answered <= flight.recipients:
             return "rcpt"
-        if answered == flight.recipients + 1:
+        if answered == flight.recipients + 1 and not flight.is_chunked:
             return "data"
         return None if self.wants_content else "final"
 
@@ -171,21 +197,26 @@ class ClientConversation:
         size_bytes: int = 0,
         *,
         is_8bit: bool = False,
+        is_chunked: bool = False,
         token: Any = None,
     ) -> bytes:
         """Start a transaction; return what to write now.
 
         Legal when `may_begin`, and when `wants_content` if what it returns is written behind that content.
+        `is_chunked`: `chunk` follows, where the peer offers CHUNKING and PIPELINING.
         """
         assert recipients
+        assert self._pipelining or not is_chunked
         assert self.may_begin or (self._pipelining and self.wants_content)
         size = f" SIZE={size_bytes}" if self._sends_size and size_bytes else ""
         body = " BODY=8BITMIME" if is_8bit and self._sends_8bitmime else ""
         names = ">\r\nRCPT TO:<".join(recipients)
-        envelope = f"MAIL FROM:<{sender}>{size}{body}\r\nRCPT TO:<{names}>\r\nDATA\r\n".encode()
-        if envelope.count(b"\n") != len(recipients) + 2 or envelope.count(b"\r") != len(recipients) + 2:
+        data = "" if is_chunked else "DATA\r\n"
+        envelope = f"MAIL FROM:<{sender}>{size}{body}\r\nRCPT TO:<{names}>\r\n{data}".encode()
+        lines = len(recipients) + (1 if is_chunked else 2)
+        if envelope.count(b"\n") != lines or envelope.count(b"\r") != lines:
             raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")
-        flight = _Flight(token, len(recipients))
+        flight = _Flight(token, len(recipients), is_chunked=is_chunked, is_behind=bool(self._flights))
         self._flights.append(flight)
         if self.needs_reset:
             envelope = b"RSET\r\n" + envelope
@@ -206,6 +237,12 @@ class ClientConversation:
         assert self.wants_content
         self._flights[0].has_content = True
         return stuffed + behind if behind else stuffed
+
+    def chunk(self, message: bytes) -> bytes:
+        """Return the message of the last transaction as one BDAT, to be written now; not stuffed."""
+        assert self.may_chunk
+        self._flights[-1].has_content = True
+        return b"BDAT %d LAST\r\n%b" % (len(message), message)
 
     def quit(self) -> bytes:
         """End the session; nothing may be in flight."""
@@ -243,7 +280,7 @@ class ClientConversation:
         for position, flight in enumerate(self._flights):
             outcome = _outcome(flight)
             if flight.has_content:
-                outcome.is_uncertain = True
+                outcome.is_uncertain = flight.accepted > 0 or len(flight.replies) <= flight.recipients
             elif position and not flight.replies:
                 outcome.is_untried = True
             outcomes.append(outcome)
@@ -271,9 +308,9 @@ class ClientConversation:
         if flight.awaits_reset:
             return self._take_reset(flight, reply)
         answered = len(flight.replies)
-        if answered == flight.recipients + 1:
-            return self._take_data(flight, reply)
         is_last = answered > flight.recipients
+        if is_last and not flight.is_chunked and answered == flight.recipients + 1:
+            return self._take_data(flight, reply)
         if 300 <= reply.code < 400 or (is_last and not flight.has_content and not flight.is_dotted):
             raise self._out_of_step(reply)
         flight.replies.append(reply)
@@ -281,7 +318,20 @@ class ClientConversation:
             self._end(flight)
         elif answered and reply.code < 300 and flight.replies[0].code < 300:
             flight.accepted += 1
+        if flight.is_chunked:
+            self._settle_chunked(flight, answered + 1)
+            return b""
         return self._next_command(flight) if flight.commands else b""
+
+    def _settle_chunked(self, flight: _Flight, answered: int) -> None:
+        """Nothing stands and the message has not gone out: no need to; or it went, in vain or not."""
+        mail_stands = flight.replies[0].code < 300
+        if answered == flight.recipients + 1 and not flight.accepted and not flight.has_content:
+            self.needs_reset = mail_stands
+            self._end(flight)
+        elif answered == flight.recipients + 2:
+            # RFC 3030 section 2: what a failed BDAT leaves behind is indeterminate, RSET clears it.
+            self.needs_reset = flight.replies[-1].code >= 300 and mail_stands and not self._flights
 
     def _take_data(self, flight: _Flight, reply: Reply) -> bytes:
         """DATA was answered: content is wanted, a lone dot must go (RFC 2920 3.1), or it was refused."""
@@ -348,8 +398,19 @@ class ClientConversation:
         self._flights.clear()
 
     def _end(self, flight: _Flight) -> None:
-        self._outcomes.append(_outcome(flight))
+        outcome = _outcome(flight)
+        outcome.is_misunderstood = _is_misunderstood(flight)
+        self._outcomes.append(outcome)
         self._flights.popleft()
+        if outcome.is_misunderstood:
+            self._give_up(flight.replies[-1])
+
+
+def _is_misunderstood(flight: _Flight) -> bool:
+    """Return whether the peer did not follow what it has offered."""
+    if flight.is_behind and flight.replies[0].code == 503:
+        return True  # MAIL in the group of the message before: it holds that transaction still
+    return flight.is_chunked and flight.accepted > 0 and flight.replies[-1].code in _MISUNDERSTOOD
 
 
 def _outcome(flight: _Flight, final: Reply | None = None) -> Outcome:
@@ -357,7 +418,7 @@ def _outcome(flight: _Flight, final: Reply | None = None) -> Outcome:
     replies, count = flight.replies, flight.recipients
     if not replies:
         return Outcome(flight.token, None, [], final)
-    if final is None and len(replies) > count + 1 and flight.accepted:
+    if final is None and len(replies) > count + 1 and (flight.accepted or flight.is_chunked):
         last = replies[-1]
         final = last if last.code != 354 else None
     return Outcome(flight.token, replies[0], replies[1 : count + 1], final)

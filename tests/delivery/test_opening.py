@@ -16,9 +16,10 @@ from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.core.reply import Reply, make_reply
 from engine.delivery import opening
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.flight import Flight
 from engine.delivery.opening import Opener
 from engine.delivery.paths import PathTable
-from engine.delivery.session import Flight, Session
+from engine.delivery.session import Session
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
 from engine.net.site import Host, Site, make_site

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from engine.core.envelope import Delivery
-from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, WAIT_FOR_EOF_S, Flight, Session, session_timeouts
+from engine.delivery.flight import Flight, session_timeouts
+from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, WAIT_FOR_EOF_S, Session
 from engine.net.extensions import NO_EXTENSIONS, Extensions
 from engine.policy.model import Destination
 from engine.queue.path import Path, PathLimits, SiteDemand
@@ -34,7 +35,13 @@ class NoStep:
 class Around:
     """What a session talks to, all of it noting what it hears."""
 
-    def __init__(self, *ready: Delivery, policy: str = "", extensions: Extensions = PIPELINING) -> None:
+    def __init__(
+        self,
+        *ready: Delivery,
+        policy: str = "",
+        extensions: Extensions = PIPELINING,
+        faults: tuple[str, ...] = (),
+    ) -> None:
         self.policies = make_policies(policy)
         self.ready = list(ready)
         self.dispatcher: Any = self
@@ -49,7 +56,10 @@ class Around:
         self.path = Path("v1", "x", "", effective, PathLimits(-1e6), ())
         self.demand = SiteDemand("mx", lambda: 0)
         self.site_queue: Any = object()
-        self.session = make_session(self, self.path, self.demand, [self.site_queue], extensions=extensions)
+        self.faults: list[str] = []
+        self.session = make_session(
+            self, self.path, self.demand, [self.site_queue], extensions=extensions, faults=faults
+        )
         self.transport = ManualTransport()
         self.transport.connect(self.session)
 
@@ -84,6 +94,9 @@ class Around:
 
     def put_back(self, flight: Flight) -> None:
         self.returned.append(flight.delivery)
+
+    def on_fault(self, session: Session, fault: str) -> None:
+        self.faults.append(fault)
 
     def gone(self, session: Session, slot_at: float) -> None:
         self.slot_at = slot_at

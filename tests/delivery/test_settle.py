@@ -10,7 +10,7 @@ import pytest
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
-from engine.delivery.session import Flight, SessionFacts
+from engine.delivery.flight import Flight, SessionFacts
 from engine.delivery.settle import MAX_REPLY_CHARS, Dispositions, disposition_of
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure

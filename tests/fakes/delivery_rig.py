@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +12,10 @@ from engine.core.envelope import Delivery, Envelope, MessageIds
 from engine.core.errors import ResolveError
 from engine.core.reply import Reply, make_reply
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.flight import SessionFacts
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
-from engine.delivery.session import Session, SessionFacts
+from engine.delivery.session import Session
 from engine.delivery.settle import Dispositions
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
@@ -285,6 +286,7 @@ def make_session(
     *,
     serial: int = 1,
     extensions: Extensions = PIPELINING,
+    faults: Collection[str] = (),
 ) -> Session:
     """Return a session as the opener makes it; `rig` is dispatcher's, settler's and `gone`'s owner."""
     opened: Any = SimpleNamespace(extensions=extensions)
@@ -292,7 +294,10 @@ def make_session(
         str(serial), path.vmta, "192.0.2.9", f"{path.vmta}.acme.example", Peer("mx", "192.0.2.1", 25), ""
     )
     policy = rig.paths.policy_of(path)
-    return Session(opened, facts, path, demand, queues, policy, rig.dispatcher, rig, rig.gone)
+    on_fault = getattr(rig, "on_fault", None)
+    return Session(
+        opened, facts, path, demand, queues, policy, rig.dispatcher, rig, rig.gone, faults, on_fault
+    )
 
 
 REFUSED = make_reply(451, "4.4.1", "connect: 192.0.2.1 port 25: Connection refused")

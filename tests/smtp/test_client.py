@@ -501,3 +501,177 @@ def test_aiosmtpd_reads_exactly_what_was_sent() -> None:
     finally:
         controller.stop()
     assert keeper.messages == MESSAGES
+
+
+# -- chunked (RFC 3030) -----------------------------------------------------------------------------------
+
+CHUNKED = b"MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@x.example>\r\n"
+
+
+def chunked(conv: ClientConversation, count: int = 1, token: object = None) -> bytes:
+    return conv.begin(FROM, [TO] * count, is_chunked=True, token=token)
+
+
+def test_a_chunked_message_goes_out_with_its_envelope() -> None:
+    """RFC 3030 section 4.2: BDAT may be pipelined behind MAIL and RCPT."""
+    conv = conversation()
+    assert chunked(conv, token=1) + conv.chunk(b"hi\r\n.\r\n") == CHUNKED + b"BDAT 7 LAST\r\nhi\r\n.\r\n"
+    assert conv.waiting_for == "mail"
+    conv.receive(OK + OK)
+    assert conv.waiting_for == "final"
+    assert not conv.wants_content
+    conv.receive(b"250 2.0.0 queued\r\n")
+    assert codes(conv.pop_outcome()) == [250]
+    assert conv.is_idle
+    assert not conv.needs_reset
+
+
+def test_several_chunked_transactions_are_outstanding() -> None:
+    conv = conversation()
+    for token in range(3):
+        chunked(conv, token=token)
+        conv.chunk(b"x\r\n")
+        assert conv.may_begin
+    assert conv.in_flight == 3
+    conv.receive((OK + OK + OK) * 2 + OK + OK + b"451 4.3.0 later\r\n")
+    outcomes = [conv.pop_outcome() for _ in range(3)]
+    assert [codes(outcome) for outcome in outcomes] == [[250], [250], [451]]
+    assert [outcome.token for outcome in outcomes if outcome] == [0, 1, 2]
+
+
+def test_a_chunk_that_waits_is_asked_for_once_a_recipient_stands() -> None:
+    conv = conversation()
+    assert chunked(conv, 2) == CHUNKED + b"RCPT TO:<b@x.example>\r\n"
+    assert not conv.may_begin
+    conv.receive(OK + b"550 5.1.1 no\r\n")
+    assert not conv.wants_content
+    conv.receive(OK)
+    assert conv.wants_content
+    assert conv.chunk(b"x\r\n") == b"BDAT 3 LAST\r\nx\r\n"
+    conv.receive(b"250 done\r\n")
+    assert codes(conv.pop_outcome(), 2) == [550, 250]
+
+
+@pytest.mark.parametrize(
+    ("replies", "code", "needs_reset"),
+    [(OK + b"550 5.1.1 no\r\n", 550, True), (b"450 4.7.1 later\r\n503 5.5.1 MAIL first\r\n", 450, False)],
+)
+def test_a_chunk_that_waits_is_never_sent_in_vain(replies: bytes, code: int, needs_reset: bool) -> None:
+    conv = conversation()
+    chunked(conv)
+    conv.receive(replies)
+    assert codes(conv.pop_outcome()) == [code]
+    assert not conv.may_chunk
+    assert conv.needs_reset is needs_reset
+
+
+def test_a_chunk_sent_in_vain_is_answered_and_reset() -> None:
+    """RFC 3030 section 2: the state behind a failed BDAT is indeterminate, RSET clears it."""
+    conv = conversation()
+    chunked(conv)
+    conv.chunk(b"x\r\n")
+    conv.receive(OK + b"550 5.1.1 no\r\n")
+    assert conv.pop_outcome() is None
+    conv.receive(b"503 5.5.1 no recipients\r\n")
+    outcome = conv.pop_outcome()
+    assert codes(outcome) == [550]
+    assert outcome is not None
+    assert not outcome.is_misunderstood
+    assert chunked(conv).startswith(b"RSET\r\nMAIL")
+
+
+def test_mail_refused_with_the_chunk_on_its_way() -> None:
+    conv = conversation()
+    chunked(conv)
+    conv.chunk(b"x\r\n")
+    conv.receive(b"450 4.7.1 later\r\n503 5.5.1 x\r\n503 5.5.1 x\r\n")
+    assert codes(conv.pop_outcome()) == [450]
+    assert not conv.needs_reset
+
+
+@pytest.mark.parametrize("code", [b"500", b"502", b"503"])
+def test_bdat_that_the_peer_does_not_know_is_no_attempt(code: bytes) -> None:
+    conv = conversation()
+    chunked(conv, token=1)
+    conv.chunk(b"x\r\n")
+    chunked(conv, token=2)
+    conv.chunk(b"y\r\n")
+    conv.receive(OK + OK + code + b" 5.5.1 what\r\n")
+    first, second = conv.pop_outcome(), conv.pop_outcome()
+    assert first is not None
+    assert first.is_misunderstood
+    assert second is not None
+    assert second.is_untried
+    assert conv.is_closing
+
+
+def test_mail_behind_the_dot_that_the_peer_takes_for_nested_is_no_attempt() -> None:
+    """RFC 2920 section 3.1 allows the group; a peer that answers 503 to its MAIL does not."""
+    conv = conversation()
+    conv.begin(FROM, [TO], token=1)
+    conv.receive(OK + OK + GO)
+    conv.content(b".\r\n", conv.begin(FROM, [TO], token=2))
+    conv.receive(OK + b"503 5.5.1 nested MAIL\r\n503 5.5.1 x\r\n503 5.5.1 x\r\n")
+    assert codes(conv.pop_outcome()) == [250]
+    second = conv.pop_outcome()
+    assert second is not None
+    assert second.is_misunderstood
+
+
+def test_lost_with_chunks_on_their_way_leaves_all_of_them_uncertain() -> None:
+    conv = conversation()
+    for token in range(2):
+        chunked(conv, token=token)
+        conv.chunk(b"x\r\n")
+    conv.receive(OK)
+    assert [outcome.is_uncertain for outcome in conv.lost()] == [True, True]
+
+
+def test_lost_behind_refused_recipients_is_certain_although_the_chunk_went() -> None:
+    conv = conversation()
+    chunked(conv)
+    conv.chunk(b"x\r\n")
+    conv.receive(OK + b"550 5.1.1 no\r\n")
+    [outcome] = conv.lost()
+    assert not outcome.is_uncertain
+    assert codes(outcome) == [550]
+
+
+def test_421_to_a_chunk_leaves_those_behind_untried() -> None:
+    conv = conversation()
+    for token in range(2):
+        chunked(conv, token=token)
+        conv.chunk(b"x\r\n")
+    conv.receive(OK + OK + b"421 4.3.2 closing\r\n")
+    first, second = conv.pop_outcome(), conv.pop_outcome()
+    assert codes(first) == [421]
+    assert second is not None
+    assert second.is_untried
+
+
+def _play_chunked(octets: list[bytes], count: int) -> tuple[list[Outcome], bytes]:
+    """Three chunked transactions, as deep as it goes."""
+    conv = conversation()
+    outcomes: list[Outcome] = []
+    written, token = chunked(conv, count, token=0) + conv.chunk(b"body\r\n"), 1
+    try:
+        for octet in octets:
+            written += conv.receive(octet)
+            while (outcome := conv.pop_outcome()) is not None:
+                outcomes.append(outcome)
+            if token < 3 and conv.may_begin:
+                written += chunked(conv, count, token=token) + conv.chunk(b"body\r\n")
+                token += 1
+    except RemoteProtocolError:
+        pass
+    outcomes += conv.lost()
+    assert [outcome.token for outcome in outcomes] == list(range(token))
+    return outcomes, written
+
+
+@given(st.lists(replies, max_size=25), st.integers(1, 3))
+def test_every_chunked_transaction_has_one_outcome_in_order(script: list[bytes], count: int) -> None:
+    for outcome in _play_chunked(script, count)[0]:
+        assert not (outcome.is_uncertain and outcome.is_untried)
+        if outcome.final is not None and outcome.final.code < 300 and not outcome.is_misunderstood:
+            assert len(outcome.recipients) == count
