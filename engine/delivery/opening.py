@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import NamedTuple, Protocol
 
 from engine.core.errors import (
@@ -28,7 +28,7 @@ from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
 from engine.net.site import Host, order_hosts, pick_family
 from engine.policy.model import Policy
-from engine.queue.path import Path, SiteDemand
+from engine.queue.path import Path, PathLimits, SiteDemand
 from engine.settings.model import VirtualMTA
 from engine.telemetry.events import Peer
 from engine.telemetry.log import Log
@@ -80,7 +80,7 @@ class Opener:
         self._counters = counters
         self._label = label
         self._on_unreachable = on_unreachable
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Path] = {}
         self._serial = 0
         self.sessions: dict[Session, None] = {}
         self.on_first_session: Callable[[], None] | None = None  # called when there was none
@@ -91,11 +91,11 @@ class Opener:
         """Start opening; the dispatcher has taken the slot and counted the caps."""
         attempt = _Attempt(self, path, demand, self._paths.vmtas[path.vmta])
         task = self._loop.create_task(self._open(attempt, queues))
-        self._tasks.add(task)
+        self._tasks[task] = path
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             self._loop.call_exception_handler({"message": "opening failed", "exception": task.exception()})
 
@@ -104,6 +104,16 @@ class Opener:
         self.dispatcher.is_paused = True
         for task in list(self._tasks):
             task.cancel()
+
+    def give_up(self, limits: Collection[PathLimits]) -> None:
+        """Stop opening what would count in these: its vmta leaves this shard."""
+        for task in [task for task, path in self._tasks.items() if path.limits in limits]:
+            task.cancel()
+
+    def abort(self, limits: Collection[PathLimits]) -> None:
+        """Cut off the sessions that count in these."""
+        for session in [session for session in self.sessions if session.path.limits in limits]:
+            session.abort()
 
     # -- one session ------------------------------------------------------------------------------
 

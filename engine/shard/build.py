@@ -11,7 +11,7 @@ import functools
 import random
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,13 @@ from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
-from engine.settings.model import Settings
+from engine.settings.model import Settings, VirtualMTA
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
 from engine.shard.step import StepRecord
-from engine.shard.upkeep import Upkeep, quiet_s
+from engine.shard.upkeep import QUIET_S, Upkeep, quiet_s
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.telemetry.eventlog import EventLog
@@ -213,22 +213,30 @@ class Engine:
 
     # -- configuration ----------------------------------------------------------------------------
 
-    def reconfigure(self, model: Model, assignment: dict[str, int]) -> None:
-        """Go over to another generation of the configuration; sessions stay."""
+    def reconfigure(
+        self, model: Model, assignment: dict[str, int], released: frozenset[str] = frozenset()
+    ) -> None:
+        """Go over to another generation of the configuration; sessions stay.
+
+        `released`: vmtas whose last owner has said that their sessions have ended.
+        """
         self.readahead.put_all_back()
-        self._use(model, assignment)
+        self._use(model, assignment, released)
         self.sites.clear(model.settings.pools, self.share_of)
         self.resolver.use(model.settings.routes, model.settings.engine.prohibited_networks)
 
-    def _use(self, model: Model, assignment: dict[str, int]) -> None:
+    def _use(self, model: Model, assignment: dict[str, int], released: frozenset[str] = frozenset()) -> None:
         settings = model.settings
+        before, self.assignment = self.assignment, assignment
         self.model = model
-        self.assignment = assignment
         ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
-        gone = set(self.paths.vmtas) - {vmta.name for vmta in ours}
-        if gone:
-            self.disown(gone)
-        self.paths.own(ours, self.loop.time() + self.quiet_s if not self.paths.vmtas else 0.0)
+        known = {name: (vmta.addresses, vmta.hostname) for name, vmta in self.paths.vmtas.items()}
+        kept = {vmta.name for vmta in ours if known.get(vmta.name, ([], ""))[0] == vmta.addresses}
+        if known.keys() - kept:
+            self.disown(known.keys() - kept)
+        renamed = {vmta.name for vmta in ours if vmta.name in kept and known[vmta.name][1] != vmta.hostname}
+        self.quit_sessions(renamed)  # the next ones say the new name
+        self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
@@ -239,6 +247,15 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.bouncer.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
+
+    def _quiet_s(
+        self, ours: Iterable[VirtualMTA], before: Mapping[str, int], released: Collection[str]
+    ) -> float:
+        """Return how long what is new here must not connect: after a start, or its last owner's death."""
+        if not before:
+            return self.quiet_s
+        moved = [vmta for vmta in ours if before.get(vmta.name, self.shard) != self.shard]
+        return 0.0 if all(vmta.name in released for vmta in moved) else QUIET_S
 
     def disown(self, names: set[str]) -> list[EnginePath]:
         """Let go of vmtas; their sessions are told to quit."""
@@ -255,12 +272,6 @@ class Engine:
         for session in list(self.opener.sessions):
             if names is None or session.path.vmta in names:
                 session.quit()
-
-    def abort_sessions(self, names: set[str]) -> None:
-        """Cut the sessions of these vmtas off."""
-        for session in list(self.opener.sessions):
-            if session.path.vmta in names:
-                session.abort()
 
     def stop_sending(self) -> None:
         """Begin no transaction any more; those in flight may finish."""
