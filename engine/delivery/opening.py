@@ -110,6 +110,19 @@ class Opener:
         for task in [task for task, path in self._tasks.items() if path.limits in limits]:
             task.cancel()
 
+    def trim(self) -> None:
+        """End the sessions above what policy allows from now on, first those that have nothing to do."""
+        together: dict[PathLimits, list[Session]] = {}
+        for session in self.sessions:
+            if not session.is_quitting:
+                together.setdefault(session.path.limits, []).append(session)
+        for sessions in together.values():
+            left = len(sessions)
+            for session in sorted(sessions, key=lambda session: not session.is_idle):
+                if 0 < session.path.policy.max_connections < left:
+                    session.quit()
+                    left -= 1
+
     def abort(self, limits: Collection[PathLimits]) -> None:
         """Cut off the sessions that count in these."""
         for session in [session for session in self.sessions if session.path.limits in limits]:
@@ -153,6 +166,8 @@ class Opener:
             self.count(path, error.phase)
             return False
         self.count(path, "opened")
+        if 0 < path.policy.max_connections < path.limits.slots.in_use(self._loop.time()):
+            self.trim()  # the limit was lowered while it opened
         return True
 
     def _make_session(

@@ -139,6 +139,16 @@ class Session(asyncio.Protocol):
         self.opened_at = self._now()
         self.deadline = self.opened_at + policy.idle_timeout_s
 
+    @property
+    def is_quitting(self) -> bool:
+        """It takes no more deliveries."""
+        return self._is_quitting
+
+    @property
+    def is_idle(self) -> bool:
+        """It has nothing to do."""
+        return self._is_idle
+
     # -- what the dispatcher and the sweep ask ----------------------------------------------------
 
     def wake(self) -> None:
@@ -244,7 +254,16 @@ class Session(asyncio.Protocol):
 
     # -- transactions -----------------------------------------------------------------------------
 
+    def _use_policy(self) -> None:
+        """Go by the path's policy as it is now: a reload may have changed it since the last transaction."""
+        policy = self.path.policy
+        if policy is not self._policy:
+            assert isinstance(policy, Policy)
+            self._policy = policy
+            self._timeouts = session_timeouts(policy)
+
     def _next(self) -> None:
+        self._use_policy()
         if self._is_quitting or self.messages >= self._policy.max_messages_per_connection:
             self._is_quitting = True
             self._leave_idle()
@@ -328,6 +347,7 @@ class Session(asyncio.Protocol):
         conversation = self._conversation
         flight: Flight = conversation.content_token
         behind = b""
+        self._use_policy()
         if (
             self._is_pipelining
             and not self._is_quitting

@@ -30,7 +30,7 @@ from engine.delivery.readahead import ReadAhead
 from engine.delivery.settle import Dispositions
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
-from engine.inject.accept import Acceptor
+from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.resolver import Keeping, Resolver
@@ -48,6 +48,7 @@ from engine.shard.step import StepRecord
 from engine.shard.upkeep import QUIET_S, Upkeep, quiet_s
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
+from engine.store.remembered import REMEMBERED_S
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.log import Log
@@ -123,6 +124,8 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.step: StepRecord
         self.orphans: dict[int, OrphanStore] = {}
+        self.recall_until = 0.0
+        self.exchange.knows_left = self._knows_left
         self.assignment: dict[str, int] = {}
         self._use(model, assignment)
 
@@ -151,7 +154,7 @@ class Engine:
             time.time,
             pool_of=self.pool_of,
             on_unresolved=self._on_unresolved,
-            on_foreign=self.handover.offer,
+            on_foreign=self._offer,
         )
         self.bouncer = Bouncer(
             self.store,
@@ -238,6 +241,7 @@ class Engine:
         self.quit_sessions(renamed)  # the next ones say the new name
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
+        self.opener.trim()
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
         self.exchange.use(settings, assignment, self.shards)
@@ -290,12 +294,21 @@ class Engine:
             self.store.amend(delivery, HELD_UNTIL)
             log.error("delivery held as poison", id=delivery.message_id.hex(), domain=delivery.domain)
 
-    def adopt_stores(self, numbers: Iterable[int]) -> None:
-        """Drain stores that a larger number of shards has left."""
+    def adopt_stores(self, numbers: Iterable[int], recounted_at: float) -> None:
+        """Drain stores that a larger number of shards has left; `recounted_at`: when (Unix UTC)."""
+        self.recall_until = recounted_at + REMEMBERED_S
         for number in numbers:
             if number not in self.orphans:
-                self.orphans[number] = OrphanStore(self, number)
+                self.orphans[number] = OrphanStore(self, number, self.recall_until)
                 self.orphans[number].open()
+
+    @property
+    def may_recall(self) -> bool:
+        """Whether another shard may remember what is asked of this one: their number changed of late."""
+        return time.time() < self.recall_until
+
+    def _knows_left(self, key: bytes) -> bool:
+        return any(orphan.knows(key) for orphan in self.orphans.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return every number of this shard, for the supervisor."""
@@ -370,8 +383,30 @@ class Engine:
         self.readahead.left(delivery)
         self.counters.counter("mailrail_forwarded_total", kind="handed_over")[0] += 1
 
-    def _on_not_handed_over(self, delivery: Delivery) -> None:
+    def _on_not_handed_over(self, delivery: Delivery, perhaps: int | None) -> None:
+        """Still ours, and perhaps another shard's too: then that one is asked again before anybody else."""
+        if perhaps is not None and not delivery.held:
+            delivery.held = f"{PERHAPS}{perhaps}"
+            self.store.amend(delivery, delivery.due_at)
         self.readahead.left(delivery)
+
+    def _offer(self, delivery: Delivery) -> bool:
+        """Hand a delivery over; False where no shard can take it now.
+
+        The shard that may have it may be no more, and its store left to this one, which knows then.
+        """
+        if not self.exchange.is_keeper_here(delivery):
+            return self.handover.offer(delivery)
+        if self._has_left(delivery.key):
+            self.loop.call_soon(self._on_handed_over, delivery)
+        else:
+            delivery.held = ""
+            self.store.amend(delivery, delivery.due_at)
+            self.loop.call_soon(self.readahead.left, delivery)
+        return True
+
+    def _has_left(self, key: bytes) -> bool:
+        return any(orphan.remembers(key) for orphan in self.orphans.values())
 
     # -- the store's bad news -----------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """What the supervisor asks of a shard.
 
-    configure {generation texts assignment listeners shard shards incarnation adopt_stores poison is_draining}
+    configure {generation texts assignment listeners shard shards incarnation adopt_stores recounted_at
+               poison is_draining}
     release   {vmtas grace_s} -> {vmta: state}     end their sessions, export what they have spent
     adopt     {vmtas: {name: state}}               offered before the plan: taken where it gives the addresses
     peer      {shard incarnation|None}             another shard is up, or down
@@ -92,7 +93,7 @@ class Duties:
             assert self._feeds is not None
             self._restore_limits()
             self._engine.hold_poison(body.get("poison", ()))
-            self._engine.adopt_stores(body.get("adopt_stores", ()))
+            self._engine.adopt_stores(body.get("adopt_stores", ()), body.get("recounted_at", 0.0))
             await self._feeds.use(model.settings, body["listeners"])
             self._set_draining(bool(body.get("is_draining")))
         except (ConfigError, StoreError) as error:

