@@ -111,17 +111,27 @@ class Opener:
             task.cancel()
 
     def trim(self) -> None:
-        """End the sessions above what policy allows from now on, first those that have nothing to do."""
+        """End the sessions above what policy and caps allow now, first those that have nothing to do."""
         together: dict[PathLimits, list[Session]] = {}
-        for session in self.sessions:
-            if not session.is_quitting:
-                together.setdefault(session.path.limits, []).append(session)
+        for session in self._staying():
+            together.setdefault(session.path.limits, []).append(session)
         for sessions in together.values():
             left = len(sessions)
-            for session in sorted(sessions, key=lambda session: not session.is_idle):
+            for session in sessions:
                 if 0 < session.path.policy.max_connections < left:
                     session.quit()
                     left -= 1
+        caps = {cap: None for session in self.sessions for cap in session.path.caps}
+        for cap in [cap for cap in caps if 0 < cap.limit < cap.in_use]:
+            sessions = [session for session in self._staying() if cap in session.path.caps]
+            leaving = sum(each.is_quitting and cap in each.path.caps for each in self.sessions)
+            for session in sessions[: max(0, cap.in_use - cap.limit - leaving)]:
+                session.quit()
+
+    def _staying(self) -> list[Session]:
+        """Return the sessions that take deliveries, those that have nothing to do first."""
+        staying = [session for session in self.sessions if not session.is_quitting]
+        return sorted(staying, key=lambda session: not session.is_idle)
 
     def abort(self, limits: Collection[PathLimits]) -> None:
         """Cut off the sessions that count in these."""

@@ -241,9 +241,9 @@ class Engine:
         self.quit_sessions(renamed)  # the next ones say the new name
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
-        self.opener.trim()
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
+        self.opener.trim()
         self.exchange.use(settings, assignment, self.shards)
         self.acceptor.use(settings.engine.hostname, settings.customers, settings.pools)
         self.window.max_count = settings.engine.window_messages

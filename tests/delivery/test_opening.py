@@ -493,6 +493,22 @@ async def test_sessions_above_a_lowered_limit_end_and_those_that_work_last() -> 
 
 
 @scene
+async def test_sessions_above_a_lowered_cap_end_too() -> None:
+    peer = Peer()
+    async with peer.listen("127.0.0.1") as port:
+        rig = Rig("max_connections = 3\n")
+        await open_sessions(rig, peer, port, 3)
+        peer.gate.set()
+        await until(lambda: len(rig.settled) == 40 and all(each.is_idle for each in rig.opener.sessions))
+        rig.paths.vmta_cap("v1").limit = 2
+        rig.opener.trim()
+        rig.opener.trim()
+        await until(lambda: rig.in_use() == 2)
+        assert rig.paths.vmta_cap("v1").in_use == 2
+        assert sum(not each.is_quitting for each in rig.opener.sessions) == 2
+
+
+@scene
 async def test_what_opens_above_a_lowered_limit_ends_too() -> None:
     peer = Peer()
     async with peer.listen("127.0.0.1") as port:
