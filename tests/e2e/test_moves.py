@@ -23,6 +23,7 @@ import pytest
 from engine.rig.job import Planned, write_plan
 from tests.e2e.configuration import Configuration, free_port
 from tests.e2e.engine_process import EngineProcess, wait_until
+from tests.e2e.feeding import inject
 from tests.e2e.judging import (
     copies,
     highest_in_window,
@@ -282,3 +283,33 @@ def check_rate_used(arrivals: Sequence[Arrival], reloads: list[tuple[float, floa
         first = next(instant for instant in instants if instant >= begin)
         used = used_share(instants, RATE, RATE_WINDOW_S, [(first, end)])
         assert used >= LEAST_USED, f"{source} used {used:.3f} of its rate"
+
+
+def test_open_sessions_give_way_to_a_new_name_and_a_lowered_limit(
+    configuration: Configuration, sink: SinkProcess
+) -> None:
+    sink.start([{"at": "final", "domain": "x.example", "delay_s": FINAL_DELAY_S}])
+    policies = configuration.policies
+    configuration.policies += "max_connections = 4\n"
+    configuration.add_customer("acme", "127.0.1.1")
+    port = configuration.add_smtp(customer="acme")
+    engine = EngineProcess(configuration)
+    try:
+        moves = Moves(engine.start())
+        inject(port, "news@acme.example", [f"u{number}@x.example" for number in range(40)])
+        wait_until(lambda: max(peak_connections(sink.links()).values(), default=0) == 4, 10.0, "4 sessions")
+        configuration.vmtas[0]["hostname"] = "new.acme.example"
+        configuration.policies = policies + "max_connections = 1\n"
+        moves.reload()
+        inject(port, "news@acme.example", [f"v{number}@x.example" for number in range(5)])
+        sink.wait_messages(45, 30.0)
+        assert not engine.events_of("deferred", "bounced")
+    finally:
+        engine.close()
+    arrivals = sink.arrivals()
+    assert len(arrivals) == 45
+    ((_, done),) = moves.reloads
+    settled = done + FINAL_DELAY_S + 0.5  # what was in flight has ended, and every session of before with it
+    late = [each for each in arrivals if each.at > settled]
+    assert {each.ehlo for each in late} == {"new.acme.example"}
+    assert sum(link.change for link in sink.links() if link.at < settled) <= 1
