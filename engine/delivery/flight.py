@@ -6,13 +6,14 @@ Never: talks, decides.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from engine.core.envelope import Delivery
+from engine.core.reply import make_reply
 from engine.delivery.site_queue import SiteQueue
-from engine.policy.model import Policy
+from engine.queue.path import Path
 from engine.smtp.client import Outcome
 from engine.telemetry.events import Peer
 
@@ -59,6 +60,27 @@ class Settler(Protocol):
         """The peer never looked at it: it is ready again, and this was no attempt."""
 
 
+def recipients_to_try(delivery: Delivery, most: int) -> list[str]:
+    """Return the recipients of the next transaction: those not deferred in this attempt, at most so many."""
+    recipients = delivery.recipients
+    untried = len(recipients) - delivery.deferred
+    return recipients[: min(untried, most)] if delivery.deferred or untried > most else recipients
+
+
+def refuse_size(flight: Flight, host: str, limit: int) -> Outcome:
+    """Return the outcome of a message that is larger than the peer takes (RFC 1870 section 6.1)."""
+    text = f"message of {len(flight.delivery.message)} octets; {host} takes {limit}"
+    return Outcome(flight, make_reply(552, "5.3.4", text), [], None)
+
+
+def observe_end(flight: Flight, path: Path, now: float) -> None:
+    """Tell the rates of a path that a transaction has ended."""
+    if not flight.permit_at:  # refused before its content: that counts too
+        path.redeem_message(now, flight.reserved_at)
+    elif flight.permit_at <= now:  # else its content was never written
+        path.observe_reply(flight.permit_at, now)
+
+
 def next_depth(outcome: Outcome, depth: int, outstanding: int) -> int:
     """Return how many transactions may await their final reply behind this outcome.
 
@@ -70,16 +92,3 @@ def next_depth(outcome: Outcome, depth: int, outstanding: int) -> int:
     if final is None or outcome.reply_for(0) is not final:
         return depth
     return outstanding if final.code < 300 else 1
-
-
-def session_timeouts(policy: Policy) -> dict[Any, float]:
-    """Return the timer for each thing that a conversation waits for (RFC 5321 section 4.5.3.2)."""
-    return {
-        "rset": policy.rset_timeout_s,
-        "mail": policy.mail_timeout_s,
-        "rcpt": policy.rcpt_timeout_s,
-        "data": policy.data_timeout_s,
-        "final": policy.final_timeout_s,
-        "quit": policy.quit_timeout_s,
-        None: policy.content_timeout_s,
-    }

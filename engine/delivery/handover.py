@@ -77,13 +77,13 @@ class Handover:
         send: Callable[[int, str, Any, Callable[[Any, NetworkError | None], None], int], None],
         keeper_of: Callable[[Delivery], int | None],
         on_gone: Callable[[Delivery], None],
-        on_failed: Callable[[Delivery], None],
+        on_failed: Callable[[Delivery, int | None], None],
     ) -> None:
         """Args:
         send: asks a peer shard (control.peers).
         keeper_of: the shard to give a delivery to; None: none can take it now.
         on_gone: the other shard has it; remove it here.
-        on_failed: still ours.
+        on_failed: still ours; the number of a shard that may have it as well.
         """
         self._loop = asyncio.get_running_loop()
         self._send = send
@@ -105,7 +105,8 @@ class Handover:
                 self._on_gone(delivery)
             else:
                 log.info("hand-over failed", id=delivery.message_id.hex(), shard=shard, reason=str(error))
-                self._loop.call_later(AGAIN_S, self._on_failed, delivery)
+                perhaps = None if error.phase == "request" else shard
+                self._loop.call_later(AGAIN_S, self._on_failed, delivery, perhaps)
 
         octets = pack(delivery.envelope, delivery.message, [delivery])
         self._loop.call_soon(self._send, shard, "handover", octets, done, len(octets))

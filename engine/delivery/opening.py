@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import NamedTuple, Protocol
 
 from engine.core.errors import (
@@ -29,7 +29,7 @@ from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
 from engine.net.site import Host, order_hosts, pick_family
 from engine.policy.model import Policy
-from engine.queue.path import Path, SiteDemand
+from engine.queue.path import Path, PathLimits, SiteDemand
 from engine.settings.model import VirtualMTA
 from engine.telemetry.events import Peer
 from engine.telemetry.log import Log
@@ -81,7 +81,7 @@ class Opener:
         self._counters = counters
         self._label = label
         self._on_unreachable = on_unreachable
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Path] = {}
         self._serial = 0
         self.sessions: dict[Session, None] = {}
         self.on_first_session: Callable[[], None] | None = None  # called when there was none
@@ -92,11 +92,11 @@ class Opener:
         """Start opening; the dispatcher has taken the slot and counted the caps."""
         attempt = _Attempt(self, path, demand, self._paths.vmtas[path.vmta])
         task = self._loop.create_task(self._open(attempt, queues))
-        self._tasks.add(task)
+        self._tasks[task] = path
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and task.exception() is not None:
             self._loop.call_exception_handler({"message": "opening failed", "exception": task.exception()})
 
@@ -105,6 +105,39 @@ class Opener:
         self.dispatcher.is_paused = True
         for task in list(self._tasks):
             task.cancel()
+
+    def give_up(self, limits: Collection[PathLimits]) -> None:
+        """Stop opening what would count in these: its vmta leaves this shard."""
+        for task in [task for task, path in self._tasks.items() if path.limits in limits]:
+            task.cancel()
+
+    def trim(self) -> None:
+        """End the sessions above what policy and caps allow now, first those that have nothing to do."""
+        together: dict[PathLimits, list[Session]] = {}
+        for session in self._staying():
+            together.setdefault(session.path.limits, []).append(session)
+        for sessions in together.values():
+            left = len(sessions)
+            for session in sessions:
+                if 0 < session.path.policy.max_connections < left:
+                    session.quit()
+                    left -= 1
+        caps = {cap: None for session in self.sessions for cap in session.path.caps}
+        for cap in [cap for cap in caps if 0 < cap.limit < cap.in_use]:
+            sessions = [session for session in self._staying() if cap in session.path.caps]
+            leaving = sum(each.is_quitting and cap in each.path.caps for each in self.sessions)
+            for session in sessions[: max(0, cap.in_use - cap.limit - leaving)]:
+                session.quit()
+
+    def _staying(self) -> list[Session]:
+        """Return the sessions that take deliveries, those that have nothing to do first."""
+        staying = [session for session in self.sessions if not session.is_quitting]
+        return sorted(staying, key=lambda session: not session.is_idle)
+
+    def abort(self, limits: Collection[PathLimits]) -> None:
+        """Cut off the sessions that count in these."""
+        for session in [session for session in self.sessions if session.path.limits in limits]:
+            session.abort()
 
     # -- one session ------------------------------------------------------------------------------
 
@@ -144,6 +177,8 @@ class Opener:
             self.count(path, error.phase)
             return False
         self.count(path, "opened")
+        if 0 < path.policy.max_connections < path.limits.slots.in_use(self._loop.time()):
+            self.trim()  # the limit was lowered while it opened
         return True
 
     def _make_session(

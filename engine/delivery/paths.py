@@ -1,6 +1,9 @@
 """Every path of this shard, with the limits that vmtas of one source address share.
 
-Owns: paths by (vmta, destination, customer section); shared limits by (address group, destination);
+What was spent goes by address, not by name: a vmta that is renamed, or gets the address of another, finds
+what the peer has counted of that address. Vmtas that share an address count together in all of theirs.
+
+Owns: paths by (vmta, destination, customer section); shared limits by (addresses, destination);
 caps per vmta; which vmtas are held.
 Never: opens sessions; decides.
 """
@@ -13,12 +16,25 @@ import msgspec
 
 from engine.policy.fold import PolicySet
 from engine.policy.model import Destination, Policy
-from engine.queue.assignment import group_by_source
+from engine.queue.assignment import counted_addresses
 from engine.queue.limits import RateState
 from engine.queue.path import Cap, Hold, Path, PathLimits
 from engine.settings.model import VirtualMTA
 
-_decode_limits = msgspec.msgpack.Decoder(list[tuple[str, str, RateState, RateState, RateState]]).decode
+Addresses = tuple[str, ...]
+
+
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """What some addresses that count together have spent at one destination; `exported_at` is Unix UTC."""
+
+    addresses: Addresses
+    destination: str
+    exported_at: float
+    states: list[RateState]
+
+
+encode_spent = msgspec.msgpack.Encoder().encode
+decode_spent = msgspec.msgpack.Decoder(list[Spent]).decode
 
 
 class PathTable:
@@ -28,8 +44,8 @@ class PathTable:
         self.policies = policies
         self.paths: dict[tuple[str, Destination, str], Path] = {}
         self.vmtas: dict[str, VirtualMTA] = {}
-        self._groups: dict[str, str] = {}
-        self._limits: dict[tuple[str, str], PathLimits] = {}
+        self._addresses: dict[str, Addresses] = {}  # of vmtas: those in which they count
+        self._limits: dict[tuple[Addresses, str], PathLimits] = {}
         self._vmta_caps: dict[str, Cap] = {}
         self._shard_caps = shard_caps
         self._holds: dict[str, dict[str, Hold]] = {}
@@ -47,18 +63,14 @@ class PathTable:
                 vmta.name, Cap("max_connections of the vmta", 0, is_of_vmta=True)
             )
             cap.limit = vmta.max_connections
-        sources = {name: [each for each in (row.v4, row.v6) if each] for name, row in self.vmtas.items()}
-        known, self._groups = (
-            self._groups,
-            {member: group[0] for group in group_by_source(sources) for member in group},
-        )
-        # A group goes by its first name, which may have come or gone. What no vmta here counts in is
-        # forgotten, or it would stand in the way of what another owner of the vmta has spent meanwhile.
-        renamed = {first: self._groups[name] for name, first in known.items() if name in self._groups}
+        self._addresses = counted_addresses({name: row.addresses for name, row in self.vmtas.items()})
+        # What no vmta counts in any more stays while it is spent: sessions may be closing there yet, and
+        # another vmta may get the address. What another shard takes over goes by `drop_limits`.
+        owned, now = set(self._addresses.values()), self._clock()
         self._limits = {
-            (renamed[first], destination): limits
-            for (first, destination), limits in self._limits.items()
-            if first in renamed
+            key: limits
+            for key, limits in self._limits.items()
+            if key[0] in owned or not limits.is_unspent(now)
         }
 
     def disown(self, names: Iterable[str]) -> list[Path]:
@@ -69,14 +81,23 @@ class PathTable:
         for name in gone:
             self.vmtas.pop(name, None)
             self._holds.pop(name, None)
-            self._vmta_caps.pop(name, None)
+            if name in self._vmta_caps and not self._vmta_caps[name].in_use:
+                del self._vmta_caps[name]
             self._since.pop(name, None)
         return paths
 
+    def limits_of(self, names: Iterable[str]) -> set[PathLimits]:
+        """Return all limits in which these vmtas count, or have counted until `disown`."""
+        groups = self._groups_of(names)
+        return {limits for key, limits in self._limits.items() if key[0] in groups}
+
     def drop_limits(self, names: Iterable[str]) -> None:
         """Forget what these vmtas' addresses have spent: their next owner counts on from here."""
-        groups = {self._groups[name] for name in names if name in self._groups}
+        groups = self._groups_of(names)
         self._limits = {key: limits for key, limits in self._limits.items() if key[0] not in groups}
+
+    def _groups_of(self, names: Iterable[str]) -> set[Addresses]:
+        return {self._addresses[name] for name in names if name in self._addresses}
 
     def path(self, vmta: str, destination: Destination, customer: str) -> Path:
         """Return the path, made at first use."""
@@ -97,7 +118,7 @@ class PathTable:
 
     def limits(self, vmta: str, destination: str) -> PathLimits:
         """Return what the peer counts of that vmta's source address towards a destination."""
-        key = (self._groups[vmta], destination)
+        key = (self._addresses[vmta], destination)
         limits = self._limits.get(key)
         if limits is None:
             limits = self._limits[key] = PathLimits(self._since[vmta], self._quiet_until)
@@ -139,32 +160,44 @@ class PathTable:
                 del self.paths[key]
                 forgotten(path)
             else:
-                in_use.add((self._groups[path.vmta], path.destination))
+                in_use.add((self._addresses[path.vmta], path.destination))
         for group in [each for each in self._limits if each not in in_use]:
             if self._limits[group].is_unspent(now):
                 del self._limits[group]
 
     def export_limits(
         self, names: Iterable[str], now: float, unix_now: float, over_s: float = 0.0, ahead_s: float = 0.0
-    ) -> bytes:
+    ) -> list[Spent]:
         """Return what these vmtas' addresses have spent, for their next owner or (long windows) the disk.
 
         What may be spent in the next `ahead_s` counts as spent, so that a crash before the next export
         loses nothing.
         """
-        groups = {self._groups[name]: name for name in names if name in self._groups}
-        rows = [
-            (groups[group], destination, *limits.export(now, unix_now, over_s, ahead_s))
+        groups = self._groups_of(names)
+        return [
+            Spent(group, destination, unix_now, limits.export(now, unix_now, over_s, ahead_s))
             for (group, destination), limits in self._limits.items()
             if group in groups and (not over_s or limits.longest_window_s > over_s)
         ]
-        return msgspec.msgpack.encode(rows)
 
-    def restore_limits(self, state: bytes, now: float, unix_now: float) -> None:
-        """Take over what `export_limits` gave; vmtas that are not ours, and limits in use, are skipped."""
-        if not state:
-            return
-        for vmta, destination, *states in _decode_limits(state):
-            if vmta in self._groups and (self._groups[vmta], destination) not in self._limits:
-                for limit, kept in zip(self.limits(vmta, destination).rates, states, strict=True):
-                    limit.restore(kept, now, unix_now)
+    def restore_limits(self, rows: Iterable[Spent], now: float, unix_now: float) -> None:
+        """Take over what `export_limits` gave, of whichever owners.
+
+        Of what several tell of one address the latest holds. Addresses that are not ours, and limits that
+        are known here, are skipped.
+        """
+        vmta_of = {address: vmta for vmta, group in self._addresses.items() for address in group}
+        latest: dict[tuple[str, str], Spent] = {}
+        for row in sorted(rows, key=lambda row: row.exported_at):
+            latest.update(
+                {(address, row.destination): row for address in row.addresses if address in vmta_of}
+            )
+        found: dict[tuple[Addresses, str], dict[int, tuple[str, Spent]]] = {}
+        for (address, destination), row in latest.items():
+            vmta = vmta_of[address]
+            key = (self._addresses[vmta], destination)
+            if key not in self._limits:
+                found.setdefault(key, {})[id(row)] = (vmta, row)
+        for (_, destination), kept in found.items():
+            for vmta, row in kept.values():
+                self.limits(vmta, destination).restore(row.states, now, unix_now)

@@ -18,12 +18,21 @@ from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
 from engine.core.reply import make_reply
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.flight import Flight, SessionFacts, Settler, next_depth, session_timeouts
+from engine.delivery.flight import (
+    Flight,
+    SessionFacts,
+    Settler,
+    next_depth,
+    observe_end,
+    recipients_to_try,
+    refuse_size,
+)
+from engine.delivery.line import Line
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
-from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.client import ClientConversation
 from engine.smtp.wire import stuff
 
 # Design section 5: a slot comes back at the peer's EOF or RST, or so long after our own close.
@@ -37,7 +46,7 @@ UNUSED_S = 1.0
 MAX_UNASKED_BYTES = 256_000
 
 
-class Session(asyncio.Protocol):
+class Session(Line):
     """A session of a path to one host of a site."""
 
     __slots__ = (
@@ -49,17 +58,11 @@ class Session(asyncio.Protocol):
         "_is_idle",
         "_is_pipelining",
         "_is_quitting",
-        "_now",
         "_on_fault",
         "_on_gone",
-        "_policy",
         "_settler",
-        "_timeouts",
         "_timer",
-        "_unsent_bytes",
         "_waiting",
-        "_we_closed",
-        "deadline",
         "demand",
         "facts",
         "messages",
@@ -68,10 +71,8 @@ class Session(asyncio.Protocol):
         "reserved_at",
         "site_queues",
         "taken_from",
-        "transport",
     )
 
-    transport: asyncio.Transport
     taken_from: SiteQueue
 
     def __init__(  # noqa: PLR0913, PLR0917 (its collaborators, given once by the shard)
@@ -93,6 +94,7 @@ class Session(asyncio.Protocol):
         faults: what the peer offers and was seen not to do, "chunking" or "pipelining": it is not used.
         on_fault: one of them was seen now.
         """
+        super().__init__(policy)
         extensions = opened.extensions
         self._is_pipelining = extensions.has_pipelining and "pipelining" not in faults
         self._is_chunking = extensions.has_chunking and self._is_pipelining and "chunking" not in faults
@@ -106,23 +108,28 @@ class Session(asyncio.Protocol):
         self.path = path
         self.demand = demand
         self.site_queues = site_queues
-        self._policy = policy
-        self._timeouts = session_timeouts(policy)
         self._dispatcher = dispatcher
         self._settler = settler
         self._on_gone = on_gone
         self._on_fault = on_fault
         self._is_idle = False
         self._is_quitting = False
-        self._we_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: Flight | None = None  # for the time of its permit
-        self._unsent_bytes = 0  # when it was looked at last; 0: the transport takes what we write
         self.reserved_at = 0.0
         self.messages = 0
-        self._now = asyncio.get_running_loop().time
         self.opened_at = self._heard_at = self._now()
         self.deadline = self.opened_at + policy.idle_timeout_s
+
+    @property
+    def is_quitting(self) -> bool:
+        """It takes no more deliveries."""
+        return self._is_quitting
+
+    @property
+    def is_idle(self) -> bool:
+        """It has nothing to do."""
+        return self._is_idle
 
     # -- what the dispatcher and the sweep ask ----------------------------------------------------
 
@@ -146,24 +153,12 @@ class Session(asyncio.Protocol):
             return
         if self._is_idle:
             self.quit()
-            return
-        if self._unsent_bytes:
-            unsent_bytes = self.transport.get_write_buffer_size()
-            if unsent_bytes < self._unsent_bytes:  # RFC 5321 section 4.5.3.2.5: the timer is for each block
-                self._unsent_bytes = unsent_bytes
-                self.deadline = now + self._policy.content_timeout_s
-                return
-        self._lose(f"timed out waiting for {self.phase}")
-
-    def abort(self) -> None:
-        """Close at once; what is in flight is settled as lost."""
-        self._we_closed = True
-        self.transport.abort()
+        else:
+            self.check_deadline(now)
 
     @property
-    def now(self) -> float:
-        """Loop time."""
-        return self._now()
+    def waiting_for(self) -> str | None:
+        return self._conversation.waiting_for
 
     @property
     def phase(self) -> str:
@@ -186,7 +181,7 @@ class Session(asyncio.Protocol):
         except RemoteProtocolError as error:
             self._settle_outcomes()
             self._note_fault()
-            self._lose(f"protocol error: {error}")
+            self.lose(f"protocol error: {error}")
             return
         if out:
             self.transport.write(out)
@@ -211,14 +206,6 @@ class Session(asyncio.Protocol):
         self._leave_idle()
         return False
 
-    def pause_writing(self) -> None:
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self.deadline = self._now() + self._policy.content_timeout_s
-
-    def resume_writing(self) -> None:
-        self._unsent_bytes = 0
-        self.deadline = self._now() + self._timeouts[self._conversation.waiting_for]
-
     def connection_lost(self, exc: Exception | None) -> None:
         now = self._now()
         if self._timer is not None:
@@ -233,6 +220,7 @@ class Session(asyncio.Protocol):
     # -- transactions -----------------------------------------------------------------------------
 
     def _next(self) -> None:
+        self.use_policy(self.path.policy)
         if self._is_quitting or self.messages >= self._policy.max_messages_per_connection:
             self._is_quitting = True
             self._leave_idle()
@@ -271,8 +259,7 @@ class Session(asyncio.Protocol):
         while delivery is not None and 0 < limit < len(delivery.message):
             self.path.cancel_message(self.reserved_at)
             flight = Flight(delivery, delivery.recipients, self.taken_from, self._now(), self.reserved_at)
-            text = f"message of {len(delivery.message)} octets; {self.facts.peer.host} takes {limit}"
-            self._settler.settle(flight, Outcome(flight, make_reply(552, "5.3.4", text), [], None), self)
+            self._settler.settle(flight, refuse_size(flight, self.facts.peer.host, limit), self)
             delivery = self._dispatcher.take(self)
         return delivery
 
@@ -284,11 +271,7 @@ class Session(asyncio.Protocol):
     def _begin(self, delivery: Delivery) -> bytes:
         """Start a transaction; return what to write."""
         self._dispatcher.step.begin(delivery.key)
-        recipients = delivery.recipients
-        untried = len(recipients) - delivery.deferred
-        most = self._policy.max_recipients_per_message
-        if delivery.deferred or untried > most:
-            recipients = recipients[: min(untried, most)]
+        recipients = recipients_to_try(delivery, self._policy.max_recipients_per_message)
         envelope = delivery.envelope
         size = len(delivery.message)
         flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
@@ -353,6 +336,7 @@ class Session(asyncio.Protocol):
                 self._go_deeper()
             return
         behind = b""
+        self.use_policy(self.path.policy)
         if (
             self._is_pipelining
             and not self._is_quitting
@@ -396,11 +380,7 @@ class Session(asyncio.Protocol):
         now = self._heard_at = self._now()
         demand = self.demand
         demand.attempt_s += (now - flight.begun_at - demand.attempt_s) / 8
-        if flight.permit_at:
-            if flight.permit_at <= now:  # else its content was never written
-                self.path.observe_reply(flight.permit_at, now)
-        else:  # refused before its content: that counts too
-            self.path.redeem_message(now, flight.reserved_at)
+        observe_end(flight, self.path, now)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -426,7 +406,7 @@ class Session(asyncio.Protocol):
         self._leave_idle()
         self.deadline = min(self.deadline, self._now() + WAIT_FOR_EOF_S)  # whatever else it says
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
         self._settle_lost(reason)
         self._we_closed = True
         self.transport.abort()

@@ -3,7 +3,8 @@
 An id belongs to a customer and is kept by one shard, whichever the injector talks to: the one that its hash
 names. That shard takes the message, and remembers the answer in the message's own transaction. So the
 answer to "have I had this?" is exact across shards. While that shard is down the injector gets a 4xx and
-asks again; its question is then answered exactly.
+asks again; its question is then answered exactly. After a change of the number of shards, which changes the
+keepers, a keeper asks the former ones (inject.former).
 
 Owns: which shard keeps an id, who waits for the answer to one that is on its way.
 Never: decides about a message (inject.accept does), keeps a record (the store does).
@@ -21,9 +22,13 @@ import msgspec
 from engine.core.errors import NetworkError, StoreError
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import Done, Intake
+from engine.inject.former import Ask, FormerKeepers
 from engine.inject.submission import Offer
 
 REQUEST = "submit"  # what one shard asks another
+
+NOT_NOW = make_reply(451, "4.3.0", "the store is not available, try again later")
+NOBODY_KNOWS = make_reply(451, "4.3.2", "a shard that may know this id does not answer; repeat it later")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Offer).decode
@@ -36,15 +41,14 @@ class ReplyStore(Protocol):
     def when_durable(self, done: Callable[[StoreError | None], None]) -> None: ...
 
 
-# Asks another shard: (shard, kind, body, done(result, error), octets), as PeerLinks.send.
-Ask = Callable[[int, str, Any, Callable[[Any, NetworkError | None], None], int], None]
-
-
 class IdempotentIds:
     """The one place of a shard through which messages with repeatable ids go."""
 
-    def __init__(self, shard: int, shards: int, door: Intake, store: ReplyStore, ask: Ask) -> None:
+    def __init__(
+        self, shard: int, shards: int, door: Intake, store: ReplyStore, ask: Ask, former: FormerKeepers
+    ) -> None:
         """Args: shards: how many there are; the same for all of them."""
+        self._former = former
         self._shard = shard
         self._shards = shards
         self._door = door
@@ -81,6 +85,15 @@ class IdempotentIds:
         self._take(_decode(octets), done)
         return future
 
+    def recall(self, customer: str, given_id: str) -> bytes | None:
+        """Return the answer that is on record here, for the shard that keeps the id now.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        known = self._store.idempotent(customer, given_id)
+        return self._former.here(customer, given_id) if known is None else known
+
     def _take(self, offer: Offer, done: Done) -> None:
         context = offer.context
         key = (context.customer, context.idempotency)
@@ -91,22 +104,37 @@ class IdempotentIds:
         try:
             known = self._store.idempotent(*key)
         except StoreError:
-            done(make_reply(451, "4.3.0", "the store is not available, try again later"), [])
+            done(NOT_NOW, [])
             return
         if known:
             done(*format_known(known))
         elif known is not None:  # answered before it was durable, as "async" does: say so when it is
             self._store.when_durable(lambda error: self._again(error, offer, done))
         else:
-            self._begin(key, offer, done)
+            self._under_way[key] = [done]
+            self._begin(key, offer)
 
-    def _begin(self, key: tuple[str, str], offer: Offer, done: Done) -> None:
-        self._under_way[key] = [done]
+    def _begin(self, key: tuple[str, str], offer: Offer) -> None:
+        """Nobody asked for it here before: take it, unless a former keeper has."""
 
         def settled(reply: Reply, message_ids: list[str]) -> None:
             for each in self._under_way.pop(key):
                 each(reply, message_ids)
 
+        def recalled(record: bytes | None, is_whole: bool) -> None:
+            if record:
+                settled(*format_known(record))
+            elif record is not None or not is_whole:
+                settled(NOBODY_KNOWS, [])
+            else:
+                self._accept(offer, settled)
+
+        if self._former.may_know:
+            self._former.find(*key, recalled)
+        else:
+            self._accept(offer, settled)
+
+    def _accept(self, offer: Offer, settled: Done) -> None:
         self._door.accept(
             offer.sender, offer.recipients, offer.message, offer.is_8bit, offer.context, settled
         )
@@ -115,7 +143,7 @@ class IdempotentIds:
         if error is None:
             self._take(offer, done)
         else:
-            done(make_reply(451, "4.3.0", "the store is not available, try again later"), [])
+            done(NOT_NOW, [])
 
 
 def keeper_of(customer: str, given_id: str, shards: int) -> int:

@@ -35,6 +35,17 @@ def group_by_source(sources: Mapping[str, Iterable[str]]) -> list[Group]:
     return sorted(unique.values())
 
 
+def counted_addresses(sources: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the addresses in which each vmta counts: its group's, in order; its name where it has none."""
+    counted = {vmta: addresses or [f"vmta:{vmta}"] for vmta, addresses in sources.items()}
+    return {
+        vmta: addresses
+        for group in group_by_source(counted)
+        for addresses in [tuple(sorted({each for member in group for each in counted[member]}))]
+        for vmta in group
+    }
+
+
 def assign(
     groups: Sequence[Group],
     pools: Mapping[str, Collection[str]],

@@ -270,19 +270,26 @@ class RateLimit:
         return RateState((self._paced_at if self._windows else now) + offset_s, states)
 
     def restore(self, state: RateState, now: float, unix_now: float) -> None:
-        """Take over what another incarnation spent; its windows need no wait after the start."""
-        assert not self._windows, "restore comes before use"
+        """Take over what another incarnation spent; its windows need no wait after the start.
+
+        Before use; more than once where addresses that had limits of their own share them from now on.
+        """
+        assert self._rate is None, "restore comes before use"
         offset_s = now - unix_now
         for kept in state.windows:
-            window = PermitWindow(kept.window_s, -inf)
+            window = next((each for each in self._windows if each.window_s == kept.window_s), None)
+            if window is None:
+                window = PermitWindow(kept.window_s, -inf)
+                self._windows.append(window)
             latest = now + window.period_s  # a wall clock that was set back holds nobody up for longer
-            window.ends = [min(end + offset_s, latest) for end in kept.ends]
-            window.counts = list(kept.counts)
-            window.total = sum(kept.counts)
-            self._windows.append(window)
-            if window.ends:
-                self._last_at = max(self._last_at, min(window.ends[-1], now))
-        self._paced_at = state.paced_at + offset_s
+            cells = [(min(end + offset_s, latest), n) for end, n in zip(kept.ends, kept.counts, strict=True)]
+            cells = sorted([*cells, *zip(window.ends, window.counts, strict=True)])
+            window.ends = [end for end, _ in cells]
+            window.counts = [count for _, count in cells]
+            window.total = sum(window.counts)
+            if cells:
+                self._last_at = max(self._last_at, min(cells[-1][0], now))
+        self._paced_at = max(self._paced_at, state.paced_at + offset_s)
 
     def _adopt(self, rate: Rate, burst: int) -> None:
         """Make `rate` and `burst` the thresholds in force."""

@@ -9,7 +9,7 @@ Never: opens a session, reads a clock, logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import ceil, inf
 from typing import NamedTuple, Protocol
 
@@ -114,6 +114,11 @@ class PathLimits:
             limit.export(now, unix_now, over_s=over_s, ahead=ceil(pace * ahead_s))
             for limit, pace in zip(self.rates, self.paces_per_s, strict=True)
         ]
+
+    def restore(self, states: Iterable[RateState], now: float, unix_now: float) -> None:
+        """Take over what `export` gave, in the same order."""
+        for limit, state in zip(self.rates, states, strict=True):
+            limit.restore(state, now, unix_now)
 
     def is_unspent(self, now: float) -> bool:
         """Return whether a fresh set of limits would allow no more than this one."""

@@ -99,6 +99,11 @@ class VirtualMTA(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     max_connections: int = 0
 
+    @property
+    def addresses(self) -> list[str]:
+        """Its source addresses."""
+        return [address for address in (self.v4, self.v6) if address]
+
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """[[pool]]: a weighted set of vmtas."""

@@ -11,7 +11,7 @@ import functools
 import random
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from engine.delivery.readahead import ReadAhead
 from engine.delivery.settle import Dispositions
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
-from engine.inject.accept import Acceptor
+from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.resolver import Keeping, Resolver
@@ -39,15 +39,16 @@ from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
-from engine.settings.model import Settings
+from engine.settings.model import Settings, VirtualMTA
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
 from engine.shard.step import StepRecord
-from engine.shard.upkeep import Upkeep, quiet_s
+from engine.shard.upkeep import QUIET_S, Upkeep, quiet_s
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
+from engine.store.remembered import REMEMBERED_S
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.log import Log
@@ -123,6 +124,8 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.step: StepRecord
         self.orphans: dict[int, OrphanStore] = {}
+        self.recall_until = 0.0
+        self.exchange.knows_left = self._knows_left
         self.assignment: dict[str, int] = {}
         self._use(model, assignment)
 
@@ -151,7 +154,7 @@ class Engine:
             time.time,
             pool_of=self.pool_of,
             on_unresolved=self._on_unresolved,
-            on_foreign=self.handover.offer,
+            on_foreign=self._offer,
         )
         self.bouncer = Bouncer(
             self.store,
@@ -213,25 +216,34 @@ class Engine:
 
     # -- configuration ----------------------------------------------------------------------------
 
-    def reconfigure(self, model: Model, assignment: dict[str, int]) -> None:
-        """Go over to another generation of the configuration; sessions stay."""
+    def reconfigure(
+        self, model: Model, assignment: dict[str, int], released: frozenset[str] = frozenset()
+    ) -> None:
+        """Go over to another generation of the configuration; sessions stay.
+
+        `released`: vmtas whose last owner has said that their sessions have ended.
+        """
         self.readahead.put_all_back()
-        self._use(model, assignment)
+        self._use(model, assignment, released)
         self.sites.clear(model.settings.pools, self.share_of)
         self.resolver.use(model.settings.routes, model.settings.engine.prohibited_networks)
 
-    def _use(self, model: Model, assignment: dict[str, int]) -> None:
+    def _use(self, model: Model, assignment: dict[str, int], released: frozenset[str] = frozenset()) -> None:
         settings = model.settings
+        before, self.assignment = self.assignment, assignment
         self.model = model
-        self.assignment = assignment
         ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
-        gone = set(self.paths.vmtas) - {vmta.name for vmta in ours}
-        if gone:
-            self.disown(gone)
-        self.paths.own(ours, self.loop.time() + self.quiet_s if not self.paths.vmtas else 0.0)
+        known = {name: (vmta.addresses, vmta.hostname) for name, vmta in self.paths.vmtas.items()}
+        kept = {vmta.name for vmta in ours if known.get(vmta.name, ([], ""))[0] == vmta.addresses}
+        if known.keys() - kept:
+            self.disown(known.keys() - kept)
+        renamed = {vmta.name for vmta in ours if vmta.name in kept and known[vmta.name][1] != vmta.hostname}
+        self.quit_sessions(renamed)  # the next ones say the new name
+        self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
+        self.opener.trim()
         self.exchange.use(settings, assignment, self.shards)
         self.acceptor.use(settings.engine.hostname, settings.customers, settings.pools)
         self.window.max_count = settings.engine.window_messages
@@ -239,6 +251,15 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.bouncer.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
+
+    def _quiet_s(
+        self, ours: Iterable[VirtualMTA], before: Mapping[str, int], released: Collection[str]
+    ) -> float:
+        """Return how long what is new here must not connect: after a start, or its last owner's death."""
+        if not before:
+            return self.quiet_s
+        moved = [vmta for vmta in ours if before.get(vmta.name, self.shard) != self.shard]
+        return 0.0 if all(vmta.name in released for vmta in moved) else QUIET_S
 
     def disown(self, names: set[str]) -> list[EnginePath]:
         """Let go of vmtas; their sessions are told to quit."""
@@ -255,12 +276,6 @@ class Engine:
         for session in list(self.opener.sessions):
             if names is None or session.path.vmta in names:
                 session.quit()
-
-    def abort_sessions(self, names: set[str]) -> None:
-        """Cut the sessions of these vmtas off."""
-        for session in list(self.opener.sessions):
-            if session.path.vmta in names:
-                session.abort()
 
     def stop_sending(self) -> None:
         """Begin no transaction any more; those in flight may finish."""
@@ -279,12 +294,21 @@ class Engine:
             self.store.amend(delivery, HELD_UNTIL)
             log.error("delivery held as poison", id=delivery.message_id.hex(), domain=delivery.domain)
 
-    def adopt_stores(self, numbers: Iterable[int]) -> None:
-        """Drain stores that a larger number of shards has left."""
+    def adopt_stores(self, numbers: Iterable[int], recounted_at: float) -> None:
+        """Drain stores that a larger number of shards has left; `recounted_at`: when (Unix UTC)."""
+        self.recall_until = recounted_at + REMEMBERED_S
         for number in numbers:
             if number not in self.orphans:
-                self.orphans[number] = OrphanStore(self, number)
+                self.orphans[number] = OrphanStore(self, number, self.recall_until)
                 self.orphans[number].open()
+
+    @property
+    def may_recall(self) -> bool:
+        """Whether another shard may remember what is asked of this one: their number changed of late."""
+        return time.time() < self.recall_until
+
+    def _knows_left(self, key: bytes) -> bool:
+        return any(orphan.knows(key) for orphan in self.orphans.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return every number of this shard, for the supervisor."""
@@ -359,8 +383,30 @@ class Engine:
         self.readahead.left(delivery)
         self.counters.counter("mailrail_forwarded_total", kind="handed_over")[0] += 1
 
-    def _on_not_handed_over(self, delivery: Delivery) -> None:
+    def _on_not_handed_over(self, delivery: Delivery, perhaps: int | None) -> None:
+        """Still ours, and perhaps another shard's too: then that one is asked again before anybody else."""
+        if perhaps is not None and not delivery.held:
+            delivery.held = f"{PERHAPS}{perhaps}"
+            self.store.amend(delivery, delivery.due_at)
         self.readahead.left(delivery)
+
+    def _offer(self, delivery: Delivery) -> bool:
+        """Hand a delivery over; False where no shard can take it now.
+
+        The shard that may have it may be no more, and its store left to this one, which knows then.
+        """
+        if not self.exchange.is_keeper_here(delivery):
+            return self.handover.offer(delivery)
+        if self._has_left(delivery.key):
+            self.loop.call_soon(self._on_handed_over, delivery)
+        else:
+            delivery.held = ""
+            self.store.amend(delivery, delivery.due_at)
+            self.loop.call_soon(self.readahead.left, delivery)
+        return True
+
+    def _has_left(self, key: bytes) -> bool:
+        return any(orphan.remembers(key) for orphan in self.orphans.values())
 
     # -- the store's bad news -----------------------------------------------------------------------
 

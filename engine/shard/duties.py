@@ -1,8 +1,9 @@
 """What the supervisor asks of a shard.
 
-    configure {generation texts assignment listeners shard shards incarnation adopt_stores poison is_draining}
+    configure {generation texts assignment listeners shard shards incarnation adopt_stores recounted_at
+               poison is_draining}
     release   {vmtas grace_s} -> {vmta: state}     end their sessions, export what they have spent
-    adopt     {vmtas: {name: state}}               take that over, before the plan that gives them
+    adopt     {vmtas: {name: state}}               offered before the plan: taken where it gives the addresses
     peer      {shard incarnation|None}             another shard is up, or down
     drain     {on}      stop {grace_s}      report {} -> metrics      query {what filter limit} -> rows
 
@@ -22,6 +23,7 @@ import msgspec
 from engine.control.bus import Handler, Link
 from engine.control.fds import ListenerInbox
 from engine.core.errors import ConfigError, StoreError
+from engine.delivery.paths import decode_spent, encode_spent
 from engine.loading import Texts, build_model
 from engine.shard.answers import Answers
 from engine.shard.build import Engine
@@ -87,11 +89,11 @@ class Duties:
                 self._engine = engine
                 self._feeds = Feeds(engine, self._inbox)
             else:
-                self._engine.reconfigure(model, body["assignment"])
+                self._engine.reconfigure(model, body["assignment"], frozenset(self._adopted))
             assert self._feeds is not None
             self._restore_limits()
             self._engine.hold_poison(body.get("poison", ()))
-            self._engine.adopt_stores(body.get("adopt_stores", ()))
+            self._engine.adopt_stores(body.get("adopt_stores", ()), body.get("recounted_at", 0.0))
             await self._feeds.use(model.settings, body["listeners"])
             self._set_draining(bool(body.get("is_draining")))
         except (ConfigError, StoreError) as error:
@@ -101,10 +103,10 @@ class Duties:
         return {}
 
     def _restore_limits(self) -> None:
-        now, unix_now = self.engine.loop.time(), time.time()
-        for state in self._adopted.values():
-            self.engine.paths.restore_limits(state, now, unix_now)
+        rows = [row for state in self._adopted.values() for row in decode_spent(state)]
         self._adopted.clear()
+        self.engine.paths.restore_limits(rows, self.engine.loop.time(), time.time())
+        self.engine.upkeep.take_over()
 
     async def _release(self, body: Mapping[str, Any]) -> dict[str, bytes]:
         """End the sessions of vmtas that move, and export what their addresses have spent."""
@@ -112,15 +114,18 @@ class Duties:
         names = set(body["vmtas"])
         deadline = engine.loop.time() + body["grace_s"]
         engine.readahead.put_all_back()
-        paths = engine.disown(names)
+        engine.disown(names)
         engine.sites.clear(engine.model.settings.pools, engine.share_of)
-        while any(path.limits.slots.in_use(engine.loop.time()) for path in paths):
+        limits = engine.paths.limits_of(names)
+        engine.opener.give_up(limits)
+        while any(each.slots.in_use(engine.loop.time()) for each in limits):
             if engine.loop.time() >= deadline:
-                engine.abort_sessions(names)
+                engine.opener.abort(limits)
                 deadline += 10.0
             await asyncio.sleep(RELEASE_POLL_S)
         now, unix_now = engine.loop.time(), time.time()
-        states = {name: engine.paths.export_limits([name], now, unix_now) for name in names}
+        states = {name: encode_spent(engine.paths.export_limits([name], now, unix_now)) for name in names}
+        engine.upkeep.let_go(names)
         engine.paths.drop_limits(names)
         return states
 

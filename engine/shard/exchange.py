@@ -17,6 +17,7 @@ from engine.core.envelope import Delivery
 from engine.core.errors import NetworkError, PerhapsStored, StoreError, StoreUnhealthy
 from engine.delivery.handover import pack, unpack
 from engine.inject.accept import PERHAPS, Acceptor
+from engine.inject.former import RECALL
 from engine.inject.idempotent import REQUEST, IdempotentIds
 from engine.queue.placement import Placement, weigh_shards
 from engine.settings.model import Settings
@@ -45,6 +46,7 @@ class Exchange:
                 "handover": partial(self._take, False),
                 "placed": self._merge,
                 REQUEST: self._submit,
+                RECALL: self._recall,
                 **handlers,
             },
         )
@@ -58,6 +60,7 @@ class Exchange:
         self._forwarded = counters.counter("mailrail_forwarded_total", kind="placed")
         self._duplicates = counters.counter("mailrail_duplicates_refused_total")
         self.acceptor: Acceptor
+        self.knows_left: Callable[[bytes], bool] = lambda _key: False
         self.repeats: IdempotentIds | None = None
 
     def use(self, settings: Settings, assignment: dict[str, int], shards: int) -> None:
@@ -109,6 +112,12 @@ class Exchange:
             raise NetworkError("link", "not serving yet")
         return self.repeats.take(from_shard, octets)
 
+    def _recall(self, _from: int, body: Any) -> bytes | None:
+        """Say what was answered to an id that another shard keeps now."""
+        if self.repeats is None:
+            raise NetworkError("link", "not serving yet")
+        return self.repeats.recall(*body)
+
     def _merge(self, _from: int, report: Any) -> None:
         self._placement.merge(report)
 
@@ -127,8 +136,16 @@ class Exchange:
         """Return the shard to hand a delivery to: the one that may have it already, else one for its pool."""
         if not delivery.held.startswith(PERHAPS):
             return self.owner_of(delivery.envelope.pool)
-        shard = int(delivery.held.removeprefix(PERHAPS)) % self._shards
+        shard = self._perhaps_at(delivery)
         return shard if self.peers.is_up(shard) else None
+
+    def is_keeper_here(self, delivery: Delivery) -> bool:
+        """Whether the shard that may have a delivery already is no more, and this one has its store."""
+        return delivery.held.startswith(PERHAPS) and self._perhaps_at(delivery) == self._shard
+
+    def _perhaps_at(self, delivery: Delivery) -> int:
+        """Return the shard that may have it, or looks after its store."""
+        return int(delivery.held.removeprefix(PERHAPS)) % self._shards
 
     def forward(self, shard: int, deliveries: list[Delivery], message: bytes, done: Done) -> None:
         """Give a message to its owner; `done(None)` after the owner's commit. HOT.
@@ -165,6 +182,8 @@ class Exchange:
         """Store what another shard gives; answered after the commit. Known already is as good as stored."""
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         _, message, deliveries = unpack(octets)
+        # What a left store has, or had until it was delivered: it comes from there, or came.
+        new = [delivery for delivery in deliveries if not self.knows_left(delivery.key)]
 
         def done(error: StoreError | None) -> None:
             if future.done():
@@ -178,7 +197,9 @@ class Exchange:
                 future.set_exception(error)
 
         try:
-            self.acceptor.admit(deliveries, message, done, is_new=is_new)
+            if not new:
+                raise Duplicate(f"{deliveries[0].message_id.hex()} is in a left store")
+            self.acceptor.admit(new, message, done, is_new=is_new)
         except StoreError as error:
             done(error)
         return future

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.control.fds import ListenerInbox
+from engine.inject.former import FormerKeepers
 from engine.inject.idempotent import IdempotentIds
 from engine.inject.smtp import SMTPListener
 from engine.inject.smtp_session import SMTPSession
@@ -38,7 +39,17 @@ class Feeds:
         self._inbox = inbox
         self._feeds: dict[str, Feed] = {}  # by key of its socket, or by path where there is none (spool)
         self._repeats = IdempotentIds(
-            engine.shard, engine.shards, engine.acceptor, engine.store, engine.exchange.peers.send
+            engine.shard,
+            engine.shards,
+            engine.acceptor,
+            engine.store,
+            engine.exchange.peers.send,
+            FormerKeepers(
+                [shard for shard in range(engine.shards) if shard != engine.shard],
+                engine.exchange.peers.send,
+                lambda: list(engine.orphans.values()),
+                lambda: engine.may_recall,
+            ),
         )
         engine.exchange.repeats = self._repeats
         self._ending: dict[str, asyncio.Task[None]] = {}
@@ -49,7 +60,7 @@ class Feeds:
         for key in [key for key in self._feeds if key not in wanted]:
             end = _end(self._feeds.pop(key), settings.engine.grace_s)
             self._ending[key] = asyncio.get_running_loop().create_task(end)
-        # Spools first: a left store that knows their left claims is open only until it is drained.
+        # Spools first: what was claimed when the last process died is older than what comes now.
         for key, row in sorted(wanted.items(), key=lambda item: item[1].protocol != "spool"):
             if key in self._feeds:
                 self._feeds[key].use(row)
@@ -73,7 +84,7 @@ class Feeds:
         return smtp
 
     def _begin_spool(self, row: ListenerSettings) -> SpoolListener:
-        """Watch a spool; at start before left stores are drained, which know left claims."""
+        """Watch a spool."""
         engine = self._engine
 
         def knows_left_claim(shard: int, claim: str) -> bool:

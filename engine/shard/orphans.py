@@ -1,15 +1,19 @@
-"""A store that a larger number of shards has left: emptied into this shard, then set aside.
+"""A store that a larger number of shards has left: emptied into this shard, and after a day set aside.
 
 Its deliveries keep their ids and due times; each is stored here first and removed there when that is on
 disk, so a crash in between leaves it in both, and the second copy is refused by its id.
 
-Owns: one foreign store while it is drained.
+What it remembers for 24 hours, deliveries from other shards and ids of injectors, is asked of it for so long.
+
+Owns: one foreign store until it is set aside.
 Never: delivers from it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 SLICE = 50  # deliveries moved between two turns of the loop
 PAUSE_S = 0.01
 FULL_PAUSE_S = 5.0
+LOOK_S = 3600.0  # how often an empty store is looked at whether it may be set aside
 
 log = Log("orphans")
 
@@ -33,8 +38,13 @@ log = Log("orphans")
 class OrphanStore:
     """Moves everything from one left store into the shard's own."""
 
-    def __init__(self, engine: Engine, number: int) -> None:
+    def __init__(
+        self, engine: Engine, number: int, keep_until: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Args: keep_until: Unix UTC; nothing that it remembers is good for longer."""
         self._engine = engine
+        self._keep_until = keep_until
+        self._clock = clock
         self.number = number
         directory = Path(engine.model.settings.engine.data_dir) / f"shard-{number}"
         self._store = Store(
@@ -45,10 +55,12 @@ class OrphanStore:
                 min_free_bytes=0,
                 min_free_fraction=0.0,
             ),
+            clock=clock,
         )
         self._after = b""
         self._under_way = 0
         self.moved = 0
+        self._is_empty = False
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -66,6 +78,18 @@ class OrphanStore:
     def knows_claim(self, claim: str) -> bool:
         """Did that shard store the message of this spool file?"""
         return self._store.claim_of(claim) is not None
+
+    def knows(self, key: bytes) -> bool:
+        """Has that shard this delivery, or has it had it from another shard until it left?"""
+        return self._store.is_stored(key) or self._store.remembered(key)
+
+    def remembers(self, key: bytes) -> bool:
+        """Has that shard had this delivery from another shard until it left?"""
+        return self._store.remembered(key)
+
+    def idempotent(self, customer: str, given_id: str) -> bytes | None:
+        """Return what that shard answered to an injector's id."""
+        return self._store.idempotent(customer, given_id)
 
     def _step(self) -> None:
         if self._under_way:
@@ -89,8 +113,15 @@ class OrphanStore:
             self._after = b""
             self._timer = self._engine.loop.call_later(PAUSE_S, self._step)
             return
+        if not self._is_empty:
+            self._is_empty = True
+            log.info("left store is empty", store=self.number, moved=self.moved)
+        left_s = self._keep_until - self._clock()
+        if left_s > 0.0:
+            self._timer = self._engine.loop.call_later(min(left_s + 1.0, LOOK_S), self._finish_or_restart)
+            return
+        del self._engine.orphans[self.number]
         self._store.close()
-        log.info("left store is empty", store=self.number, moved=self.moved)
         directory = Path(self._engine.model.settings.engine.data_dir) / f"shard-{self.number}"
         directory.rename(directory.with_name(f"drained-{self.number}-{int(self._engine.started_at)}"))
 
@@ -100,9 +131,10 @@ class OrphanStore:
         def done(error: StoreError | None) -> None:
             self._under_way -= 1
             if error is None or isinstance(error, Duplicate):
+                delivery.is_remembered = False  # here it is remembered from now on
                 self._store.remove(delivery)
                 self.moved += 1
-                if error is None:
+                if error is None and not moved.held and moved.due_at <= self._clock():
                     self._engine.readahead.arrived(moved)
 
         moved = Delivery(

@@ -6,12 +6,13 @@ Never: does more than a slice of work at a time.
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.delivery.site_queue import SiteQueue
+from engine.shard.long_windows import LongWindows
 from engine.telemetry.log import Log
 
 if TYPE_CHECKING:
@@ -50,23 +51,26 @@ class Upkeep:
 
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
-        self._file = directory / "limits"
+        self._windows = LongWindows(directory.parent, int(directory.name.rpartition("-")[2]))
         self._marker = directory / MARKER
         self._forget_at = 0.0
         self._stuck_since: dict[SiteQueue, float] = {}
-        self._written = b""
 
     def open(self) -> None:
-        """Take over what the last process has kept, and begin."""
+        """Take over what was kept, and begin."""
+        self._windows.open()
+        self.take_over()
+        self._timer = self._engine.loop.call_later(EVERY_S, self._tick)
+
+    def take_over(self) -> None:
+        """Take over what is on disk of vmtas that are here from now on, where nobody has told it."""
         engine = self._engine
-        try:
-            kept = self._file.read_bytes()
-            engine.paths.restore_limits(kept, engine.loop.time(), time.time())
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            log.error("kept limits unreadable, windows begin anew", file=str(self._file), error=str(error))
-        self._timer = engine.loop.call_later(EVERY_S, self._tick)
+        engine.paths.restore_limits(self._windows.read(), engine.loop.time(), time.time())
+
+    def let_go(self, names: Iterable[str]) -> None:
+        """Write what these vmtas have spent for the last time: another shard goes on from there."""
+        paths, now, unix_now = self._engine.paths, self._engine.loop.time(), time.time()
+        self._windows.write(paths.export_limits(names, now, unix_now, LONG_WINDOW_S), unix_now)
 
     def close(self) -> None:
         """Keep everything that was spent: whoever comes next need not wait."""
@@ -96,24 +100,10 @@ class Upkeep:
             log.error("marker not kept", file=str(self._marker), error=str(error))
 
     def _keep(self, over_s: float, ahead_s: float) -> None:
-        """Write what was spent of long windows, whole or not at all."""
-        engine = self._engine
-        names = list(engine.paths.vmtas)
-        octets = engine.paths.export_limits(names, engine.loop.time(), time.time(), over_s, ahead_s)
-        if octets == self._written:
-            return
-        temporary = self._file.with_suffix(".new")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.write(descriptor, octets)
-            finally:
-                os.close(descriptor)
-            temporary.replace(self._file)
-        except OSError as error:
-            log.error("limits not kept", file=str(self._file), error=str(error))
-            return
-        self._written = octets
+        """Write what was spent of long windows."""
+        paths, now, unix_now = self._engine.paths, self._engine.loop.time(), time.time()
+        rows = paths.export_limits(list(paths.vmtas), now, unix_now, over_s, ahead_s)
+        self._windows.write(rows, unix_now)
 
     def _relieve(self, now: float) -> None:
         """Hand over what waits for a pool whose vmtas here are all held for that destination."""

@@ -2,10 +2,11 @@
 
     1  the moving vmtas belong to nobody: old owners end their sessions, export limiter, warm-up and hold
        state, and acknowledge ("release"); a shard that starts meanwhile is told the same
-    2  new owners get that state ("adopt"), then all shards get the plan ("configure")
+    2  all shards are offered that state ("adopt") and take what is of their addresses, then all get the
+       plan ("configure")
 
 An old owner that does not acknowledge in time is killed: the death of a process closes its sessions for
-certain, and the new owner may start. State is lost then, and the new owner begins as after a restart.
+certain, and the new owner may start: as after a restart, with what was on disk of long windows.
 
 Owns: the order of these steps.
 Never: opens listeners, builds models.
@@ -57,23 +58,23 @@ class Rollout:
         Raises:
             RolloutError: a shard answered that it can't; the others may have the new plan already.
         """
-        moves = find_moves(old.assignment, new.assignment)
+        moves = find_moves(old, new)
         states: dict[str, Any] = {}
         if moves:
             self._set_plan(old.without(set(moves)))
             states = await self._release(moves)
         self._set_plan(new)
-        await self._adopt(moves, states)
+        await asyncio.gather(*[self._adopt_one(slot, states) for slot in self._slots])
         answers = await asyncio.gather(*[self._configure(slot, new.generation) for slot in self._slots])
         refusals = [answer for answer in answers if answer]
         if refusals:
             raise RolloutError("; ".join(refusals))
 
-    async def _release(self, moves: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    async def _release(self, moves: dict[str, int]) -> dict[str, Any]:
         """Have the old owners let go of what moves; return the exported states by vmta."""
         leaving: dict[int, list[str]] = defaultdict(list)
-        for vmta, (old, _new) in moves.items():
-            leaving[old].append(vmta)
+        for vmta, shard in moves.items():
+            leaving[shard].append(vmta)
         owners = [slot for slot in self._slots if slot.shard in leaving]
         states: dict[str, Any] = {}
         for exported in await asyncio.gather(
@@ -96,13 +97,6 @@ class Rollout:
                 )
                 await _kill(process)
                 return {}
-
-    async def _adopt(self, moves: dict[str, tuple[int, int]], states: dict[str, Any]) -> None:
-        arriving: dict[int, dict[str, Any]] = defaultdict(dict)
-        for vmta, (_old, new) in moves.items():
-            if vmta in states:
-                arriving[new][vmta] = states[vmta]
-        await asyncio.gather(*[self._adopt_one(slot, arriving[slot.shard]) for slot in self._slots])
 
     async def _adopt_one(self, slot: Slot, states: dict[str, Any]) -> None:
         if not states:

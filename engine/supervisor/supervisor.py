@@ -15,6 +15,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -79,7 +80,8 @@ class Supervisor:
         model = build_model(texts)
         self.shards = count_shards(model)
         self.data_dir = DataDir(model.settings.engine.data_dir)
-        self.plan = Plan(0, texts, model, {}, {}, "")
+        self.plan = Plan(0, texts, model, {}, {}, {}, "")
+        self._recounted_at = 0.0
         self.slots = [
             Slot(n, shard_command, self._make_body, self._upped, self._downed) for n in range(self.shards)
         ]
@@ -110,6 +112,7 @@ class Supervisor:
         self.poison.load()
         self._clear_steps()
         previous = load_assignment(self.data_dir.assignment_file)
+        self._recounted_at = self._when_recounted(previous)
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
         self.listeners.add(_find_places(self.plan.model))
         await self._applied(self.plan)
@@ -194,7 +197,7 @@ class Supervisor:
         texts = load_texts(self._config_path)
         model = build_model(texts)
         self._refuse_fixed(model)
-        new = self._make_plan(texts, model, old.generation + 1, Assignment(old.assignment, self.shards))
+        new = self._make_plan(texts, model, old.generation + 1, self._dealt(old))
         self.listeners.add(_find_places(model))
         try:
             await self._rollout.run(old, new)
@@ -234,13 +237,28 @@ class Supervisor:
     # -- what shards are told --------------------------------------------------------------
 
     def _make_plan(self, texts: Texts, model: Model, generation: int, previous: Assignment) -> Plan:
-        assignment = deal_vmtas(model.settings, self.shards, previous)
+        dealt = deal_vmtas(model.settings, self.shards, previous)
         settings = model.settings
         listeners = {each.name: place.key for each in settings.listeners if (place := listener_place(each))}
-        return Plan(generation, texts, model, assignment, listeners, admin_place(settings.admin).key)
+        admin = admin_place(settings.admin).key
+        return Plan(generation, texts, model, dealt.vmtas, dealt.addresses, listeners, admin)
+
+    def _dealt(self, plan: Plan) -> Assignment:
+        return Assignment(plan.assignment, self.shards, plan.addresses, self._recounted_at)
 
     def _store_assignment(self) -> None:
-        store_assignment(self.data_dir.assignment_file, Assignment(self.plan.assignment, self.shards))
+        """Keep who owns what; addresses that no vmta has are known for as long as this process lives."""
+        used = {address for vmta in self.plan.model.settings.vmtas.values() for address in vmta.addresses}
+        addresses = {address: shard for address, shard in self.plan.addresses.items() if address in used}
+        store_assignment(self.data_dir.assignment_file, self._dealt(self.plan)._replace(addresses=addresses))
+
+    def _when_recounted(self, previous: Assignment) -> float:
+        """Return when the number of shards last changed; now, where stores are there and nobody knows."""
+        is_first = not previous.shards and not self.data_dir.leftover_stores(0)
+        if is_first or previous.shards == self.shards:
+            return previous.recounted_at
+        log.info("number of shards changed", shards=self.shards, before=previous.shards)
+        return time.time()
 
     def _set_plan(self, plan: Plan) -> None:
         self.plan = plan
@@ -258,6 +276,7 @@ class Supervisor:
             "shards": self.shards,
             "incarnation": process.incarnation,
             "adopt_stores": [number for number in leftover if number % self.shards == slot.shard],
+            "recounted_at": self._recounted_at,
             "poison": self.poison.keys,
             "is_draining": self.is_draining,
         }

@@ -24,9 +24,12 @@ class Link:
         self.keeper = keeper
         self.sent: list[tuple[int, str, bytes, Done]] = []
         self.gone: list[Delivery] = []
-        self.failed: list[Delivery] = []
+        self.failed: list[tuple[Delivery, int | None]] = []
         self.handover = Handover(
-            self.send, lambda delivery: self.keeper, self.gone.append, self.failed.append
+            self.send,
+            lambda delivery: self.keeper,
+            self.gone.append,
+            lambda *failed: self.failed.append(failed),
         )
 
     def send(self, shard: int, kind: str, octets: bytes, done: Done, size_bytes: int) -> None:
@@ -72,7 +75,12 @@ def test_what_failed_is_still_ours_and_not_offered_again_at_once() -> None:
         link.sent[0][3](None, NetworkError("link", "lost"))
         assert not link.failed
         await asyncio.sleep(AGAIN_S + 0.1)
-        assert link.failed == [delivery]
+        assert link.failed == [(delivery, 2)], "which may have it"
+        link.handover.offer(delivery)
+        await asyncio.sleep(0)
+        link.sent[1][3](None, NetworkError("request", "StoreFull: map"))
+        await asyncio.sleep(AGAIN_S + 0.1)
+        assert link.failed[1] == (delivery, None), "which said that it has not"
         assert not link.gone
 
     run_virtually(main())

@@ -415,6 +415,7 @@ async def test_a_vmta_that_leaves_while_its_session_opens_takes_nothing_with_it(
         await until(lambda: not path.sites)
         assert path.limits.slots.in_use(rig.loop.time() + 5.1) == 0
         assert not rig.opener.sessions
+        peer.gate.set()
         assert queue.opening == 0
         assert len(queue.queue) == 1
         assert not rig.unreachable
@@ -463,3 +464,80 @@ async def test_the_sweep_ends_sessions_whose_time_is_over() -> None:
         rig.opener.sweep()
         await until(lambda: not rig.opener.sessions)
         assert rig.in_use() == 0
+
+
+async def open_sessions(rig: Rig, peer: Peer, port: int, count: int) -> SiteQueue:
+    """Have so many connections on their way, which the peer does not greet yet."""
+    peer.gate.clear()
+    rig.addresses_of["mx"] = ["127.0.0.1"]
+    queue = rig.push(site_of("mx", port=port), *[make_delivery() for _ in range(40)])
+    await until(lambda: rig.dispatcher.kick(rig.path) or peer.at_once == count)
+    return queue
+
+
+@scene
+async def test_sessions_above_a_lowered_limit_end_and_those_that_work_last() -> None:
+    peer = Peer()
+    async with peer.listen("127.0.0.1") as port:
+        rig = Rig("max_connections = 3\n")
+        await open_sessions(rig, peer, port, 3)
+        peer.gate.set()
+        await until(lambda: len(rig.settled) == 40 and all(each.is_idle for each in rig.opener.sessions))
+        _, working, _ = rig.opener.sessions
+        working._is_idle = False
+        rig.paths.replace_policies(make_policies(PLAIN + "max_connections = 1\n"))
+        rig.opener.trim()
+        rig.opener.trim()
+        await until(lambda: len(rig.opener.sessions) == 1)
+        assert list(rig.opener.sessions) == [working]
+        assert rig.in_use() == 1
+
+
+@scene
+async def test_sessions_above_a_lowered_cap_end_too() -> None:
+    peer = Peer()
+    async with peer.listen("127.0.0.1") as port:
+        rig = Rig("max_connections = 3\n")
+        await open_sessions(rig, peer, port, 3)
+        peer.gate.set()
+        await until(lambda: len(rig.settled) == 40 and all(each.is_idle for each in rig.opener.sessions))
+        rig.paths.vmta_cap("v1").limit = 2
+        rig.opener.trim()
+        rig.opener.trim()
+        await until(lambda: rig.in_use() == 2)
+        assert rig.paths.vmta_cap("v1").in_use == 2
+        assert sum(not each.is_quitting for each in rig.opener.sessions) == 2
+
+
+@scene
+async def test_what_opens_above_a_lowered_limit_ends_too() -> None:
+    peer = Peer()
+    async with peer.listen("127.0.0.1") as port:
+        rig = Rig("max_connections = 3\n")
+        await open_sessions(rig, peer, port, 3)
+        rig.paths.replace_policies(make_policies(PLAIN + "max_connections = 1\n"))
+        rig.opener.trim()
+        peer.gate.set()
+        await until(lambda: len(rig.settled) == 40)
+        await until(lambda: rig.in_use() == 1)
+        assert len(peer.clients) == 3
+
+
+@scene
+async def test_a_vmta_that_leaves_gives_up_what_it_opens_and_what_is_open() -> None:
+    peer = Peer()
+    peer.gate.clear()
+    async with peer.listen("127.0.0.1") as port:
+        rig = Rig()
+        rig.addresses_of["mx"] = ["127.0.0.1"]
+        rig.push(site_of("mx", port=port), make_delivery())
+        await until(lambda: peer.at_once)
+        limits = rig.paths.limits_of(["v1"])
+        rig.opener.give_up([])
+        rig.opener.abort(limits)
+        assert rig.path.sessions == 1
+        rig.opener.give_up(limits)
+        await until(lambda: not rig.path.sessions)
+        assert rig.in_use() == 1, "the peer may see it for a while"
+        assert not rig.opener.sessions
+        peer.gate.set()

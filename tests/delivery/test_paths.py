@@ -63,6 +63,7 @@ def test_a_vmta_that_comes_back_brings_what_was_spent_elsewhere() -> None:
     spend(here.path("a", ONE, ""), NOW)
     spend(there.path("a", ONE, ""), NOW + 1000.0)
     here.disown(["a"])
+    here.drop_limits(["a"])
     here.own([], 0.0)
     here.own([make_vmta("a", "192.0.2.1")], 0.0)
     now = NOW + 1001.0
@@ -75,7 +76,64 @@ def test_limits_of_vmtas_that_are_not_here_are_not_taken_over() -> None:
     spend(there.path("a", ONE, ""), NOW)
     here.restore_limits(there.export_limits(["a"], NOW, UNIX_START), NOW, UNIX_START)
     assert here.path("b", ONE, "").message_ready_at(NOW) <= NOW
-    here.restore_limits(b"", NOW, UNIX_START)
+
+
+def test_a_vmta_that_is_renamed_finds_what_was_spent_and_is_still_open() -> None:
+    table = make_table(("a", "192.0.2.1"), policy=SLOW)
+    path = table.path("a", ONE, "")
+    spend(path, NOW)
+    assert path.try_connect(NOW)
+    table.disown(["a"])
+    table.own([], 0.0)  # two reloads: the address is nobody's in between
+    table.own([make_vmta("new", "192.0.2.1")], 0.0)
+    renamed = table.path("new", ONE, "")
+    assert renamed.limits.slots.in_use(NOW) == 1
+    assert renamed.message_ready_at(NOW) > NOW + 590.0
+    assert table.limits_of(["new"]) == {path.limits}
+
+
+def test_an_address_that_changes_hands_keeps_what_was_spent_there() -> None:
+    table = make_table(("a", "192.0.2.1"), ("b", "192.0.2.2"), policy=SLOW)
+    spend(table.path("a", ONE, ""), NOW)
+    table.disown(["a", "b"])
+    table.own([make_vmta("a", "192.0.2.2"), make_vmta("b", "192.0.2.1")], 0.0)
+    assert table.path("a", ONE, "").message_ready_at(NOW) <= NOW
+    assert table.path("b", ONE, "").message_ready_at(NOW) > NOW + 590.0
+
+
+def test_addresses_that_count_together_from_now_on_take_over_what_each_has_spent() -> None:
+    fast = '[default]\nmax_message_rate = "2/10m"\nburst = 2'
+    first, second = make_table(("a", "192.0.2.1"), policy=fast), make_table(("b", "192.0.2.2"), policy=fast)
+    spend(first.path("a", ONE, ""), NOW)
+    spend(second.path("b", ONE, ""), NOW + 1.0)
+    here = make_table(("a", "192.0.2.1"), ("b", "192.0.2.2"), policy=fast)
+    here.own([*here.vmtas.values(), make_vmta("c", "192.0.2.1", v6="192.0.2.2")], 0.0)
+    now = NOW + 2.0
+    rows = [*first.export_limits(["a"], now, UNIX_START), *second.export_limits(["b"], now, UNIX_START)]
+    here.restore_limits(rows, now, UNIX_START)
+    assert here.path("b", ONE, "").message_ready_at(now) > now + 590.0
+
+
+def test_of_two_that_tell_of_an_address_the_later_is_believed() -> None:
+    old, new = make_table(("a", "192.0.2.1"), policy=SLOW), make_table(("a", "192.0.2.1"), policy=SLOW)
+    spend(old.path("a", ONE, ""), NOW)
+    spend(new.path("a", ONE, ""), NOW + 300.0)
+    rows = [
+        *new.export_limits(["a"], NOW + 300.0, UNIX_START + 300.0),
+        *old.export_limits(["a"], NOW, UNIX_START),
+    ]
+    here = make_table(("a", "192.0.2.1"), policy=SLOW)
+    here.restore_limits(rows, NOW + 301.0, UNIX_START + 301.0)
+    ready_at = here.path("a", ONE, "").message_ready_at(NOW + 301.0)
+    assert NOW + 900.0 < ready_at < NOW + 920.0
+
+
+def test_the_cap_of_a_vmta_that_comes_back_counts_what_is_still_open() -> None:
+    table = make_table(("a", "192.0.2.1"))
+    table.vmta_cap("a").in_use = 1
+    table.disown(["a"])
+    table.own([make_vmta("a", "192.0.2.1")], 0.0)
+    assert table.vmta_cap("a").in_use == 1
 
 
 def test_disowned_paths_are_given_back_and_forgotten() -> None:

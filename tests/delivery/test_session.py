@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from engine.core.envelope import Delivery
-from engine.delivery.flight import Flight, session_timeouts
+from engine.delivery.flight import Flight
+from engine.delivery.line import session_timeouts
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, WAIT_FOR_EOF_S, Session
 from engine.net.extensions import NO_EXTENSIONS, Extensions
 from engine.policy.model import Destination
@@ -587,3 +588,31 @@ async def test_a_session_shows_what_it_waits_for() -> None:
     assert around.session.phase == "final"
     around.transport.say(OK)
     assert "192.0.2.9->mx[192.0.2.1] idle" in repr(around.session)
+
+
+# -- reload ------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_an_open_session_goes_by_a_new_policy_from_the_next_transaction_on() -> None:
+    around = Around(*[make_delivery() for _ in range(4)])
+    around.transport.say(GO)
+    assert around.transport.take().count(b"MAIL") == 2
+    lowered = "max_messages_per_connection = 3\nmax_recipients_per_message = 1\nmail_timeout = '7s'"
+    around.path.set_policy(make_policies(f"[default]\n{lowered}").effective(DESTINATION))
+    around.ready[0] = make_delivery(recipients=2)
+    around.transport.say(OK + GO)
+    assert around.transport.take().count(b"RCPT") == 1
+    around.transport.say(OK + GO)
+    assert around.transport.take() == CONTENT, "nothing follows: three messages are all"
+    around.transport.say(OK)
+    assert around.transport.take() == b"QUIT\r\n"
+
+
+@virtual
+async def test_timers_of_a_new_policy_count_from_the_next_transaction_on() -> None:
+    around = Around()
+    around.path.set_policy(make_policies("[default]\nmail_timeout = '7s'").effective(DESTINATION))
+    around.ready.append(make_delivery())
+    around.session.wake()
+    assert around.session.deadline == around.session.now + 7.0

@@ -30,9 +30,3 @@ def test_keys_of_the_message_stand_together() -> None:
 
 def test_every_key_that_names_a_provider_has_a_row() -> None:
     assert set(read_names(section(PAGE, "## What names a provider"))) == set(PROVIDER)
-
-
-def test_page_says_of_outstanding_what_the_code_does() -> None:
-    sessions = [*(ROOT / "engine" / "delivery").glob("*.py"), *(ROOT / "engine" / "smtp").glob("*.py")]
-    is_used = any("outstanding" in path.read_text() for path in sessions)
-    assert is_used != ("a session keeps to 1 whatever is written" in " ".join(PAGE.split()))

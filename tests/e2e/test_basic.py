@@ -398,11 +398,19 @@ def test_stores_of_a_larger_shard_count_are_drained(
     taken = copies(sink.arrivals())
     assert sorted(test_id for test_id, _ in taken) == sorted(sent)
     assert all(len(instants) == 1 for instants in taken.values())
-    wait_until(
-        lambda: not [each for each in configuration.data_dir.glob("shard-*") if each.name != "shard-0"],
-        10,
-        "the stores of shards 1 and 2 are set aside",
-    )
+
+    def left() -> list[str]:
+        return sorted(each.name for each in configuration.data_dir.glob("shard-*") if each.name != "shard-0")
+
+    wait_until(lambda: engine.log_file.read_text().count("left store is empty") == 2, 10, "empty stores")
+    assert engine.stop() == 0
+    assert left() == ["shard-1", "shard-2"], "they are asked which ids they have taken, for a day"
+    assignment = configuration.data_dir / "assignment.json"
+    kept = json.loads(assignment.read_text())
+    kept["recounted_at"] -= 24 * 3600
+    assignment.write_text(json.dumps(kept))
+    engine = run_engine()
+    wait_until(lambda: not left(), 10, "the stores of shards 1 and 2 are set aside")
     assert engine.stop() == 0
 
 

@@ -53,8 +53,8 @@ def make_policies(text: str = "") -> PolicySet:
     return parse_policies([*load_shipped_policies(), ("unlimited.toml", UNLIMITED), ("test.toml", text)])
 
 
-def make_vmta(name: str, address: str = "") -> VirtualMTA:
-    return VirtualMTA(name=name, v4=address, v6="", hostname=f"{name}.acme.example")
+def make_vmta(name: str, address: str = "", v6: str = "") -> VirtualMTA:
+    return VirtualMTA(name=name, v4=address, v6=v6, hostname=f"{name}.acme.example")
 
 
 def make_delivery(

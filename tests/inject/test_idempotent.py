@@ -11,6 +11,7 @@ import pytest
 from engine.core.errors import NetworkError
 from engine.core.reply import make_reply
 from engine.inject.context import FeedContext
+from engine.inject.former import RECALL, FormerKeepers
 from engine.inject.idempotent import REQUEST, IdempotentIds, keeper_of
 from engine.inject.submission import Offer
 from engine.store.memory import MemoryStore
@@ -26,21 +27,28 @@ class Shard:
     def __init__(self, number: int, all_of_them: list[Shard], shards: int) -> None:
         self.now = NOW
         self.is_up = True
+        self.is_recounted = False
+        self.left: list[MemoryStore] = []
         self.store = MemoryStore(clock=lambda: self.now)
         self.door = Door(self.store, NOW)
-        self.ids = IdempotentIds(number, shards, self.door, self.store, self.ask)
+        others = [each for each in range(shards) if each != number]
+        former = FormerKeepers(others, self.ask, lambda: self.left, lambda: self.is_recounted)
+        self.ids = IdempotentIds(number, shards, self.door, self.store, self.ask, former)
         self.told: list[tuple[int, list[str]]] = []
         self.all_of_them = all_of_them
 
     def ask(
         self, shard: int, kind: str, body: Any, done: Callable[[Any, NetworkError | None], None], size: int
     ) -> None:
-        assert kind == REQUEST
-        assert size == len(body)
         peer = self.all_of_them[shard]
         if not peer.is_up:
             done(None, NetworkError("link", f"shard {shard} is down"))
             return
+        if kind == RECALL:
+            done(peer.ids.recall(*body), None)
+            return
+        assert kind == REQUEST
+        assert size == len(body)
         future = peer.ids.take(0, body)
         future.add_done_callback(lambda future: done(future.result(), None))
 
@@ -154,3 +162,68 @@ def test_keeper_that_is_down_is_worth_a_repeat(run: Callable[..., Any]) -> None:
         assert [code for code, _ in shards[0].told] == [451, 250]
 
     run(scenario())
+
+
+# -- after a change of the number of shards -----------------------------------------------------------
+
+
+def recount(shards: list[Shard], count: int) -> list[Shard]:
+    """Start again with another number of shards; the first looks after the stores that are left."""
+    again = make_shards(count)
+    for shard in again:
+        shard.is_recounted = True
+    for old, new in zip(shards, again, strict=False):
+        new.store = new.door.store = old.store
+        new.ids._store = old.store  # type: ignore[assignment]
+    again[0].left = [old.store for old in shards[count:]]
+    return again
+
+
+def take_all(shards: list[Shard], count: int) -> list[tuple[int, list[str]]]:
+    for number in range(count):
+        shards[keeper_of("acme", f"s{number}", len(shards))].submit(f"s{number}")
+    for shard in shards:
+        shard.store.commit()
+    return sorted(answer for shard in shards for answer in shard.told)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (3, 2), (1, 4)])
+def test_ids_outlive_a_change_of_the_number_of_shards(before: int, after: int) -> None:
+    shards = make_shards(before)
+    first = take_all(shards, 30)
+    again = recount(shards, after)
+    assert take_all(again, 30) == first
+    assert not any(shard.door.taken for shard in again)
+    assert len(take_all(again, 31)) == 61
+    assert sum(len(shard.door.taken) for shard in again) == 1
+
+
+def test_while_one_that_may_know_an_id_is_down_nothing_is_said() -> None:
+    shards = make_shards(2)
+    take_all(shards, 8)
+    again = recount(shards, 3)
+    lost = next(
+        n for n in range(8) if (keeper_of("acme", f"s{n}", 2), keeper_of("acme", f"s{n}", 3)) == (1, 2)
+    )
+    again[1].is_up = False
+    again[2].submit(f"s{lost}")
+    assert again[2].told == [(451, [])]
+    again[1].is_up = True
+    again[2].submit(f"s{lost}")
+    assert again[2].told[1][0] == 250
+    assert not again[2].door.taken
+
+
+def test_repeat_while_former_keepers_are_asked_waits_for_them() -> None:
+    shard = make_shards(2)[0]
+    shard.is_recounted = True
+    asked: list[Any] = []
+    shard.ids._former._ask = lambda _shard, _kind, _body, done, _size: asked.append(done)
+    given_id = next(f"s{n}" for n in range(99) if keeper_of("acme", f"s{n}", 2) == 0)
+    shard.submit(given_id)
+    shard.submit(given_id, b"two\r\n")
+    (answer,) = asked
+    answer(None, None)
+    shard.store.commit()
+    assert shard.door.taken == [b"one\r\n"]
+    assert shard.told[0] == shard.told[1]

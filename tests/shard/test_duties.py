@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.core.errors import StoreUnhealthy
+from engine.delivery.paths import Spent, decode_spent, encode_spent
 from engine.loading import load_shipped_policies
 from engine.shard.duties import RELEASE_POLL_S, Duties
 from tests.fakes.virtual_loop import run_virtually
@@ -39,6 +40,10 @@ senders = ["*"]
 """
 
 
+def spent_by(vmta: str) -> Spent:
+    return Spent((vmta,), "gmail", 1.0, [])
+
+
 class FakeEngine:
     """Notes what is done to it, in order."""
 
@@ -49,17 +54,21 @@ class FakeEngine:
         self.loop = asyncio.get_running_loop()
         self.in_use_until = 0.0
         note = self.log.append
-        self.path = SimpleNamespace(
-            limits=SimpleNamespace(slots=SimpleNamespace(in_use=lambda now: int(now < self.in_use_until)))
-        )
+        self.limits = SimpleNamespace(slots=SimpleNamespace(in_use=lambda now: int(now < self.in_use_until)))
         self.paths = SimpleNamespace(
             vmtas={},
-            restore_limits=lambda state, *_: note(("restore", state)),
-            export_limits=lambda names, *_: f"state of {names[0]}".encode(),
+            limits_of=lambda _names: [self.limits],
+            restore_limits=lambda rows, *_: note(("restore", *rows)),
+            export_limits=lambda names, *_: [spent_by(names[0])],
             drop_limits=lambda names: note(("drop limits", names)),
         )
+        self.upkeep = SimpleNamespace(
+            take_over=lambda: note("take over"), let_go=lambda names: note(("let go", names))
+        )
         self.acceptor = SimpleNamespace(is_draining=False)
-        self.opener = SimpleNamespace(sessions={})
+        self.opener = SimpleNamespace(
+            sessions={}, give_up=lambda limits: note(("give up", *limits)), abort=self._abort
+        )
         self.readahead = SimpleNamespace(put_all_back=lambda: note("put back"))
         self.sites = SimpleNamespace(clear=lambda *_: note("clear"))
         self.exchange = SimpleNamespace(set_peer=lambda *peer: note(("peer", *peer)))
@@ -71,20 +80,19 @@ class FakeEngine:
             raise self.failure
         self.log.append("open")
 
-    def reconfigure(self, _model: Any, assignment: Any) -> None:
-        self.log.append(("reconfigure", assignment))
+    def reconfigure(self, _model: Any, assignment: Any, released: Any) -> None:
+        self.log.append(("reconfigure", assignment, *released))
 
     def hold_poison(self, keys: Any) -> None:
         self.log.append(("poison", keys))
 
-    def adopt_stores(self, numbers: Any) -> None:
-        self.log.append(("adopt stores", numbers))
+    def adopt_stores(self, numbers: Any, recounted_at: float) -> None:
+        self.log.append(("adopt stores", numbers, recounted_at))
 
-    def disown(self, names: set[str]) -> list[Any]:
+    def disown(self, names: set[str]) -> None:
         self.log.append(("disown", names))
-        return [self.path]
 
-    def abort_sessions(self, names: set[str]) -> None:
+    def _abort(self, _limits: Any) -> None:
         self.log.append(("abort", self.loop.time()))
         self.in_use_until = 0.0
 
@@ -161,13 +169,16 @@ Run = Callable[[Callable[[Shard], Any]], None]
 
 def test_limits_poison_and_left_stores_come_before_the_feeds(run: Run) -> None:
     async def scenario(shard: Shard) -> None:
-        await shard.ask("adopt", vmtas={"v1": b"spent"})
-        assert await shard.configure(poison=[b"k"], adopt_stores=[3], is_draining=True) == {}
+        await shard.ask("adopt", vmtas={"v1": encode_spent([spent_by("v1")])})
+        assert (
+            await shard.configure(poison=[b"k"], adopt_stores=[3], recounted_at=9.0, is_draining=True) == {}
+        )
         assert shard.engine.log == [
             "open",
-            ("restore", b"spent"),
+            ("restore", spent_by("v1")),
+            "take over",
             ("poison", [b"k"]),
-            ("adopt stores", [3]),
+            ("adopt stores", [3], 9.0),
             ("feeds", {"in": "tcp"}),
             ("draining", True),
         ]
@@ -178,14 +189,17 @@ def test_limits_poison_and_left_stores_come_before_the_feeds(run: Run) -> None:
 
 def test_the_next_generation_keeps_the_engine_and_adopts_nothing_twice(run: Run) -> None:
     async def scenario(shard: Shard) -> None:
-        await shard.ask("adopt", vmtas={"v1": b"spent"})
+        await shard.ask("adopt", vmtas={"v1": encode_spent([spent_by("v1")])})
         await shard.configure()
         engine = shard.engine
         engine.log.clear()
         await shard.configure()
         assert shard.engine is engine
-        assert engine.log[0] == ("reconfigure", {"v1": 0})
-        assert ("restore", b"spent") not in engine.log
+        assert engine.log[:2] == [("reconfigure", {"v1": 0}), ("restore",)]
+        await shard.ask("adopt", vmtas={"v2": encode_spent([spent_by("v2")])})
+        await shard.configure()
+        assert ("reconfigure", {"v1": 0}, "v2") in engine.log
+        assert ("restore", spent_by("v2")) in engine.log
 
     run(scenario)
 
@@ -210,9 +224,16 @@ def test_vmtas_are_released_when_their_last_session_has_ended(run: Run) -> None:
         engine.log.clear()
         engine.in_use_until = engine.loop.time() + 2.0
         states = await shard.ask("release", vmtas=["v1"], grace_s=10.0)
-        assert states == {"v1": b"state of v1"}
+        assert decode_spent(states["v1"]) == [spent_by("v1")]
         assert 0.0 <= engine.loop.time() - engine.in_use_until <= RELEASE_POLL_S
-        assert engine.log == ["put back", ("disown", {"v1"}), "clear", ("drop limits", {"v1"})]
+        assert engine.log == [
+            "put back",
+            ("disown", {"v1"}),
+            "clear",
+            ("give up", engine.limits),
+            ("let go", {"v1"}),
+            ("drop limits", {"v1"}),
+        ]
 
     run(scenario)
 

@@ -15,6 +15,7 @@ from engine.core.errors import NetworkError, PerhapsStored, StoreError, StoreFul
 from engine.delivery.handover import pack
 from engine.inject.accept import Acceptor
 from engine.inject.context import FeedContext
+from engine.inject.former import RECALL
 from engine.inject.idempotent import REQUEST
 from engine.settings.model import Customer, Pool
 from engine.shard.exchange import REPORT_AFTER, REPORT_EVERY_S, Exchange
@@ -331,3 +332,38 @@ def test_repeatable_ids_are_refused_until_the_feeds_serve(network: FakeNetwork) 
         assert (took, results[1]) == ([(0, b"x")], ([250], None))
 
     run(network, BOTH, scenario)
+
+
+# -- left stores --------------------------------------------------------------------------------------
+
+
+def test_what_a_left_store_has_had_is_known_here(network: FakeNetwork) -> None:
+    async def scenario(pair: Pair) -> None:
+        known, new = make_delivery(), make_delivery()
+        pair.there.exchange.knows_left = lambda key: key == known.key
+        answers: list[tuple[Any, Any]] = []
+        for delivery in (known, new):
+            octets = pack(delivery.envelope, delivery.message, [delivery])
+            pair.here.exchange.send(
+                1, "handover", octets, lambda *answer: answers.append(answer), len(octets)
+            )
+        await pair.settle()
+        assert [answer for answer, _ in answers] == ["known", "stored"]
+        assert [delivery.key for delivery in pair.there.arrived] == [new.key]
+
+    run(network, ONLY_ONE, scenario)
+
+
+def test_what_was_answered_to_an_id_is_told_to_its_keeper(network: FakeNetwork) -> None:
+    async def scenario(pair: Pair) -> None:
+        answers: list[tuple[Any, NetworkError | None]] = []
+        ask = pair.here.exchange.send
+        ask(1, RECALL, ["acme", "s1"], lambda *answer: answers.append(answer), 2)
+        await pair.travel()
+        pair.there.exchange.repeats = SimpleNamespace(recall=lambda *key: repr(key).encode())  # type: ignore[assignment]
+        ask(1, RECALL, ["acme", "s1"], lambda *answer: answers.append(answer), 2)
+        await pair.travel()
+        assert isinstance(answers[0][1], NetworkError)
+        assert answers[1] == (b"('acme', 's1')", None)
+
+    run(network, ONLY_ONE, scenario)

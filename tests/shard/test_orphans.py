@@ -10,10 +10,11 @@ from typing import Any
 
 from engine.core.envelope import Delivery
 from engine.core.errors import StoreFull
-from engine.shard.orphans import FULL_PAUSE_S, PAUSE_S, SLICE, OrphanStore
+from engine.shard.orphans import FULL_PAUSE_S, LOOK_S, PAUSE_S, SLICE, OrphanStore
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.store.memory import MemoryStore
+from engine.store.remembered import REMEMBERED_S
 from tests.fakes.delivery_rig import UNIX_START, make_delivery
 from tests.fakes.virtual_loop import run_virtually
 
@@ -25,7 +26,9 @@ OPTIONS = StoreOptions(map_size_bytes=MAP_SIZE_BYTES, min_free_bytes=0, min_free
 class Shard:
     """What the move needs of an engine: its own store, in memory, and who hears of arrivals."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, keep_until: float = 0.0) -> None:
+        self.now = UNIX_START
+        self.orphans: dict[int, OrphanStore] = {}
         self.store = MemoryStore(clock=lambda: UNIX_START)
         self.arrived: list[Delivery] = []
         settings = SimpleNamespace(data_dir=str(data_dir), map_size_bytes=MAP_SIZE_BYTES)
@@ -35,8 +38,9 @@ class Shard:
             store=self.store,
             readahead=SimpleNamespace(arrived=self.arrived.append),
             started_at=UNIX_START + 0.5,
+            orphans=self.orphans,
         )
-        self.orphan = OrphanStore(engine, LEFT)
+        self.orphan = self.orphans[LEFT] = OrphanStore(engine, LEFT, keep_until, lambda: self.now)
 
     async def run(self, seconds: float) -> None:
         """Let time pass; commit what is staged here at each step."""
@@ -62,12 +66,14 @@ def test_everything_is_moved_and_the_directory_renamed(tmp_path: Path) -> None:
     async def scenario() -> None:
         left = [make_delivery(f"d{number % 7}.example") for number in range(2 * SLICE + 5)]
         left[3].attempts, left[3].last_reply, left[4].held = 4, "451 later", "poison"
+        left[5].due_at += 60.0
         await fill(tmp_path, left)
         shard = Shard(tmp_path)
         shard.orphan.open()
         await shard.run(1.0)
         assert shard.orphan.moved == len(left)
-        assert {delivery.key for delivery in shard.arrived} == {delivery.key for delivery in left}
+        waiting = {left[4].key, left[5].key}
+        assert {each.key for each in shard.arrived} == {each.key for each in left} - waiting
         for delivery in left:
             kept = shard.store.load(delivery.key)
             assert kept is not None
@@ -174,5 +180,39 @@ def test_a_shard_may_end_while_something_is_on_its_way(tmp_path: Path) -> None:
         shard.orphan.close()
         shard.store.close()  # tells what is staged, as the engine's own does when it ends
         await asyncio.sleep(1.0)
+
+    run(scenario)
+
+
+def test_an_empty_store_is_asked_what_it_remembers_for_a_day(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        delivered, waiting = make_delivery(), make_delivery()
+        store = Store(
+            tmp_path / f"shard-{LEFT}",
+            loop=asyncio.get_running_loop(),
+            options=OPTIONS,
+            clock=lambda: UNIX_START,
+        )
+        store.open()
+        for delivery in (delivered, waiting):
+            store.put([delivery], delivery.message, lambda _: None, is_forwarded=True)
+        own = make_delivery()
+        store.put([own], own.message, lambda _: None, idempotency="s1", reply=b"answer")
+        store.remove(delivered)
+        store.remove(own)
+        store.close()
+        shard = Shard(tmp_path, keep_until=UNIX_START + REMEMBERED_S)
+        shard.orphan.open()
+        assert shard.orphan.knows(waiting.key)
+        await shard.run(1.0)
+        assert shard.orphan.moved == 1
+        assert shard.orphan.knows(delivered.key)
+        assert not shard.orphan.knows(waiting.key), "it may be given back to this shard, which has it now"
+        assert shard.orphan.idempotent("acme", "s1") == b"answer"
+        assert shard.orphan.idempotent("acme", "s2") is None
+        shard.now += REMEMBERED_S
+        await asyncio.sleep(LOOK_S + 1.0)
+        assert shard.orphans == {}
+        assert [path.name for path in tmp_path.iterdir()] == [f"drained-{LEFT}-{int(UNIX_START)}"]
 
     run(scenario)

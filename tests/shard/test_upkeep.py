@@ -126,7 +126,8 @@ class Shard:
 
 def run(tmp_path: Path, scenario: Callable[[Shard], Any], policy: str = "") -> None:
     async def begin() -> None:
-        shard = Shard(tmp_path, policy)
+        (tmp_path / "shard-0").mkdir(exist_ok=True)
+        shard = Shard(tmp_path / "shard-0", policy)
         await scenario(shard)
         shard.close()
 
@@ -135,7 +136,7 @@ def run(tmp_path: Path, scenario: Callable[[Shard], Any], policy: str = "") -> N
 
 def test_the_marker_is_kept_fresh_while_there_are_sessions_and_only_then(tmp_path: Path) -> None:
     async def scenario(shard: Shard) -> None:
-        marker = tmp_path / MARKER
+        marker = tmp_path / "shard-0" / MARKER
         shard.upkeep.open()
         await asyncio.sleep(EVERY_S + 0.1)
         assert not marker.exists()
@@ -158,7 +159,7 @@ def test_a_shard_that_ends_without_sessions_leaves_no_marker(tmp_path: Path) -> 
         shard.upkeep.mark()
 
     run(tmp_path, scenario)
-    assert not (tmp_path / MARKER).exists()
+    assert not (tmp_path / "shard-0" / MARKER).exists()
 
 
 def test_a_shard_that_ends_with_sessions_leaves_its_marker(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_a_shard_that_ends_with_sessions_leaves_its_marker(tmp_path: Path) -> No
         shard.opener.sessions["one"] = None
 
     run(tmp_path, scenario)
-    assert (tmp_path / MARKER).exists()
+    assert (tmp_path / "shard-0" / MARKER).exists()
 
 
 def test_what_was_spent_of_a_long_window_outlives_the_process(tmp_path: Path) -> None:
@@ -177,36 +178,37 @@ def test_what_was_spent_of_a_long_window_outlives_the_process(tmp_path: Path) ->
         await asyncio.sleep(4000.0)
         shard.spend()
         await asyncio.sleep(EVERY_S + 0.1)  # and it dies without closing
-        kept.append((tmp_path / "limits").read_bytes())
+        kept.append((tmp_path / "shard-0" / "limits").read_bytes())
 
     async def second(shard: Shard) -> None:
-        (tmp_path / "limits").write_bytes(kept[0])
+        (tmp_path / "shard-0" / "limits").write_bytes(kept[0])
         shard.upkeep.open()
         assert shard.path.message_ready_at(shard.rig.loop.time()) > shard.rig.loop.time() + 1800.0
 
     kept: list[bytes] = []
     run(tmp_path, first, LONG)
     run(tmp_path, second, LONG)
-    assert not (tmp_path / "limits.new").exists()
-    assert (tmp_path / "limits").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "shard-0" / "limits.new").exists()
+    assert (tmp_path / "shard-0" / "limits").stat().st_mode & 0o777 == 0o600
 
 
 def test_unreadable_limits_are_begun_anew(tmp_path: Path) -> None:
     async def scenario(shard: Shard) -> None:
         shard.upkeep.open()
 
-    (tmp_path / "limits").write_bytes(b"\xc1 no msgpack")
+    (tmp_path / "shard-0").mkdir()
+    (tmp_path / "shard-0" / "limits").write_bytes(b"\xc1 no msgpack")
     run(tmp_path, scenario)
-    assert (tmp_path / "limits").read_bytes() != b"\xc1 no msgpack"
+    assert (tmp_path / "shard-0" / "limits").read_bytes() != b"\xc1 no msgpack"
 
 
 def test_limits_are_written_when_they_changed(tmp_path: Path) -> None:
     async def scenario(shard: Shard) -> None:
         shard.upkeep.open()
         await asyncio.sleep(EVERY_S + 0.1)
-        (tmp_path / "limits").unlink()
+        (tmp_path / "shard-0" / "limits").unlink()
         await asyncio.sleep(EVERY_S)
-        assert not (tmp_path / "limits").exists()
+        assert not (tmp_path / "shard-0" / "limits").exists()
 
     run(tmp_path, scenario)
 

@@ -144,6 +144,22 @@ def test_stores_without_a_shard_are_given_to_the_shards_that_exist(supervisor: A
     assert [supervisor.heard(shard, "configure")[0]["adopt_stores"] for shard in (0, 1)] == [[2], [3, 5]]
 
 
+def test_shards_are_told_when_their_number_changed(supervisor: Any) -> None:
+    told = []
+    for shards in (2, 2, 3, 3):
+        supervisor.shards = shards
+        supervisor.write()
+        supervisor.start()
+        told.append(supervisor.heard(0, "configure")[-1]["recounted_at"])
+        supervisor.signal(signal.SIGTERM)
+        assert supervisor.wait_exit() == 0
+    assert told[0] == told[1] == 0.0
+    assert told[1] < told[2] == told[3]
+    (supervisor.data_dir / "assignment.json").unlink()
+    supervisor.start()
+    assert supervisor.heard(0, "configure")[-1]["recounted_at"] > told[3], "nobody knows: it may be just now"
+
+
 def test_a_delivery_on_which_shards_die_is_told_as_poison(supervisor: Any) -> None:
     supervisor.start()
     key = bytes(range(14))
