@@ -11,6 +11,12 @@ import sys
 
 def main(argv: list[str]) -> int:
     """Run a shard or the command line; return the exit status."""
+    if argv[:1] == ["_salvage"]:
+        from engine.control.lifetime import end_with_parent
+        from engine.store.salvage import main as run_salvage
+
+        end_with_parent()
+        return run_salvage(argv[1:])
     if argv[:1] == ["_shard"]:
         from engine.shard.main import main as run_shard
 

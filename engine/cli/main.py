@@ -3,16 +3,14 @@
 Every command takes `-c FILE` (or MAILRAIL_CONFIG, or /etc/mailrail/mailrail.toml), has `--json`, and exits
 0, 1 (the thing asked about is bad) or 2 (usage).
 
-Owns: options, help and exit statuses.  What a command does stands in the module of its name.
+Owns: the commands, their help and exit statuses. What a command does stands in the module of its name.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -21,37 +19,13 @@ from engine.cli import explain as explaining
 from engine.cli import look, steer
 from engine.cli import send as sending
 from engine.cli.api import AdminApi, ApiError
-from engine.cli.configuration import DEFAULT_CONFIG, admin_address, load_settings
+from engine.cli.configuration import admin_address, load_settings
+from engine.cli.options import common_options, fail, leave, limit_option, print_json
+from engine.cli.store import store
 from engine.cli.tables import make_console
 from engine.core.errors import ConfigError
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-def _common(command: Command) -> Command:
-    """Give a command the options that all have."""
-    options = (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs."),
-        click.option(
-            "-c",
-            "--config",
-            metavar="FILE",
-            envvar="MAILRAIL_CONFIG",
-            default=DEFAULT_CONFIG,
-            show_default=True,
-            show_envvar=True,
-            help="The configuration.",
-        ),
-    )
-    for option in options:
-        command = option(command)
-    return command
-
-
-def _limit(command: Command) -> Command:
-    return click.option("--limit", default=100, show_default=True, help="Rows at most.")(command)
 
 
 @click.group(context_settings=_HELP)
@@ -69,7 +43,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_common
+@common_options
 def serve(config: str, as_json: bool) -> None:  # noqa: ARG001 - the form of the log is [engine] log_format
     """Run the engine: a supervisor and its shards, in the foreground.
 
@@ -82,12 +56,12 @@ def serve(config: str, as_json: bool) -> None:  # noqa: ARG001 - the form of the
     """
     from engine.supervisor.serve import serve as run_engine
 
-    _exit(run_engine(config))
+    leave(run_engine(config))
 
 
 @cli.command()
 @click.option("--strict", is_flag=True, help="Warnings make it fail, too.")
-@_common
+@common_options
 def check(config: str, as_json: bool, strict: bool) -> None:
     """Read the configuration and all policies, and report what is wrong or can't fire.
 
@@ -98,13 +72,13 @@ def check(config: str, as_json: bool, strict: bool) -> None:
     """
     findings = checking.find_problems(config)
     if as_json:
-        _print_json(checking.format_findings(findings, strict))
+        print_json(checking.format_findings(findings, strict))
     else:
         for finding in findings:
             click.echo(str(finding))
         if not findings:
             click.echo(f"{config}: good")
-    _exit(0 if checking.is_good(findings, strict) else 1)
+    leave(0 if checking.is_good(findings, strict) else 1)
 
 
 @cli.command()
@@ -113,7 +87,7 @@ def check(config: str, as_json: bool, strict: bool) -> None:
 @click.option("--customer", default="", metavar="NAME", help="For this customer's mail.")
 @click.option("--mx", multiple=True, metavar="HOST", help="From the files, with this MX host; repeatable.")
 @click.option("--offline", is_flag=True, help="From the files, even if an engine runs.")
-@_common
+@common_options
 def explain(**options: Any) -> None:
     """Say which limits hold for mail to DOMAIN, where each came from, and which one binds.
 
@@ -124,7 +98,7 @@ def explain(**options: Any) -> None:
     """
     answer = _find_explanation(**options)
     if options["as_json"]:
-        _print_json(answer)
+        print_json(answer)
     else:
         click.echo(explaining.format_answer(answer))
         if answer.get("paths"):
@@ -153,7 +127,7 @@ def _find_explanation(
 
 
 @cli.command()
-@_common
+@common_options
 def reload(config: str, as_json: bool) -> None:
     """Load the configuration anew, without dropping a session. A wrong one is refused and changes nothing.
 
@@ -163,7 +137,7 @@ def reload(config: str, as_json: bool) -> None:
     """
     answer = _api(config).post("/reload", {})
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         click.echo(f"reloaded: generation {answer.get('generation', '-')}")
 
@@ -172,7 +146,7 @@ def reload(config: str, as_json: bool) -> None:
 @click.option("--off", is_flag=True, help="Take new mail again.")
 @click.option("--wait", is_flag=True, help="Wait until nothing is left, and show how it goes.")
 @click.option("--timeout", default=0.0, metavar="S", help="Give up waiting after so many seconds (0: never).")
-@_common
+@common_options
 def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> None:
     """Refuse new mail (421 or 452) while everything that is stored goes on being delivered.
 
@@ -186,14 +160,17 @@ def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> 
     if wait and not off:
         answer = steer.wait_drained(api, timeout, is_shown=not as_json)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         click.echo(steer.describe_drain(answer))
-    _exit(0 if not wait or off or answer.get("is_empty") else 1)
+    leave(0 if not wait or off or answer.get("is_empty") else 1)
+
+
+cli.add_command(store)
 
 
 @cli.command()
-@_common
+@common_options
 def status(config: str, as_json: bool) -> None:
     """Show shards, listeners and counts of the running engine.
 
@@ -205,18 +182,18 @@ def status(config: str, as_json: bool) -> None:
     """
     answer = _api(config).get("/status")
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         look.show_status(make_console(), answer, time.time())
-    _exit(0 if all(shard.get("is_up", True) for shard in answer.get("shards", ())) else 1)
+    leave(0 if all(shard.get("is_up", True) for shard in answer.get("shards", ())) else 1)
 
 
 @cli.command()
 @click.option("--customer", metavar="NAME", help="Only this customer's.")
 @click.option("--domain", metavar="NAME", help="Only mail to this domain.")
 @click.option("--pool", metavar="NAME", help="Only mail of this pool.")
-@_limit
-@_common
+@limit_option
+@common_options
 def queues(config: str, as_json: bool, **criteria: Any) -> None:
     """Show what waits, by customer and recipient domain, longest queue first.
 
@@ -232,8 +209,8 @@ def queues(config: str, as_json: bool, **criteria: Any) -> None:
 @click.option("--vmta", metavar="NAME", help="Only of this vmta.")
 @click.option("--destination", metavar="NAME", help="Only to this destination.")
 @click.option("--pool", metavar="NAME", help="Only of the vmtas of this pool.")
-@_limit
-@_common
+@limit_option
+@common_options
 def paths(config: str, as_json: bool, **criteria: Any) -> None:
     """Show paths (vmta and destination): sessions, rates, and what each waits for.
 
@@ -249,8 +226,8 @@ def paths(config: str, as_json: bool, **criteria: Any) -> None:
 @click.option("--customer", metavar="NAME", help="Only this customer's.")
 @click.option("--domain", metavar="NAME", help="Only mail to this domain.")
 @click.option("--pool", metavar="NAME", help="Only mail of this pool.")
-@_limit
-@_common
+@limit_option
+@common_options
 def messages(config: str, as_json: bool, **criteria: Any) -> None:
     """Show messages that wait: where, since when, and why.
 
@@ -264,7 +241,7 @@ def messages(config: str, as_json: bool, **criteria: Any) -> None:
 
 @cli.command()
 @click.argument("message_id", metavar="ID")
-@_common
+@common_options
 def message(config: str, as_json: bool, message_id: str) -> None:
     """Show one message that waits, with each of its deliveries.
 
@@ -274,7 +251,7 @@ def message(config: str, as_json: bool, message_id: str) -> None:
     """
     answer = _api(config).get(f"/messages/{message_id}")
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         look.show_message(make_console(), answer, time.time())
 
@@ -286,7 +263,7 @@ def message(config: str, as_json: bool, message_id: str) -> None:
 @click.option("--text", default="This message was sent by `mailrail send`.\n", help="Body of the message.")
 @click.option("--file", "source", type=click.File("rb"), help='A whole message instead; "-" is stdin.')
 @click.option("--listener", default="", metavar="NAME", help="By this SMTP listener; default: the first.")
-@_common
+@common_options
 def send(**options: Any) -> None:
     """Hand one message to the running engine by SMTP, and show what it answers.
 
@@ -307,14 +284,14 @@ def send(**options: Any) -> None:
     try:
         answer = sending.send_letter(host, port, sending.Letter(options["sender"], recipients, content))
     except sending.SendError as error:
-        _fail(str(error), options["as_json"], code=error.code)
+        fail(str(error), options["as_json"], code=error.code)
     if options["as_json"]:
-        _print_json(answer)
+        print_json(answer)
     else:
         click.echo(answer["reply"])
         for recipient, reply in answer["refused"].items():
             click.echo(f"{recipient}: {reply}", err=True)
-    _exit(1 if answer["refused"] else 0)
+    leave(1 if answer["refused"] else 0)
 
 
 @cli.command()
@@ -322,7 +299,7 @@ def send(**options: Any) -> None:
     "--keep", is_flag=True, help="Leave engine and sinks running until Ctrl-C, and say where to look."
 )
 @click.option("--messages", default=20_000, show_default=True, help="How many to send; fewer end sooner.")
-@_common
+@common_options
 def demo(config: str, as_json: bool, keep: bool, messages: int) -> None:  # noqa: ARG001 - it writes its own
     """Run the engine on loopback under limits that bind, judged by the receiving side.
 
@@ -338,35 +315,19 @@ def demo(config: str, as_json: bool, keep: bool, messages: int) -> None:  # noqa
     """
     from engine.demo.run import run_demo
 
-    _exit(run_demo(make_console(stderr=as_json), messages, keep=keep, as_json=as_json))
+    leave(run_demo(make_console(stderr=as_json), messages, keep=keep, as_json=as_json))
 
 
 def _show_rows(config: str, as_json: bool, what: str, criteria: dict[str, Any]) -> None:
     answer = _api(config).get(f"/{what}", criteria)
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
         look.show_rows(make_console(), what, answer, time.time())
 
 
 def _api(config: str) -> AdminApi:
     return AdminApi(admin_address(load_settings(config)))
-
-
-def _print_json(answer: Any) -> None:
-    click.echo(json.dumps(answer, ensure_ascii=False, indent=1))
-
-
-def _fail(text: str, as_json: bool, **facts: Any) -> None:
-    if as_json:
-        _print_json({"error": text, **facts})
-    else:
-        click.echo(f"mailrail: {text}", err=True)
-    _exit(1)
-
-
-def _exit(status: int) -> None:
-    raise SystemExit(status)
 
 
 def run(argv: list[str]) -> int:
@@ -384,7 +345,7 @@ def run(argv: list[str]) -> int:
         return 1
     except (ConfigError, ApiError) as error:
         if "--json" in argv:
-            _print_json({"error": str(error)})
+            print_json({"error": str(error)})
         else:
             click.echo(f"mailrail: {error}", err=True)
         return 1

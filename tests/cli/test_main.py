@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import click
 import pytest
 
 from engine.cli.main import cli, run
+from engine.cli.store import store
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
@@ -25,7 +27,8 @@ STATUS = {
 
 
 def test_every_command_has_json_config_and_an_example() -> None:
-    for name, command in cli.commands.items():
+    commands = {name: each for name, each in cli.commands.items() if not isinstance(each, click.Group)}
+    for name, command in {**commands, **store.commands}.items():
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--json", "--config", "-c"} <= options, name
         assert "Example" in (command.help or ""), name

@@ -13,7 +13,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from engine.core.errors import StoreFull, StoreUnhealthy
+from engine.core.errors import StoreDamaged, StoreFull, StoreUnhealthy
 from engine.store.environment import Environment, Room, StoreOptions, translate
 
 OPTIONS = StoreOptions(map_size_bytes=64 << 20, lock_wait_s=0.5, min_free_bytes=0, min_free_fraction=0.0)
@@ -190,7 +190,10 @@ def test_watermarks(tmp_path, room, reason):
         (OSError(errno.ENOSPC, "no space"), StoreFull),
         (OSError(errno.EDQUOT, "quota"), StoreFull),
         (OSError(errno.EIO, "i/o"), StoreUnhealthy),
-        (lmdb.CorruptedError("get"), StoreUnhealthy),
+        (lmdb.CorruptedError("get"), StoreDamaged),
+        (lmdb.PageNotFoundError("get"), StoreDamaged),
+        (lmdb.InvalidError("open"), StoreDamaged),
+        (lmdb.PanicError("begin"), StoreUnhealthy),
         (AssertionError("bug"), StoreUnhealthy),
     ],
 )
