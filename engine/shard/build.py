@@ -11,14 +11,14 @@ import functools
 import random
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engine.core.envelope import Delivery, MessageIds
-from engine.core.errors import StoreError
+from engine.core.errors import StoreDamaged, StoreError
 from engine.core.reply import Reply
 from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
@@ -44,10 +44,12 @@ from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
+from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
 from engine.shard.upkeep import Upkeep, quiet_s
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
+from engine.store.quarantine import mark_damaged, open_trusted
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.log import Log
@@ -78,8 +80,9 @@ class Engine:
             max_bytes=settings.engine.event_log_size_bytes,
             max_age_s=settings.engine.event_log_age_s,
         )
+        directory = data_dir / f"shard-{shard}"
         self.store = Store(
-            data_dir / f"shard-{shard}",
+            directory,
             loop=self.loop,
             options=StoreOptions(
                 map_size_bytes=settings.engine.map_size_bytes,
@@ -88,7 +91,7 @@ class Engine:
             ),
             journal=self.events,
             on_damaged=self._on_damaged,
-            on_unhealthy=self._on_unhealthy,
+            on_unhealthy=functools.partial(self.store_failed, directory),
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
@@ -123,6 +126,7 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.step: StepRecord
         self.orphans: dict[int, OrphanStore] = {}
+        self.salvages = Salvages(self, data_dir)
         self.assignment: dict[str, int] = {}
         self._use(model, assignment)
 
@@ -182,7 +186,8 @@ class Engine:
     async def open(self) -> None:
         """Open store and event log, own the vmtas, begin to deliver."""
         self.events.open()
-        self.store.open()
+        self.open_store(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}", self.store.open)
+        await self.salvages.open()
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
@@ -190,6 +195,7 @@ class Engine:
         await self.resolver.open()
         self.readahead.start()
         self.expiry.start()
+        self.salvages.begin()
         self._sweep_timer = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
 
     def close(self) -> None:
@@ -201,6 +207,7 @@ class Engine:
         self.lease.close()
         self.upkeep.close()
         self.exchange.close()
+        self.salvages.close()
         for orphan in self.orphans.values():
             orphan.close()
         self.resolver.close()
@@ -285,6 +292,7 @@ class Engine:
             if number not in self.orphans:
                 self.orphans[number] = OrphanStore(self, number)
                 self.orphans[number].open()
+                self.salvages.begin()
 
     def snapshot(self) -> dict[str, Any]:
         """Return every number of this shard, for the supervisor."""
@@ -368,9 +376,26 @@ class Engine:
         self.counters.counter("mailrail_damaged_records_total")[0] += 1
         log.error("damaged record set aside", delivery=key.hex(), reason=detail)
 
-    def _on_unhealthy(self, error: StoreError) -> None:
-        """Nothing can be promised or settled any more: the next process opens the store anew."""
-        raise AssertionError(f"the store failed: {error}")
+    def open_store(self, directory: Path, open_it: Callable[[], None]) -> None:
+        """Open a store, or a fresh one where it is damaged."""
+        moved = open_trusted(directory, open_it, time.time())
+        if moved is not None:
+            self.counters.counter("mailrail_store_quarantines_total")[0] += 1
+            log.error("damaged store moved to quarantine, a fresh one is used", store=str(moved))
+
+    def store_failed(self, directory: Path, error: StoreError) -> None:
+        """Nothing can be promised or settled any more: the next process opens it anew, or a fresh one."""
+        log.error("store failed", store=str(directory), error=str(error))
+        if isinstance(error, StoreDamaged):
+            try:
+                mark_damaged(directory, str(error))
+            except OSError as refusal:  # the next process meets the damage by itself
+                log.error("store not marked as damaged", store=str(directory), error=str(refusal))
+        self.loop.call_soon(_die_of, error)
+
+
+def _die_of(error: StoreError) -> None:
+    raise AssertionError(f"the store failed: {error}")
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ Never: delivers from it.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,15 +37,16 @@ class OrphanStore:
     def __init__(self, engine: Engine, number: int) -> None:
         self._engine = engine
         self.number = number
-        directory = Path(engine.model.settings.engine.data_dir) / f"shard-{number}"
+        self._directory = Path(engine.model.settings.engine.data_dir) / f"shard-{number}"
         self._store = Store(
-            directory,
+            self._directory,
             loop=engine.loop,
             options=StoreOptions(
                 map_size_bytes=engine.model.settings.engine.map_size_bytes,
                 min_free_bytes=0,
                 min_free_fraction=0.0,
             ),
+            on_unhealthy=partial(engine.store_failed, self._directory),
         )
         self._after = b""
         self._under_way = 0
@@ -52,8 +54,8 @@ class OrphanStore:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Open the store and begin."""
-        self._store.open()
+        """Open the store and begin; of a damaged one what can be read is salvaged, by this shard."""
+        self._engine.open_store(self._directory, self._store.open)
         log.info("draining a left store", store=self.number, deliveries=self._store.count())
         self._timer = self._engine.loop.call_later(PAUSE_S, self._step)
 
@@ -91,7 +93,7 @@ class OrphanStore:
             return
         self._store.close()
         log.info("left store is empty", store=self.number, moved=self.moved)
-        directory = Path(self._engine.model.settings.engine.data_dir) / f"shard-{self.number}"
+        directory = self._directory
         directory.rename(directory.with_name(f"drained-{self.number}-{int(self._engine.started_at)}"))
 
     def _move(self, delivery: Delivery) -> bool:

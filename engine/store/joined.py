@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery, Envelope
 from engine.store.image import StoreImage
-from engine.store.records import DamagedRecord, decode_body, decode_delivery
+from engine.store.records import DamagedRecord, decode_body, decode_delivery, peek_envelope
 
 NOBODY = Envelope("", "", "", 0.0, 0, "")
 
@@ -65,6 +65,7 @@ def make_message(message_id: bytes, raws: list[bytes], records: list[tuple[bytes
             envelope, content = decode_body(each)
         except DamagedRecord as error:
             why = str(error)
+            envelope = _peek(each, envelope)
             continue
         raw, why = each, ""
         break
@@ -72,6 +73,14 @@ def make_message(message_id: bytes, raws: list[bytes], records: list[tuple[bytes
     for key, group in groupby(sorted(records), key=lambda row: row[0]):
         _take_delivery(message, key, [record for _, record in group])
     return message
+
+
+def _peek(raw: bytes, otherwise: Envelope) -> Envelope:
+    """Return the envelope of a damaged body, as it seems: for people, not for sending."""
+    try:
+        return peek_envelope(raw)
+    except DamagedRecord:
+        return otherwise
 
 
 def _take_delivery(message: Message, key: bytes, records: list[bytes]) -> None:

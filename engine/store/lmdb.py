@@ -91,7 +91,11 @@ class Store(Reading):
             StoreDamaged: the file can't be trusted.
         """
         self._environment.open()
-        self._measure()
+        try:
+            self._measure()
+        except StoreError:
+            self._environment.close()
+            raise
         self._group.start()
 
     def close(self) -> None:

@@ -12,6 +12,9 @@ away from an event loop. A frame is 4 octets of length (big-endian) and msgpack.
 A claim is kept only where its message can be read, or where nothing is damaged: a spool file without its
 claim is taken again, which may send it twice, while one whose message is gone would be lost.
 
+A body whose delivery can't be read is not lost where our own Received field, the first with its id, names its
+only recipient; it is due at once then.
+
 Owns: what is salvaged and what is told as lost.
 Never: writes to a store.
 """
@@ -19,6 +22,7 @@ Never: writes to a store.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,16 +30,22 @@ from typing import IO, Any
 
 import msgspec
 
-from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, accepted_at
+from engine.core.address import parse_mailbox
+from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.store.image import StoreImage
 from engine.store.joined import Message, join_messages, make_message
 from engine.store.keylist import KeyList
-from engine.store.records import POSITION_BYTES, parse_queue, parse_schedule_key
+from engine.store.records import POSITION_BYTES, encode_delivery, parse_queue, parse_schedule_key
 from engine.store.remembered import EXPIRY_BYTES
 
 HEAD_BYTES = 4
 MAX_ITEM_BYTES = 1 << 30  # far above any message; a length over it is not one of ours
 NICENESS = 10  # mail that is whole goes first
+
+MAX_HEAD_BYTES = 64 * 1024  # where our Received field is, behind signatures of ours
+
+# As message.headers writes it; the id, which nobody knows before we make it, tells it from others.
+_FOR = rb"\(Mailrail\) with \S+ id %s\r\n\tfor <([^>\r\n]+)>;\r\n"
 
 Item = list[Any]
 
@@ -60,6 +70,7 @@ class _Salvage:
     def __init__(self, image: StoreImage) -> None:
         self._image = image
         self._told = KeyList(DELIVERY_KEY_BYTES)  # deliveries that were read, or told as lost
+        self._bodies = KeyList(MESSAGE_ID_BYTES)  # messages that were told as lost without a delivery
         self._counts = {"messages": 0, "deliveries": 0, "lost": 0}
 
     def run(self) -> Iterator[Item]:
@@ -90,6 +101,8 @@ class _Salvage:
         return bool(message.raw) and not message.unreadable
 
     def _message(self, message: Message) -> Iterator[Item]:
+        if not message.deliveries and not message.unreadable:
+            message = self._rebuild(message)
         if message.raw and message.deliveries:
             self._counts["messages"] += 1
             self._counts["deliveries"] += len(message.deliveries)
@@ -107,9 +120,26 @@ class _Salvage:
             self._told.append(key)
         for key, facts in lost.items():
             yield self._lose(key, facts)
-        if not message.deliveries and not message.unreadable and not self._image.find("schedule", message.id):
+        if not message.deliveries and not message.unreadable:
+            self._bodies.append(message.id)
             why = "its deliveries can't be read" + ("; perhaps it has left" if self._image.has_past else "")
             yield self._lose(message.id, {"customer": customer, "sender": sender, "why": why})
+
+    def _rebuild(self, message: Message) -> Message:
+        """Return a message with the delivery that its Received field tells of, where there is one."""
+        if not message.raw or self._image.has_past:  # of the past, it may have left
+            return message
+        found = re.search(_FOR % message.id.hex().encode(), message.content[:MAX_HEAD_BYTES])
+        try:
+            recipient = str(parse_mailbox(found[1].decode())) if found else ""
+        except ValueError:
+            return message
+        if not recipient:
+            return message
+        envelope = message.envelope
+        domain = parse_mailbox(recipient).domain
+        delivery = Delivery(message.id, 0, envelope, domain, [recipient], envelope.accepted_at)
+        return message._replace(deliveries=[delivery], records=[encode_delivery(delivery)])
 
     def _scheduled(self) -> Iterator[Item]:
         """Tell the deliveries that only the schedule knows of."""
@@ -117,7 +147,7 @@ class _Salvage:
             if len(entry) <= POSITION_BYTES:
                 continue
             queue, _, key = parse_schedule_key(entry)
-            if self._told.index(key) >= 0:
+            if self._told.index(key) >= 0 or self._bodies.index(key[:MESSAGE_ID_BYTES]) >= 0:
                 continue
             try:
                 customer, domain = parse_queue(queue)

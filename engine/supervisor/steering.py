@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.admin.engine import Answers
 from engine.core.errors import NetworkError
 from engine.settings.model import ListenerSettings
+from engine.store.quarantine import Quarantined, list_quarantined
 from engine.supervisor.slot import Slot
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Steering:
             "is_draining": supervisor.is_draining,
             "listeners": [_describe_listener(each) for each in supervisor.plan.model.settings.listeners],
             "shards": [_describe_slot(slot) for slot in supervisor.slots],
+            "quarantine": [
+                _describe_quarantined(each) for each in list_quarantined(supervisor.data_dir.path)
+            ],
         }
 
     async def ask(self, what: str, criteria: dict[str, str], limit: int) -> Answers:
@@ -83,6 +87,19 @@ def _describe_listener(listener: ListenerSettings) -> dict[str, Any]:
         "path": listener.path,
         "customer": listener.customer,
         "trusted": listener.trusted,
+    }
+
+
+def _describe_quarantined(each: Quarantined) -> dict[str, Any]:
+    report = each.report or {}
+    return {
+        "store": str(each.path),
+        "shard": each.shard,
+        "quarantined_at": each.at,
+        "state": "being salvaged" if each.report is None else "salvaged",
+        "restored": report.get("restored", report.get("deliveries", 0)),
+        "lost": report.get("lost", 0),
+        "reason": each.reason,
     }
 
 

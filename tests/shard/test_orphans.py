@@ -28,6 +28,7 @@ class Shard:
     def __init__(self, data_dir: Path) -> None:
         self.store = MemoryStore(clock=lambda: UNIX_START)
         self.arrived: list[Delivery] = []
+        self.failed: list[Exception] = []
         settings = SimpleNamespace(data_dir=str(data_dir), map_size_bytes=MAP_SIZE_BYTES)
         engine: Any = SimpleNamespace(
             loop=asyncio.get_running_loop(),
@@ -35,6 +36,8 @@ class Shard:
             store=self.store,
             readahead=SimpleNamespace(arrived=self.arrived.append),
             started_at=UNIX_START + 0.5,
+            open_store=lambda _directory, open_it: open_it(),
+            store_failed=lambda _directory, error: self.failed.append(error),
         )
         self.orphan = OrphanStore(engine, LEFT)
 
