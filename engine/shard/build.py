@@ -44,6 +44,7 @@ from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
+from engine.shard.retrying import POISON
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
 from engine.shard.upkeep import Upkeep, quiet_s
@@ -282,7 +283,7 @@ class Engine:
             delivery = self.store.load(key)
             if delivery is None or delivery.held or key in self.readahead.in_memory:
                 continue
-            delivery.held = "poison"
+            delivery.held = POISON
             self.store.amend(delivery, HELD_UNTIL)
             log.error("delivery held as poison", id=delivery.message_id.hex(), domain=delivery.domain)
 

@@ -82,9 +82,12 @@ class PoisonRecord:
         return found
 
     def forget(self, key: bytes) -> bool:
-        """Clear one delivery, as an operator asks; return whether it was known."""
-        if self._suspects.pop(key.hex(), None) is None:
+        """Clear a delivery, or all of a message, as an operator asks; return whether any was known."""
+        known = [each for each in self._suspects if each.startswith(key.hex())]
+        if not known:
             return False
+        for each in known:
+            del self._suspects[each]
         write_file(self._path, msgspec.json.encode(self._suspects))
         return True
 

@@ -57,6 +57,13 @@ class Steering:
         await self._supervisor.reload()
         return {"generation": self._supervisor.plan.generation}
 
+    async def retry(self, message_id: str) -> Answers:
+        self._supervisor.poison.forget(bytes.fromhex(message_id))
+        answers = Answers({}, {})
+        slots = self._supervisor.slots
+        await asyncio.gather(*[_ask(slot, {"id": message_id}, answers, "retry") for slot in slots])
+        return answers
+
     async def drain(self, is_on: bool) -> dict[str, Any]:
         await self._supervisor.drain(is_on)
         return {"is_draining": is_on}
@@ -72,9 +79,9 @@ class Steering:
         return slots
 
 
-async def _ask(slot: Slot, body: dict[str, Any], answers: Answers) -> None:
+async def _ask(slot: Slot, body: dict[str, Any], answers: Answers, kind: str = "query") -> None:
     try:
-        answers.results[slot.shard] = await slot.request("query", body, QUERY_TIMEOUT_S)
+        answers.results[slot.shard] = await slot.request(kind, body, QUERY_TIMEOUT_S)
     except NetworkError as error:
         answers.errors[slot.shard] = str(error)
 
