@@ -48,9 +48,9 @@ from engine.shard.retrying import POISON
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
 from engine.shard.upkeep import Upkeep, quiet_s
-from engine.store.environment import StoreOptions
+from engine.store.environment import StoreOptions, is_of_the_disk
 from engine.store.lmdb import Store
-from engine.store.quarantine import mark_damaged, open_trusted
+from engine.store.quarantine import mark_damaged, mark_suspect, open_trusted
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.log import Log
@@ -387,11 +387,11 @@ class Engine:
     def store_failed(self, directory: Path, error: StoreError) -> None:
         """Nothing can be promised or settled any more: the next process opens it anew, or a fresh one."""
         log.error("store failed", store=str(directory), error=str(error))
-        if isinstance(error, StoreDamaged):
+        if not is_of_the_disk(error):
             try:
-                mark_damaged(directory, str(error))
+                (mark_damaged if isinstance(error, StoreDamaged) else mark_suspect)(directory, str(error))
             except OSError as refusal:  # the next process meets the damage by itself
-                log.error("store not marked as damaged", store=str(directory), error=str(refusal))
+                log.error("store not marked", store=str(directory), error=str(refusal))
         self.loop.call_soon(_die_of, error)
 
 

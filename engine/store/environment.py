@@ -89,11 +89,25 @@ class Tables(NamedTuple):
 
 
 def translate(error: Exception, path: Path) -> StoreError:
-    """Turn lmdb's and the system's errors into ours."""
+    """Turn lmdb's and the system's errors into ours; `error` is the cause of what is returned."""
+    translated = _translate(error, path)
+    translated.__cause__ = error
+    return translated
+
+
+def is_of_the_disk(error: StoreError) -> bool:
+    """Say whether the system refused something, rather than LMDB or we finding no sense in what was read."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) or getattr(cause, "code", 0) > 0  # MDB_... are below zero
+
+
+def _translate(error: Exception, path: Path) -> StoreError:
     code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
     if isinstance(error, lmdb.MapFullError) or code in NO_ROOM or (code == errno.EIO and _is_disk_full(path)):
         return StoreFull(f"{path}: {error}")
-    return (StoreDamaged if isinstance(error, DAMAGE) else StoreUnhealthy)(f"{path}: {error}")
+    # py-lmdb gives a SystemError where a cursor fails after it has deleted: damage is the cause of that.
+    is_damage = isinstance(error, DAMAGE) or isinstance(error.__cause__, DAMAGE)
+    return (StoreDamaged if is_damage else StoreUnhealthy)(f"{path}: {error}")
 
 
 def _is_disk_full(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Damaged environments, moved aside: what they are called, why they are there, what became of their mail.
 
     data_dir/shard-N/damaged                   a mark: the next to open this store must not trust it
+    data_dir/shard-N/suspect                   a mark: ... must look at every page of it first
     data_dir/quarantine/shard-N-TIME/
         data.mdb                               as it was found
         reason                                 why
@@ -30,9 +31,11 @@ import msgspec
 
 from engine.core.errors import StoreDamaged, StoreUnhealthy
 from engine.store.environment import sync_directory
+from engine.store.image import StoreImage
 from engine.store.owner import OwnerLock
 
 MARK = "damaged"
+SUSPECT = "suspect"
 DATA = "data.mdb"
 REASON = "reason"
 REPORT = "salvaged.json"
@@ -58,10 +61,15 @@ def mark_damaged(directory: Path, why: str) -> None:
     _write(directory / MARK, why.encode()[:MAX_REASON_BYTES])
 
 
-def read_mark(directory: Path) -> str:
+def mark_suspect(directory: Path, why: str) -> None:
+    """Put on record that the store in `directory` has to be looked at before it is opened."""
+    _write(directory / SUSPECT, why.encode()[:MAX_REASON_BYTES])
+
+
+def read_mark(directory: Path, mark: str = MARK) -> str:
     """Return why the store must not be trusted; "" if it may."""
     try:
-        return (directory / MARK).read_text(errors="replace") or "marked as damaged"
+        return (directory / mark).read_text(errors="replace") or f"marked as {mark}"
     except FileNotFoundError:
         return ""
 
@@ -76,7 +84,7 @@ def open_trusted(directory: Path, open_store: Callable[[], None], unix_now: floa
         StoreUnhealthy: the store can't be opened for another reason than damage.
     """
     moved = None
-    if why := read_mark(directory):
+    if why := read_mark(directory) or _look(directory):
         moved = quarantine(directory, why, unix_now)
     try:
         open_store()
@@ -84,6 +92,24 @@ def open_trusted(directory: Path, open_store: Callable[[], None], unix_now: floa
         moved = quarantine(directory, str(error), unix_now)
         open_store()
     return moved
+
+
+def _look(directory: Path) -> str:
+    """Return why a suspect store is damaged; "" if it is not, or is not suspect.
+
+    Looked at once for each mark: a store too large to be looked at within the time of a start must not keep
+    its shard from starting for ever.
+    """
+    why = read_mark(directory, SUSPECT)
+    if not why:
+        return ""
+    try:
+        (directory / SUSPECT).unlink()
+        image = StoreImage(directory / DATA)
+    except OSError as error:
+        raise StoreUnhealthy(f"{directory}: {error}") from error
+    image.close()
+    return f"{why}; {image.damage[0]}" if image.damage_count else ""
 
 
 def quarantine(directory: Path, why: str, unix_now: float) -> Path | None:

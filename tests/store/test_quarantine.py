@@ -12,6 +12,7 @@ from engine.store.quarantine import (
     finish_salvage,
     list_quarantined,
     mark_damaged,
+    mark_suspect,
     open_trusted,
     quarantine,
     read_mark,
@@ -101,6 +102,18 @@ def test_store_that_somebody_has_open_is_not_moved(fill):
         open_it(store.path)
     assert store.data.exists()
     lock.release()
+
+
+def test_suspect_store_is_looked_at_once_and_kept_where_it_is_whole(fill):
+    store = fill()
+    mark_suspect(store.path, "a commit made no sense")
+    assert open_it(store.path) is None
+    assert not (store.path / "suspect").exists()
+    store.flip(store.page_of("bodies"), 0)
+    mark_suspect(store.path, "a commit made no sense")
+    moved = open_it(store.path)
+    assert moved is not None
+    assert (moved / "reason").read_text().startswith("a commit made no sense; bodies, page")
 
 
 def test_crash_before_the_rename_leaves_store_and_mark(fill, monkeypatch):
