@@ -1,7 +1,8 @@
 """`python -m engine`: the command line, and the way in of a shard.
 
-The supervisor starts shards as `python -m engine _shard ...`. A shard serves mail, so it never imports the
-command line's libraries (click, rich) nor the supervisor's (aiohttp): they would cost each shard some 20 MB.
+The supervisor starts shards as `python -m engine _shard ...`; whoever salvages a damaged store starts its
+reader as `python -m engine _salvage DIRECTORY`. A shard serves mail, so it never imports the command line's
+libraries (click, rich) nor the supervisor's (aiohttp): they would cost each shard some 20 MB.
 """
 
 from __future__ import annotations

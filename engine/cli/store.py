@@ -106,7 +106,9 @@ def salvage(config: str, as_json: bool, source: str, into: int | None, to: Path 
         with progress(as_json) as shown:
             result = run_salvage(origin, target, settings, shown)
         report = {"from": str(origin), "to": str(target), **msgspec.to_builtins(result)}
-        if result.is_complete and origin.parent.name == "quarantine":
+        if (
+            result.is_complete and to is None and origin.parent.name == "quarantine"
+        ):  # else its shard must, yet
             finish_salvage(origin, summarize(result), result.lost)
     if as_json:
         print_json(report)

@@ -14,7 +14,7 @@ from engine.store.batch import Batch
 from engine.store.commit import Writer
 from engine.store.environment import Environment, StoreOptions
 from engine.store.owner import OwnerLock
-from engine.store.quarantine import list_quarantined
+from engine.store.quarantine import list_quarantined, quarantine
 
 OPTIONS = StoreOptions(map_size_bytes=64 << 20, lock_wait_s=0.0)
 NOW = 1_700_000_000.0
@@ -78,10 +78,8 @@ def test_store_in_use_is_refused_by_name(config, data_dir, capsys, words, tmp_pa
     lock = OwnerLock(data_dir / "shard-0")
     lock.take(0.0)
     words = [str(tmp_path / word) if word == "out" else word for word in words]
-    from engine.store import quarantine
-
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(quarantine, "OWNER_WAIT_S", 0.0)
+        patched.setattr("engine.store.quarantine.OWNER_WAIT_S", 0.0)
         status, answer = ask(config, capsys, *words)
     assert status == 1
     assert f"{data_dir}/shard-0/owner: another process owns this store" in answer["error"]
@@ -125,6 +123,16 @@ def test_salvage_into_a_fresh_directory_and_another_shard(config, data_dir, caps
     assert (status, answer["deliveries"]) == (0, COUNT)
     assert run(["store", "salvage", str(tmp_path / "new"), "--into", "1", "-c", config]) == 0
     assert f"{COUNT} were there already" in capsys.readouterr().out
+
+
+def test_copy_elsewhere_leaves_the_salvage_to_the_shard(config, data_dir, capsys, tmp_path):
+    place = quarantine(data_dir / "shard-0", "why", NOW)
+    assert ask(config, capsys, "salvage", str(place), "--to", str(tmp_path / "look"))[0] == 0
+    assert [each.report for each in list_quarantined(data_dir)] == [None]
+    assert ask(config, capsys, "salvage", str(place))[0] == 0
+    (found,) = list_quarantined(data_dir)
+    assert found.report is not None
+    assert found.report["deliveries"] == COUNT
 
 
 def test_compact_reports_octets_before_and_after(config, data_dir, capsys):
