@@ -46,7 +46,7 @@ def store() -> None:
     Examples:
       mailrail store verify                   are all stores whole?
       mailrail store salvage 0                what can be read of shard 0's, into a fresh one
-      mailrail store export /tmp/out 0        its messages as files
+      mailrail store export /srv/out 0        its messages as files
     """
 
 
@@ -92,7 +92,7 @@ def salvage(config: str, as_json: bool, source: str, into: int | None, to: Path 
     \b
     Examples:
       mailrail store salvage 0
-      mailrail store salvage /var/lib/mailrail/quarantine/shard-0-1764000000 --to /tmp/readable
+      mailrail store salvage /var/lib/mailrail/quarantine/shard-0-1764000000 --to /srv/readable
     """
     with guarded(as_json):
         settings = load_settings(config)
@@ -162,7 +162,7 @@ def export(
     \b
     Examples:
       mailrail store export /mnt/new/ --customer acme
-      mailrail store export /tmp/look --format eml --domain example.com
+      mailrail store export /srv/look --format eml --domain example.com
     """
     rows = []
     with guarded(as_json):
