@@ -31,5 +31,8 @@ class Engine(Protocol):
             ConfigError: it is wrong, or a shard could not take it; everything runs on as before.
         """
 
+    async def retry(self, message_id: str) -> Answers:
+        """Make a message's deliveries due now, those held as poison too; how many of each, by shard."""
+
     async def drain(self, is_on: bool) -> dict[str, Any]:
         """Refuse new mail, or take it again; return which shards have been told."""

@@ -8,6 +8,7 @@
     GET   /explain    domain vmta customer
     POST  /reload     {}
     POST  /drain      {"on": true}
+    POST  /retry      {"id": ID}
 
 A POST wants `Content-Type: application/json`, which a browser sends to a stranger's server only after
 asking it; so a web page that an operator looks at can't reload the engine behind his back.
@@ -84,6 +85,7 @@ class AdminServer:
         application.router.add_get("/explain", self._explain)
         application.router.add_post("/reload", self._reload)
         application.router.add_post("/drain", self._drain)
+        application.router.add_post("/retry", self._retry)
         return application
 
     # -- looking ---------------------------------------------------------------------------
@@ -110,9 +112,7 @@ class AdminServer:
         return _json({what: rows, "is_whole": is_whole, **_unanswered(answers)})
 
     async def _message(self, request: web.Request) -> web.Response:
-        message_id = request.match_info["id"].lower()
-        if len(message_id) != 24 or not set(message_id) <= set("0123456789abcdef"):
-            raise _Wrong(f"expected a message id of 24 hexadecimal digits, got {message_id!r}")
+        message_id = _read_id(request.match_info["id"])
         answers = await self._engine.ask("message", {"id": message_id}, 1)
         found = [{**answer, "shard": shard} for shard, answer in answers.results.items() if answer]
         if not found:
@@ -146,6 +146,16 @@ class AdminServer:
         body = await _read_body(request, _DrainBody)
         return _json(await self._engine.drain(body.on))
 
+    async def _retry(self, request: web.Request) -> web.Response:
+        body = await _read_body(request, _RetryBody)
+        message_id = _read_id(body.id)
+        answers = await self._engine.retry(message_id)
+        counts = add_counts(answers.results.values())
+        if not any(counts.values()):
+            status = 503 if answers.errors else 404
+            return _json({"error": f"no shard holds message {message_id}", **_unanswered(answers)}, status)
+        return _json({"id": message_id, **counts, **_unanswered(answers)})
+
 
 class _Wrong(Exception):
     """A request that can't be answered as it is; the text says what was expected."""
@@ -157,6 +167,10 @@ class _NoBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class _DrainBody(msgspec.Struct, forbid_unknown_fields=True):
     on: bool
+
+
+class _RetryBody(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
 
 
 @web.middleware
@@ -184,6 +198,13 @@ def _read_criteria(request: web.Request, names: tuple[str, ...]) -> tuple[dict[s
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_LIMIT):
         raise _Wrong(f"limit: expected a number from 1 to {MAX_LIMIT}, got {text!r}")
     return criteria, int(text)
+
+
+def _read_id(text: str) -> str:
+    message_id = text.lower()
+    if len(message_id) != 24 or not set(message_id) <= set("0123456789abcdef"):
+        raise _Wrong(f"expected a message id of 24 hexadecimal digits, got {message_id!r}")
+    return message_id
 
 
 async def _read_body(request: web.Request, shape: type[Any]) -> Any:

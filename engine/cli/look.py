@@ -41,6 +41,7 @@ _FIRST = {
     ),
 }
 _SHARD_FIRST = ("shard", "state", "pid", "started_at", "starts", "last_death", "refusal")
+_QUARANTINE_FIRST = ("store", "shard", "quarantined_at", "state", "restored", "lost", "reason")
 _LISTENER_FIRST = ("name", "protocol", "listen", "path", "customer", "trusted")
 
 
@@ -66,6 +67,10 @@ def show_status(console: Console, answer: Mapping[str, Any], now: float) -> None
     if shards:
         console.print()
         console.print(make_table(shards, _SHARD_FIRST, now))
+    if quarantine := answer.get("quarantine", ()):
+        console.print()
+        console.print("stores in quarantine:", style="yellow")
+        console.print(make_table(quarantine, _QUARANTINE_FIRST, now))
     listeners = answer.get("listeners", ())
     if listeners:
         console.print()

@@ -30,6 +30,7 @@ from engine.cli.options import (
     print_json,
     tell,
 )
+from engine.cli.store import store
 from engine.cli.tables import make_console
 from engine.core.errors import ConfigError
 
@@ -166,6 +167,30 @@ def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> 
         answer = steer.wait_drained(api, timeout, is_shown=not as_json)
     tell(as_json, answer, lambda: click.echo(steer.describe_drain(answer)))
     leave(0 if not wait or off or answer.get("is_empty") else 1)
+
+
+@cli.command()
+@click.argument("message_id", metavar="ID")
+@common_options
+def retry(config: str, as_json: bool, message_id: str) -> None:
+    """Try a message now: all its deliveries become due, and those held as poison are let go.
+
+    What was tried so far counts on: the time between attempts, and when it expires.
+
+    \b
+    Example:
+      mailrail retry 06413f2a9c1e5b00d1a2b3c4
+    """
+    answer = _api(config).post("/retry", {"id": message_id})
+
+    def show() -> None:
+        click.echo(steer.describe_retry(answer))
+        look.show_unanswered(make_console(), answer)
+
+    tell(as_json, answer, show)
+
+
+cli.add_command(store)
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""`mailrail drain --wait`: watch an engine become empty.
+"""`mailrail drain --wait`: watch an engine become empty; and what `drain` and `retry` did, in words.
 
 Owns: when a drain is over, and the progress that is shown meanwhile.
 """
@@ -44,6 +44,16 @@ def describe_drain(answer: dict[str, Any]) -> str:
         return "draining: new mail is refused, what is stored goes on being delivered"
     left = answer["stored"]
     return f"draining: {left:,} deliveries are left" if left else "drained: nothing is left"
+
+
+def describe_retry(answer: dict[str, Any]) -> str:
+    """Return what became of a message's deliveries in words."""
+    parts = [f"{answer.get('due', 0)} due now"]
+    if answer.get("released"):
+        parts[0] += f" ({answer['released']} held as poison let go)"
+    if answer.get("under_way"):
+        parts.append(f"{answer['under_way']} on their way already")
+    return f"{answer.get('id', '')}: {', '.join(parts)}"
 
 
 def _make_progress(is_shown: bool) -> Progress:

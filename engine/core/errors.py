@@ -13,7 +13,8 @@
             ResolvePermanent                the domain can't receive mail; carries the reply to give
         StoreError
             StoreFull                       map or disk past its watermark: 452, deliveries go on
-            StoreUnhealthy                  the environment can't be trusted
+            StoreUnhealthy                  the environment can't be used: a disk, a lock, a failed commit
+                StoreDamaged                what is in its file is damaged: quarantine, salvage
         PerhapsStored                   another shard was asked to store it and died before it answered
         Refused(reply)                      an injection that we refuse, with the reply to give
 
@@ -111,7 +112,11 @@ class StoreFull(StoreError):
 
 
 class StoreUnhealthy(StoreError):
-    """The environment can't be trusted: a commit failed or a page is damaged."""
+    """The environment can't be used now: a commit failed, the disk, another process owns it."""
+
+
+class StoreDamaged(StoreUnhealthy):
+    """What is in the environment's file is damaged, so trying again won't help."""
 
 
 class PerhapsStored(StoreError):

@@ -23,6 +23,7 @@ from engine.net.dns import Answer, DNSClient
 from engine.net.prohibited import ProhibitedNetworks
 from engine.net.routes import Routes
 from engine.net.site import Host, Shuffle, Site, make_site
+from engine.settings.model import Settings
 
 # A failure to answer is kept only as long as one storm of questions lasts; the retry schedule does the rest.
 _TEMPORARY_TTL_S = 5.0
@@ -264,3 +265,17 @@ def _has_family(address: str, family: str) -> bool:
 
 def _addresses_in(answer: Answer) -> tuple[str, ...]:
     return tuple(address for _, address in answer.records)
+
+
+def make_resolver(settings: Settings) -> Resolver:
+    """Return a resolver as the settings say."""
+    engine = settings.engine
+    return Resolver(
+        nameservers=engine.nameservers,
+        port=engine.dns_port,
+        routes=settings.routes,
+        prohibited=engine.prohibited_networks,
+        keeping=Keeping(
+            engine.dns_min_ttl_s, engine.dns_max_ttl_s, engine.dns_negative_ttl_s, engine.dns_cache_size
+        ),
+    )

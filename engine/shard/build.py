@@ -11,14 +11,12 @@ import functools
 import random
 import ssl
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from engine.core.envelope import Delivery, MessageIds
-from engine.core.errors import StoreError
+from engine.core.errors import StoreDamaged, StoreError
 from engine.core.reply import Reply
 from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
@@ -33,7 +31,7 @@ from engine.delivery.sites import SiteQueues
 from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
-from engine.net.resolver import Keeping, Resolver
+from engine.net.resolver import make_resolver
 from engine.net.tls import make_client_context
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
@@ -43,12 +41,14 @@ from engine.settings.model import Settings, VirtualMTA
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
-from engine.shard.orphans import OrphanStore
+from engine.shard.orphans import LeftStores
+from engine.shard.retrying import POISON
+from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
 from engine.shard.upkeep import QUIET_S, Upkeep, quiet_s
-from engine.store.environment import StoreOptions
+from engine.store.environment import StoreOptions, is_of_the_disk
 from engine.store.lmdb import Store
-from engine.store.remembered import REMEMBERED_S
+from engine.store.quarantine import mark_damaged, mark_suspect, open_trusted
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.log import Log
@@ -79,8 +79,9 @@ class Engine:
             max_bytes=settings.engine.event_log_size_bytes,
             max_age_s=settings.engine.event_log_age_s,
         )
+        directory = data_dir / f"shard-{shard}"
         self.store = Store(
-            data_dir / f"shard-{shard}",
+            directory,
             loop=self.loop,
             options=StoreOptions(
                 map_size_bytes=settings.engine.map_size_bytes,
@@ -89,7 +90,7 @@ class Engine:
             ),
             journal=self.events,
             on_damaged=self._on_damaged,
-            on_unhealthy=self._on_unhealthy,
+            on_unhealthy=functools.partial(self.store_failed, directory),
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
@@ -123,9 +124,9 @@ class Engine:
         self.quiet_s = quiet_s(data_dir, time.time())
         self.signers = Signers(settings, model.keys)
         self.step: StepRecord
-        self.orphans: dict[int, OrphanStore] = {}
-        self.recall_until = 0.0
-        self.exchange.knows_left = self._knows_left
+        self.orphans = LeftStores(self)
+        self.exchange.knows_left = self.orphans.know
+        self.salvages = Salvages(self, data_dir)
         self.assignment: dict[str, int] = {}
         self._use(model, assignment)
 
@@ -185,7 +186,8 @@ class Engine:
     async def open(self) -> None:
         """Open store and event log, own the vmtas, begin to deliver."""
         self.events.open()
-        self.store.open()
+        self.open_store(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}", self.store.open)
+        await self.salvages.open()
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
@@ -193,6 +195,7 @@ class Engine:
         await self.resolver.open()
         self.readahead.start()
         self.expiry.start()
+        self.salvages.begin()
         self._sweep_timer = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
 
     def close(self) -> None:
@@ -204,6 +207,7 @@ class Engine:
         self.lease.close()
         self.upkeep.close()
         self.exchange.close()
+        self.salvages.close()
         for orphan in self.orphans.values():
             orphan.close()
         self.resolver.close()
@@ -290,25 +294,9 @@ class Engine:
             delivery = self.store.load(key)
             if delivery is None or delivery.held or key in self.readahead.in_memory:
                 continue
-            delivery.held = "poison"
+            delivery.held = POISON
             self.store.amend(delivery, HELD_UNTIL)
             log.error("delivery held as poison", id=delivery.message_id.hex(), domain=delivery.domain)
-
-    def adopt_stores(self, numbers: Iterable[int], recounted_at: float) -> None:
-        """Drain stores that a larger number of shards has left; `recounted_at`: when (Unix UTC)."""
-        self.recall_until = recounted_at + REMEMBERED_S
-        for number in numbers:
-            if number not in self.orphans:
-                self.orphans[number] = OrphanStore(self, number, self.recall_until)
-                self.orphans[number].open()
-
-    @property
-    def may_recall(self) -> bool:
-        """Whether another shard may remember what is asked of this one: their number changed of late."""
-        return time.time() < self.recall_until
-
-    def _knows_left(self, key: bytes) -> bool:
-        return any(orphan.knows(key) for orphan in self.orphans.values())
 
     def snapshot(self) -> dict[str, Any]:
         """Return every number of this shard, for the supervisor."""
@@ -406,7 +394,7 @@ class Engine:
         return True
 
     def _has_left(self, key: bytes) -> bool:
-        return any(orphan.remembers(key) for orphan in self.orphans.values())
+        return self.orphans.remember(key)
 
     # -- the store's bad news -----------------------------------------------------------------------
 
@@ -414,31 +402,29 @@ class Engine:
         self.counters.counter("mailrail_damaged_records_total")[0] += 1
         log.error("damaged record set aside", delivery=key.hex(), reason=detail)
 
-    def _on_unhealthy(self, error: StoreError) -> None:
-        """Nothing can be promised or settled any more: the next process opens the store anew."""
-        raise AssertionError(f"the store failed: {error}")
+    def open_store(self, directory: Path, open_it: Callable[[], None]) -> None:
+        """Open a store, or a fresh one where it is damaged."""
+        moved = open_trusted(directory, open_it, time.time())
+        if moved is not None:
+            self.counters.counter("mailrail_store_quarantines_total")[0] += 1
+            log.error("damaged store moved to quarantine, a fresh one is used", store=str(moved))
+
+    def store_failed(self, directory: Path, error: StoreError) -> None:
+        """Nothing can be promised or settled any more: the next process opens it anew, or a fresh one."""
+        log.error("store failed", store=str(directory), error=str(error))
+        if not is_of_the_disk(error):
+            try:
+                (mark_damaged if isinstance(error, StoreDamaged) else mark_suspect)(directory, str(error))
+            except OSError as refusal:  # the next process meets the damage by itself
+                log.error("store not marked", store=str(directory), error=str(refusal))
+        self.loop.call_soon(_die_of, error)
+
+
+def _die_of(error: StoreError) -> None:
+    raise AssertionError(f"the store failed: {error}")
 
 
 @functools.lru_cache(maxsize=1)
 def client_context() -> ssl.SSLContext:
     """Return the one context of opportunistic sessions; made when first needed, it takes 0.3 MB."""
     return make_client_context()
-
-
-def make_resolver(settings: Settings) -> Resolver:
-    """Return a resolver as the settings say."""
-    engine = settings.engine
-    return Resolver(
-        nameservers=engine.nameservers,
-        port=engine.dns_port,
-        routes=settings.routes,
-        prohibited=engine.prohibited_networks,
-        keeping=Keeping(
-            engine.dns_min_ttl_s, engine.dns_max_ttl_s, engine.dns_negative_ttl_s, engine.dns_cache_size
-        ),
-    )
-
-
-def as_builtins(value: Any) -> Any:
-    """Return a struct as plain values, for frames."""
-    return msgspec.to_builtins(value)

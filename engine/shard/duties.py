@@ -6,6 +6,7 @@
     adopt     {vmtas: {name: state}}               offered before the plan: taken where it gives the addresses
     peer      {shard incarnation|None}             another shard is up, or down
     drain     {on}      stop {grace_s}      report {} -> metrics      query {what filter limit} -> rows
+    retry     {id} -> {due released under_way}     a message's deliveries are due now
 
 Owns: the order in which a shard takes these.
 Never: builds objects (build), listens (feeds), words answers (answers).
@@ -28,6 +29,7 @@ from engine.loading import Texts, build_model
 from engine.shard.answers import Answers
 from engine.shard.build import Engine
 from engine.shard.feeds import Feeds
+from engine.shard.retrying import retry_message
 from engine.telemetry.log import Log, configure_log
 
 RELEASE_POLL_S = 0.05
@@ -58,6 +60,7 @@ class Duties:
             "stop": self._stop_gracefully,
             "report": self._report,
             "query": self._query,
+            "retry": self._retry,
         }
 
     def close(self) -> None:
@@ -93,7 +96,7 @@ class Duties:
             assert self._feeds is not None
             self._restore_limits()
             self._engine.hold_poison(body.get("poison", ()))
-            self._engine.adopt_stores(body.get("adopt_stores", ()), body.get("recounted_at", 0.0))
+            self._engine.orphans.adopt(body.get("adopt_stores", ()), body.get("recounted_at", 0.0))
             await self._feeds.use(model.settings, body["listeners"])
             self._set_draining(bool(body.get("is_draining")))
         except (ConfigError, StoreError) as error:
@@ -144,6 +147,9 @@ class Duties:
         self.engine.acceptor.is_draining = is_draining
         if self._feeds is not None:
             self._feeds.set_draining(is_draining)
+
+    def _retry(self, body: Mapping[str, Any]) -> dict[str, int]:
+        return retry_message(self.engine, bytes.fromhex(body["id"]), time.time())
 
     async def _stop_gracefully(self, body: Mapping[str, Any]) -> None:
         """Let transactions end within the grace, then close; the process ends once this is answered."""

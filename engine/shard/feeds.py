@@ -48,7 +48,7 @@ class Feeds:
                 [shard for shard in range(engine.shards) if shard != engine.shard],
                 engine.exchange.peers.send,
                 lambda: list(engine.orphans.values()),
-                lambda: engine.may_recall,
+                lambda: engine.orphans.may_recall,
             ),
         )
         engine.exchange.repeats = self._repeats

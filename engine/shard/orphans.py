@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from engine.core.errors import StoreError
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.store.records import Duplicate, schedule_key
+from engine.store.remembered import REMEMBERED_S
 from engine.telemetry.log import Log
 
 if TYPE_CHECKING:
@@ -46,9 +48,9 @@ class OrphanStore:
         self._keep_until = keep_until
         self._clock = clock
         self.number = number
-        directory = Path(engine.model.settings.engine.data_dir) / f"shard-{number}"
+        self._directory = Path(engine.model.settings.engine.data_dir) / f"shard-{number}"
         self._store = Store(
-            directory,
+            self._directory,
             loop=engine.loop,
             options=StoreOptions(
                 map_size_bytes=engine.model.settings.engine.map_size_bytes,
@@ -56,6 +58,7 @@ class OrphanStore:
                 min_free_fraction=0.0,
             ),
             clock=clock,
+            on_unhealthy=partial(engine.store_failed, self._directory),
         )
         self._after = b""
         self._under_way = 0
@@ -64,8 +67,8 @@ class OrphanStore:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Open the store and begin."""
-        self._store.open()
+        """Open the store and begin; of a damaged one what can be read is salvaged, by this shard."""
+        self._engine.open_store(self._directory, self._store.open)
         log.info("draining a left store", store=self.number, deliveries=self._store.count())
         self._timer = self._engine.loop.call_later(PAUSE_S, self._step)
 
@@ -122,7 +125,7 @@ class OrphanStore:
             return
         del self._engine.orphans[self.number]
         self._store.close()
-        directory = Path(self._engine.model.settings.engine.data_dir) / f"shard-{self.number}"
+        directory = self._directory
         directory.rename(directory.with_name(f"drained-{self.number}-{int(self._engine.started_at)}"))
 
     def _move(self, delivery: Delivery) -> bool:
@@ -157,3 +160,34 @@ class OrphanStore:
             self._under_way -= 1
             return False
         return True
+
+
+class LeftStores(dict[int, OrphanStore]):
+    """The stores that this shard drains, by number; for a day after a change of the number of shards."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._recall_until = 0.0
+
+    def adopt(self, numbers: Iterable[int], recounted_at: float) -> None:
+        """Drain stores that a larger number of shards has left; `recounted_at`: when (Unix UTC)."""
+        self._recall_until = recounted_at + REMEMBERED_S
+        for number in numbers:
+            if number not in self:
+                self[number] = OrphanStore(self._engine, number, self._recall_until)
+                self[number].open()
+                self._engine.salvages.begin()
+
+    @property
+    def may_recall(self) -> bool:
+        """Whether another shard may remember what is asked of this one: their number changed of late."""
+        return time.time() < self._recall_until
+
+    def know(self, key: bytes) -> bool:
+        """Has one of them this delivery, or has it had it from another shard until it left?"""
+        return any(orphan.knows(key) for orphan in self.values())
+
+    def remember(self, key: bytes) -> bool:
+        """Has one of them had this delivery from another shard until it left?"""
+        return any(orphan.remembers(key) for orphan in self.values())

@@ -8,5 +8,21 @@ environment  opening one LMDB environment: its lock, its health, its room
 commit       one batch into one transaction, committed by a thread
 reading      what is due, what waits, one delivery
 lmdb         the store of a shard: staging, group commit
+owner        who may use the directory of a store
+
+pages        LMDB's file without liblmdb: damage is a value
+walk         one tree of it
+roots        transactions whose meta page is damaged
+shapes       which table an entry is of, by its looks
+image        the tables as far as they can be read
+keylist      many keys in little memory
+joined       messages out of bodies and deliveries
+verify       is a store whole?
+salvage      what can be read, as a stream, from a process of its own
+restore      that stream into a store that no engine has open
+quarantine   damaged environments, moved aside
+compact      a file without its free pages
+export       messages as files
+
 memory       the same calls over dicts, for tests of other packages
 """

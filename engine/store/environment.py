@@ -3,15 +3,15 @@
 `lock=False`: one process owns the directory (by flock on `owner`), one thread at a time writes, and no read
 spans a commit; so a transaction may be begun on the loop and committed by another thread.
 
-Owns: the open environment and the lock of its directory.
-Fails: StoreUnhealthy where another process owns it or the file can't be trusted.
+Owns: the open environment, and which of lmdb's errors mean that its file is damaged.
+Fails: StoreUnhealthy where another process owns it or the disk fails, StoreDamaged where what is in the file
+can't be trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import struct
 import time
@@ -22,13 +22,24 @@ from typing import Any, NamedTuple
 import lmdb
 import msgspec
 
-from engine.core.errors import StoreError, StoreFull, StoreUnhealthy
+from engine.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnhealthy
+from engine.store.owner import OwnerLock
 
 FORMAT = 1  # of keys and tables; records carry versions of their own
-LOCK_POLL_S = 0.05
 FULL_BYTES = 16 << 20  # twice a batch: less than that free, and a write was short for want of room
 GROWTH_BYTES = 16 << 20
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Not PanicError or BadTxnError: they follow a write that the disk refused, and a new process is rid of them.
+DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
+    lmdb.PageFullError,
+    lmdb.CursorFullError,
+    lmdb.ProblemError,
+)
 
 # A meta page of LMDB 0.9 on a 64-bit machine: 16 octets of page header, then magic, version, address and
 # size of the map, two tables of 48 octets (the first begins with the page size), last page, transaction.
@@ -78,11 +89,25 @@ class Tables(NamedTuple):
 
 
 def translate(error: Exception, path: Path) -> StoreError:
-    """Turn lmdb's and the system's errors into ours."""
+    """Turn lmdb's and the system's errors into ours; `error` is the cause of what is returned."""
+    translated = _translate(error, path)
+    translated.__cause__ = error
+    return translated
+
+
+def is_of_the_disk(error: StoreError) -> bool:
+    """Say whether the system refused something, rather than LMDB or we finding no sense in what was read."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) or getattr(cause, "code", 0) > 0  # MDB_... are below zero
+
+
+def _translate(error: Exception, path: Path) -> StoreError:
     code = error.errno if isinstance(error, OSError) else getattr(error, "code", 0)
     if isinstance(error, lmdb.MapFullError) or code in NO_ROOM or (code == errno.EIO and _is_disk_full(path)):
         return StoreFull(f"{path}: {error}")
-    return StoreUnhealthy(f"{path}: {error}")
+    # py-lmdb gives a SystemError where a cursor fails after it has deleted: damage is the cause of that.
+    is_damage = isinstance(error, DAMAGE) or isinstance(error.__cause__, DAMAGE)
+    return (StoreDamaged if is_damage else StoreUnhealthy)(f"{path}: {error}")
 
 
 def _is_disk_full(path: Path) -> bool:
@@ -97,31 +122,34 @@ class Environment:
     def __init__(self, path: Path, options: StoreOptions) -> None:
         self.path = path
         self._options = options
-        self._owner = -1
+        self._owner = OwnerLock(path)
         self._map_size_bytes = options.map_size_bytes
         self.lmdb: Any = None
         self.tables: Tables = Tables(*[None] * len(Tables._fields))
+        self.on_damaged: Callable[[StoreDamaged], None] = lambda _: None  # told of each, before it is raised
 
     def open(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Take the directory, check its file and open it.
 
         Raises:
-            StoreUnhealthy: another process owns it, or the file can't be trusted.
+            StoreUnhealthy: another process owns it, or the disk fails.
+            StoreDamaged: the file can't be trusted.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock_owner(sleep)
+            self._owner.take(self._options.lock_wait_s, sleep)
             data = self.path / "data.mdb"
             _drop_unborn_file(data)
             is_short = _extend_short_file(data)
             self._open_tables()
-            _sync_directory(self.path)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path)
+            sync_directory(self.path.parent)
             if is_short:
                 self._walk()
         except (lmdb.Error, OSError) as error:
             self.close()
-            raise StoreUnhealthy(f"{self.path}: {error}") from error
+            kind = StoreDamaged if isinstance(error, DAMAGE) else StoreUnhealthy
+            raise kind(f"{self.path}: {error}") from error
         except StoreError:
             self.close()
             raise
@@ -131,9 +159,7 @@ class Environment:
         if self.lmdb is not None:
             self.lmdb.close()
             self.lmdb = None
-        if self._owner >= 0:
-            os.close(self._owner)
-            self._owner = -1
+        self._owner.release()
 
     def grow(self) -> bool:
         """Widen the map for removals, which take pages before they give any; False at a tenth over its size.
@@ -157,9 +183,16 @@ class Environment:
             txn.put(b"nudges", str(count).encode(), db=self.tables.meta)
 
     def room(self) -> Room:
-        """Measure; some 15 system and LMDB calls, none of which walks anything."""
-        with self.lmdb.begin() as txn:
-            stats = [txn.stat(db=table) for table in self.tables]
+        """Measure; some 15 system and LMDB calls, none of which walks anything.
+
+        Raises:
+            StoreUnhealthy: LMDB can't say.
+        """
+        try:
+            with self.lmdb.begin() as txn:
+                stats = [txn.stat(db=table) for table in self.tables]
+        except lmdb.Error as error:
+            raise translate(error, self.path) from error
         pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
         used_bytes = pages * stats[0]["psize"]
         disk = os.statvfs(self.path)
@@ -183,20 +216,6 @@ class Environment:
             return f"{self.path}: {room.disk_free_bytes} octets are free on the disk, {floor} must be"
         return ""
 
-    def _lock_owner(self, sleep: Callable[[float], None]) -> None:
-        self._owner = os.open(self.path / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        waits = int(self._options.lock_wait_s / LOCK_POLL_S)
-        for left in range(waits, -1, -1):
-            try:
-                fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not left:
-                    raise StoreUnhealthy(f"{self.path / 'owner'}: another process owns this store") from None
-                sleep(LOCK_POLL_S)
-        os.truncate(self._owner, 0)
-        os.pwrite(self._owner, f"{os.getpid()}\n".encode(), 0)
-
     def _open_tables(self) -> None:
         names = Tables._fields
         self.lmdb = lmdb.open(
@@ -216,6 +235,8 @@ class Environment:
             with self.lmdb.begin(write=True) as txn:
                 txn.put(b"format", str(FORMAT).encode(), db=self.tables.meta)
         elif found != str(FORMAT).encode():
+            if not found.isdigit():
+                raise StoreDamaged(f"{self.path}: no format but {found[:20]!r}")
             raise StoreUnhealthy(f"{self.path}: format {found.decode()}, and this Mailrail reads {FORMAT}")
 
     def _walk(self) -> None:
@@ -226,7 +247,7 @@ class Environment:
                     pass
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: a synced file whose name is lost is lost."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -261,7 +282,7 @@ def _expected_bytes(path: Path) -> int:
     """Return the length that the newer of the two meta pages promises.
 
     Raises:
-        StoreUnhealthy: neither can be read.
+        StoreDamaged: neither is one.
     """
     with path.open("rb") as file:
         first = _parse_meta(file.read(_META.size))
@@ -270,7 +291,7 @@ def _expected_bytes(path: Path) -> int:
         second = _parse_meta(file.read(_META.size))
     metas = [meta for meta in (first, second) if meta]
     if not metas:
-        raise StoreUnhealthy(f"{path}: neither of its first two pages is a meta page")
+        raise StoreDamaged(f"{path}: neither of its first two pages is a meta page")
     page_bytes, last_page, _ = max(metas, key=lambda meta: meta[2])
     return page_bytes * (last_page + 1)
 

@@ -114,6 +114,13 @@ class GroupCommit:
     def staged_bytes(self) -> int:
         return sum(batch.size_bytes for batch in self.batches)
 
+    def fail(self, error: StoreError) -> None:
+        """Promise nothing any more: what is stored can't be trusted. Only the first error counts."""
+        if self.failure is None:
+            self.failure = error
+            self._tell_all(error)
+            self._on_unhealthy(error)
+
     def tell(self, done: Done) -> None:
         """Have `done` called when what was just put is durable (`sync`), or soon (`async`). HOT."""
         if not self._is_async:
@@ -250,9 +257,7 @@ class GroupCommit:
         self.stats.failures += 1
         translated = self._translate(error)
         if not isinstance(translated, StoreFull):
-            self.failure = translated
-            self._tell_all(translated)
-            self._on_unhealthy(translated)
+            self.fail(translated)
             return []
         self._no_room = str(translated)
         self._no_room_at = self._loop.time()

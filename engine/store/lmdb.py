@@ -7,7 +7,8 @@ New mail is refused before map or disk are full, so that deliveries, whose remov
 
 Owns: one directory, its environment, what is staged for it.
 Never: decides what is due, or for whom.
-Fails: StoreFull and StoreUnhealthy, at the call or through `done`.
+Fails: StoreFull and StoreUnhealthy, at the call or through `done`; StoreDamaged is the latter where trying
+again won't help.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Store(Reading):
             observe_commit_s=observe_commit_s,
             on_unhealthy=on_unhealthy,
         )
+        environment.on_damaged = self._group.fail
         super().__init__(environment, self._group.staged, self._group.batches, clock)
         self._loop = loop
         self._on_damaged = on_damaged
@@ -85,10 +87,15 @@ class Store(Reading):
         """Take the directory and open the environment; waits up to `lock_wait_s` for its last owner.
 
         Raises:
-            StoreUnhealthy: another process owns it, or the file can't be trusted.
+            StoreUnhealthy: another process owns it, or the disk fails.
+            StoreDamaged: the file can't be trusted.
         """
         self._environment.open()
-        self._measure()
+        try:
+            self._measure()
+        except StoreError:
+            self._environment.close()
+            raise
         self._group.start()
 
     def close(self) -> None:
@@ -198,6 +205,18 @@ class Store(Reading):
         self._group.batch.forget_claim(claim_key(name))
         self._group.want()
 
+    def restore(self, kind: str, key: bytes, record: bytes) -> None:
+        """Stage what another store remembers, a `claim`, a `seen` id or a `reply`; what is here stays."""
+        batch, tables = self._group.batch, self._tables
+        put, table = {
+            "claim": (batch.claim, tables.claims),
+            "seen": (batch.remember, tables.seen),
+            "reply": (batch.answer, tables.replies),
+        }[kind]
+        if self._get(key, table) is None:
+            put(key, record)
+            self._group.want()
+
     def when_durable(self, done: Done) -> None:
         """Have `done` called when everything staged and journaled so far is on disk."""
         self._group.tell_durable(done)
@@ -209,7 +228,7 @@ class Store(Reading):
             queue, due: where the schedule has it (ms); so that an entry without a delivery leaves too.
 
         Raises:
-            StoreUnhealthy: a page is damaged.
+            StoreDamaged: a page is damaged.
         """
         try:
             delivery = self._read(delivery_key)

@@ -121,6 +121,16 @@ class MemoryStore:
         """Stage the leaving of a claim."""
         self._batch.forget_claim(claim_key(name))
 
+    def restore(self, kind: str, key: bytes, record: bytes) -> None:
+        """Stage what another store remembers; what is here stays."""
+        put, records = {
+            "claim": (self._batch.claim, self.claims),
+            "seen": (self._batch.remember, self.seen),
+            "reply": (self._batch.answer, self.replies),
+        }[kind]
+        if key not in records:
+            put(key, record)
+
     def when_durable(self, done: Done) -> None:
         """Have `done` called by the next `commit`."""
         self._batch.waiting.append(done)

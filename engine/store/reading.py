@@ -5,7 +5,8 @@ a staged `amend` or `remove` and its commit. `load` sees staged changes too. No 
 its call.
 
 Owns: nothing; it reads through what the store owns.
-Fails: StoreUnhealthy on a damaged page; a damaged record is for `load` to report.
+Fails: StoreDamaged on a damaged page or index, once the environment has told; a damaged record is for `load`
+to report.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import lmdb
 
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, Envelope
-from engine.core.errors import StoreUnhealthy
+from engine.core.errors import StoreDamaged, StoreUnhealthy
 from engine.store.batch import Batch
 from engine.store.environment import Environment, Tables, translate
 from engine.store.records import (
@@ -26,6 +27,7 @@ from engine.store.records import (
     decode_delivery,
     head_key,
     parse_head_key,
+    parse_queue,
     parse_schedule_key,
     peek_envelope,
 )
@@ -50,7 +52,10 @@ class Snapshot:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._txn.abort()
         if isinstance(error, lmdb.Error):
-            raise translate(error, self._environment.path) from error
+            translated = translate(error, self._environment.path)
+            if isinstance(translated, StoreDamaged):
+                self._environment.on_damaged(translated)
+            raise translated from error
 
 
 class Reading:
@@ -87,6 +92,7 @@ class Reading:
                 due, queue = parse_head_key(cursor.key())
                 if due > now_ms:
                     break
+                self._check_queue(queue)
                 found.append((due, queue))
                 more = cursor.next()
             return found
@@ -127,10 +133,20 @@ class Reading:
             more = _seek_behind(cursor, after)
             while more and len(found) < limit:
                 entry = parse_schedule_key(cursor.key())
+                self._check_queue(entry[0])
                 if entry[2] not in staged:
                     found.append(entry)
                 more = cursor.next()
             return found
+
+    def _check_queue(self, queue: bytes) -> None:
+        """Raise StoreDamaged where a queue's name is none: the indexes have no checksums."""
+        try:
+            parse_queue(queue)
+        except ValueError:
+            error = StoreDamaged(f"{self._environment.path}: {queue[:80]!r} in an index is no queue")
+            self._environment.on_damaged(error)
+            raise error from None
 
     def next_due_ms(self, after_ms: int = -1) -> int | None:
         """Return the earliest head later than `after_ms`, None if there is none."""

@@ -73,7 +73,11 @@ def queue_name(customer: str, domain: str) -> bytes:
 
 
 def parse_queue(queue: bytes) -> tuple[str, str]:
-    """Return customer and domain of a queue name."""
+    """Return customer and domain of a queue name.
+
+    Raises:
+        ValueError: it is none.
+    """
     customer, domain, _ = queue.decode().split("\0")
     return customer, domain
 

@@ -15,19 +15,20 @@ from typing import Any
 from engine.store.records import MAX_KEY_BYTES
 
 REMEMBERED_S = 24 * 3600  # design section 2: longer than any shard or injector keeps a copy to repeat
+EXPIRY_BYTES = 5  # Unix seconds in front of a record
 LOOKS_PER_RECORD = 4  # with 4 looks for each new record, expired ones are at most a third of the table
 
 
 def encode_remembered(expires_at: float, record: bytes = b"") -> bytes:
     """Return the record with its expiry (Unix seconds) in front."""
-    return int(expires_at).to_bytes(5, "big") + record
+    return int(expires_at).to_bytes(EXPIRY_BYTES, "big") + record
 
 
 def decode_remembered(raw: bytes | None, unix_now: float) -> bytes | None:
     """Return the record, or None if there is none or its time is over."""
-    if raw is None or int.from_bytes(raw[:5], "big") <= unix_now:
+    if raw is None or int.from_bytes(raw[:EXPIRY_BYTES], "big") <= unix_now:
         return None
-    return raw[5:]
+    return raw[EXPIRY_BYTES:]
 
 
 def reply_key(customer: str, given_id: str) -> bytes:
@@ -59,7 +60,7 @@ class Circle:
         more = cursor.set_range(self._after) if self._after else cursor.first()
         while more and looks > 0:
             looks -= 1
-            if int.from_bytes(cursor.value()[:5], "big") > unix_now:
+            if int.from_bytes(cursor.value()[:EXPIRY_BYTES], "big") > unix_now:
                 more = cursor.next()
             else:
                 cursor.delete()

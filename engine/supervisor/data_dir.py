@@ -6,6 +6,7 @@
         poison.json         deliveries on which shards died
         run/shard-N.sock    where shards find each other
         shard-N/            store of a shard, and `step`: the delivery that it works on
+        quarantine/         damaged stores, moved aside (engine.store.quarantine)
         events/             event log, where not configured elsewhere
 
 Owns: the lock, the names above.

@@ -82,9 +82,12 @@ class PoisonRecord:
         return found
 
     def forget(self, key: bytes) -> bool:
-        """Clear one delivery, as an operator asks; return whether it was known."""
-        if self._suspects.pop(key.hex(), None) is None:
+        """Clear a delivery, or all of a message, as an operator asks; return whether any was known."""
+        known = [each for each in self._suspects if each.startswith(key.hex())]
+        if not known:
             return False
+        for each in known:
+            del self._suspects[each]
         write_file(self._path, msgspec.json.encode(self._suspects))
         return True
 
@@ -108,20 +111,25 @@ class PoisonRecord:
             del self._suspects[key]
 
 
-def take_step(step_file: Path) -> list[bytes]:
-    """Return the delivery keys in a step file, and overwrite them with zeros."""
+def read_step(step_file: Path) -> list[bytes]:
+    """Return the delivery keys in a step file."""
     try:
         octets = step_file.read_bytes()
     except OSError:
         return []
     nothing = bytes(DELIVERY_KEY_BYTES)
     starts = range(0, len(octets) - DELIVERY_KEY_BYTES + 1, DELIVERY_KEY_BYTES)
-    keys = [key for start in starts if (key := octets[start : start + DELIVERY_KEY_BYTES]) != nothing]
+    return [key for start in starts if (key := octets[start : start + DELIVERY_KEY_BYTES]) != nothing]
+
+
+def take_step(step_file: Path) -> list[bytes]:
+    """Return the delivery keys in a step file, and overwrite them with zeros."""
+    keys = read_step(step_file)
     if keys:
         # In place, not truncated: the successor may have it mapped before we are done.
         descriptor = os.open(step_file, os.O_WRONLY)
         try:
-            os.pwrite(descriptor, bytes(len(octets)), 0)
+            os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
         finally:
             os.close(descriptor)
     return keys

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.admin.engine import Answers
 from engine.core.errors import NetworkError
 from engine.settings.model import ListenerSettings
+from engine.store.quarantine import Quarantined, list_quarantined
 from engine.supervisor.slot import Slot
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Steering:
             "is_draining": supervisor.is_draining,
             "listeners": [_describe_listener(each) for each in supervisor.plan.model.settings.listeners],
             "shards": [_describe_slot(slot) for slot in supervisor.slots],
+            "quarantine": [
+                _describe_quarantined(each) for each in list_quarantined(supervisor.data_dir.path)
+            ],
         }
 
     async def ask(self, what: str, criteria: dict[str, str], limit: int) -> Answers:
@@ -52,6 +56,13 @@ class Steering:
     async def reload(self) -> dict[str, Any]:
         await self._supervisor.reload()
         return {"generation": self._supervisor.plan.generation}
+
+    async def retry(self, message_id: str) -> Answers:
+        self._supervisor.poison.forget(bytes.fromhex(message_id))
+        answers = Answers({}, {})
+        slots = self._supervisor.slots
+        await asyncio.gather(*[_ask(slot, {"id": message_id}, answers, "retry") for slot in slots])
+        return answers
 
     async def drain(self, is_on: bool) -> dict[str, Any]:
         await self._supervisor.drain(is_on)
@@ -68,9 +79,9 @@ class Steering:
         return slots
 
 
-async def _ask(slot: Slot, body: dict[str, Any], answers: Answers) -> None:
+async def _ask(slot: Slot, body: dict[str, Any], answers: Answers, kind: str = "query") -> None:
     try:
-        answers.results[slot.shard] = await slot.request("query", body, QUERY_TIMEOUT_S)
+        answers.results[slot.shard] = await slot.request(kind, body, QUERY_TIMEOUT_S)
     except NetworkError as error:
         answers.errors[slot.shard] = str(error)
 
@@ -83,6 +94,19 @@ def _describe_listener(listener: ListenerSettings) -> dict[str, Any]:
         "path": listener.path,
         "customer": listener.customer,
         "trusted": listener.trusted,
+    }
+
+
+def _describe_quarantined(each: Quarantined) -> dict[str, Any]:
+    report = each.report or {}
+    return {
+        "store": str(each.path),
+        "shard": each.shard,
+        "quarantined_at": each.at,
+        "state": "being salvaged" if each.report is None else "salvaged",
+        "restored": report.get("restored", report.get("deliveries", 0)),
+        "lost": report.get("lost", 0),
+        "reason": each.reason,
     }
 
 

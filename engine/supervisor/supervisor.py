@@ -22,16 +22,18 @@ from typing import Any
 
 from engine.core.errors import ConfigError, NetworkError, Origin
 from engine.loading import Model, Texts, build_model, load_texts
+from engine.store.quarantine import mark_damaged
 from engine.supervisor.assignments import Assignment, deal_vmtas, load_assignment, store_assignment
 from engine.supervisor.data_dir import DataDir
 from engine.supervisor.figures import Figures
 from engine.supervisor.listeners import Listeners, Place, admin_place, listener_place
 from engine.supervisor.notify import notify_ready, notify_reloading, notify_stopping
 from engine.supervisor.plan import Plan
-from engine.supervisor.poison import PoisonRecord, take_step
-from engine.supervisor.process import ShardProcess
+from engine.supervisor.poison import PoisonRecord, read_step, take_step
+from engine.supervisor.process import ShardProcess, describe_death
 from engine.supervisor.rollout import Rollout, RolloutError
 from engine.supervisor.slot import Slot
+from engine.supervisor.suspicion import StoreDeaths
 from engine.telemetry.log import Log
 
 SHARD_COMMAND = (sys.executable, "-m", "engine", "_shard")
@@ -88,6 +90,8 @@ class Supervisor:
         self.is_draining = False
         self.listeners = Listeners()
         self.poison = PoisonRecord(self.data_dir.poison_file)
+        self._store_deaths = StoreDeaths()
+        self._hung: bytes = b""  # the incarnation that was ended last
         self.figures = Figures(self.slots, self._end_hung)
         self._rollout = Rollout(self.slots, self._set_plan, self._make_body)
         self._reload_lock = asyncio.Lock()
@@ -297,11 +301,30 @@ class Supervisor:
                 other.notify("peer", _describe_peer(slot))
         self.figures.end(process.shard)
         if not self._is_stopping:
+            self._suspect_store(process, returncode)
             for key in self.poison.note_death(self.data_dir.step_file(process.shard), returncode):
                 log.error("delivery held as poison", delivery=key, shard=process.shard)
 
+    def _suspect_store(self, process: ShardProcess, returncode: int) -> None:
+        """Count deaths that a damaged store can cause; the next shard is told by a mark beside the store."""
+        if process.incarnation == self._hung:
+            return
+        directory = self.data_dir.shard_dir(process.shard)
+        has_step = bool(read_step(self.data_dir.step_file(process.shard)))
+        if not self._store_deaths.note_death(
+            process.shard, returncode, has_step=has_step, now=time.monotonic()
+        ):
+            return
+        why = f"shards died of {describe_death(returncode)} on it"
+        log.error("store is not trusted any more", store=str(directory), reason=why)
+        try:
+            mark_damaged(directory, why)
+        except OSError as error:
+            log.error("store not marked as damaged", store=str(directory), error=str(error))
+
     def _end_hung(self, slot: Slot) -> None:
         if slot.process is not None:
+            self._hung = slot.process.incarnation
             log.error("shard hung, ended", shard=slot.shard, pid=slot.process.pid)
             slot.process.end(
                 signal.SIGABRT

@@ -108,6 +108,18 @@ _ROWS = (
     ),
     Metric("mailrail_damaged_records_total", "counter", (), "Records of the store set aside as damaged."),
     Metric(
+        "mailrail_store_quarantines_total",
+        "counter",
+        (),
+        "Damaged stores moved to quarantine.",
+    ),
+    Metric(
+        "mailrail_salvaged_total",
+        "counter",
+        ("result",),
+        "Deliveries of stores in quarantine; result is restored, known (here already) or lost.",
+    ),
+    Metric(
         "mailrail_store_operations_total",
         "counter",
         ("operation",),

@@ -44,6 +44,10 @@ class FakeEngine:
             raise self.error
         return {"generation": 2}
 
+    async def retry(self, message_id: str) -> Answers:
+        self.asked.append(("retry", {"id": message_id}, 0))
+        return self.answers
+
     async def drain(self, is_on: bool) -> dict[str, Any]:
         self.is_draining = is_on
         return {"is_draining": is_on}
@@ -243,3 +247,21 @@ def test_unknown_paths_methods_and_bugs_answer_as_json_too(ask: Ask) -> None:
         assert (await client.post("/drain", json={"on": True, "x": "y" * 100_000}))[0] == 413
 
     ask(engine, scenario)
+
+
+def test_retry_adds_up_what_the_shards_did(ask: Ask) -> None:
+    engine = FakeEngine()
+
+    async def scenario(client: Client) -> None:
+        engine.answers = Answers({0: {"due": 1, "released": 1}, 1: {"due": 0, "released": 0}}, {})
+        answer = await client.post("/retry", json={"id": ID.upper()})
+        assert answer == (200, {"id": ID, "due": 1, "released": 1})
+        engine.answers = Answers({0: {"due": 0}, 1: {"due": 0}}, {})
+        assert (await client.post("/retry", json={"id": ID}))[0] == 404
+        engine.answers = Answers({0: {"due": 0}}, {1: "down"})
+        assert (await client.post("/retry", json={"id": ID}))[0] == 503
+        assert (await client.post("/retry", json={"id": "xyz"}))[0] == 400
+        assert (await client.post("/retry", json={}))[0] == 400
+
+    ask(engine, scenario)
+    assert engine.asked == [("retry", {"id": ID}, 0)] * 3

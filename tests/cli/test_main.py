@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import click
 import pytest
 
 from engine.cli.main import cli, run
+from engine.cli.store import store
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
@@ -25,7 +27,8 @@ STATUS = {
 
 
 def test_every_command_has_json_config_and_an_example() -> None:
-    for name, command in cli.commands.items():
+    commands = {name: each for name, each in cli.commands.items() if not isinstance(each, click.Group)}
+    for name, command in {**commands, **store.commands}.items():
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--json", "--config", "-c"} <= options, name
         assert "Example" in (command.help or ""), name
@@ -175,3 +178,19 @@ def test_send_without_a_listener_that_answers(config: str, capsys: pytest.Captur
     status, answer = run_json(capsys, "send", "--from", "a@b.example", "--to", "u@d.example", "-c", config)
     assert status == 1
     assert "127.0.0.1:21710" in answer["error"]
+
+
+def test_retry_asks_for_the_message(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    admin.answer("/retry", {"id": "ab", "due": 1, "released": 1, "under_way": 0})
+    assert run(["retry", "ab", "-c", config]) == 0
+    assert admin.asked[-1] == ("POST", "/retry", {"id": "ab"})
+    assert "1 due now" in capsys.readouterr().out
+    admin.answer("/retry", {"error": "no shard holds message ab"}, 404)
+    assert run(["retry", "ab", "-c", config]) == 1
+
+
+def test_quarantine_is_shown_by_status(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"store": "/data/quarantine/shard-0-1", "shard": 0, "state": "salvaged", "lost": 3}
+    admin.answer("/status", {**STATUS, "quarantine": [row]})
+    assert run(["status", "-c", config]) == 0
+    assert "stores in quarantine" in capsys.readouterr().out

@@ -28,7 +28,7 @@ class HalfEngine(Engine):
         self.had: set[bytes] = set()
         fakes: Any = self
         fakes.store = MemoryStore(clock=lambda: UNIX_START)
-        fakes.orphans = {1: SimpleNamespace(remembers=lambda key: key in self.had)}
+        fakes.orphans = SimpleNamespace(remember=lambda key: key in self.had)
         fakes.exchange = SimpleNamespace(is_keeper_here=lambda delivery: delivery.held == "shard 1")
         fakes.handover = SimpleNamespace(offer=lambda delivery: not self.offered.append(delivery))
         fakes.readahead = SimpleNamespace(left=self.left.append)

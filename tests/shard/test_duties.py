@@ -74,6 +74,7 @@ class FakeEngine:
         self.exchange = SimpleNamespace(set_peer=lambda *peer: note(("peer", *peer)))
         self.model = SimpleNamespace(settings=SimpleNamespace(pools={}))
         self.share_of = None
+        self.orphans = self
 
     async def open(self) -> None:
         if self.failure is not None:
@@ -86,7 +87,7 @@ class FakeEngine:
     def hold_poison(self, keys: Any) -> None:
         self.log.append(("poison", keys))
 
-    def adopt_stores(self, numbers: Any, recounted_at: float) -> None:
+    def adopt(self, numbers: Any, recounted_at: float) -> None:
         self.log.append(("adopt stores", numbers, recounted_at))
 
     def disown(self, names: set[str]) -> None:

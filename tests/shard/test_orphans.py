@@ -31,6 +31,7 @@ class Shard:
         self.orphans: dict[int, OrphanStore] = {}
         self.store = MemoryStore(clock=lambda: UNIX_START)
         self.arrived: list[Delivery] = []
+        self.failed: list[Exception] = []
         settings = SimpleNamespace(data_dir=str(data_dir), map_size_bytes=MAP_SIZE_BYTES)
         engine: Any = SimpleNamespace(
             loop=asyncio.get_running_loop(),
@@ -39,6 +40,8 @@ class Shard:
             readahead=SimpleNamespace(arrived=self.arrived.append),
             started_at=UNIX_START + 0.5,
             orphans=self.orphans,
+            open_store=lambda _directory, open_it: open_it(),
+            store_failed=lambda _directory, error: self.failed.append(error),
         )
         self.orphan = self.orphans[LEFT] = OrphanStore(engine, LEFT, keep_until, lambda: self.now)
 

@@ -14,8 +14,12 @@ import pytest
 
 from engine.core.envelope import Delivery, Envelope, MessageIds
 from engine.store.environment import StoreOptions
+from engine.store.image import StoreImage
 from engine.store.lmdb import Store
+from engine.store.pages import BIG_VALUE, page_number, parse_leaf
+from engine.store.walk import named_tables
 
+PAGE_BYTES = 4096
 UNIX_START = 1_700_000_000.0
 SMALL = {"min_free_bytes": 0, "min_free_fraction": 0.0, "lock_wait_s": 0.0, "map_size_bytes": 64 << 20}
 
@@ -182,3 +186,64 @@ def make() -> Callable[..., Delivery]:
         return Delivery(message_id, index, envelope, domain, [f"user@{domain}"], due_at, message)
 
     return make_delivery
+
+
+class Damaged:
+    """A store of some deliveries, closed, whose file a test damages."""
+
+    def __init__(self, harness: Harness, deliveries: list[Delivery]) -> None:
+        self.path = harness.path
+        self.data = harness.path / "data.mdb"
+        self.deliveries = {delivery.key: delivery for delivery in deliveries}
+
+    def page_of(self, table: str, kind: str = "leaf") -> int:
+        """Return a page of a table: its `root`, a `leaf`, or the first page of a `big` value."""
+        image = StoreImage(self.data)
+        try:
+            (main,) = [meta.main.root for meta in (image.file.newest,) if meta]
+            root = named_tables(image.file, [main])[table].root
+            leaf = image.leaves[table][len(image.leaves[table]) // 2].number
+            if kind != "big":
+                return root if kind == "root" else leaf
+            numbers = [number for _, number in image.leaves[table]]
+            nodes = [node for n in numbers for node in parse_leaf(image.file.read_tree_page(n))[0]]
+            return next(page_number(node.data) for node in nodes if node.flags & BIG_VALUE)
+        finally:
+            image.close()
+
+    def zero(self, page: int, count: int = 1) -> None:
+        """Overwrite pages with zeros."""
+        self.write(page * PAGE_BYTES, bytes(count * PAGE_BYTES))
+
+    def flip(self, page: int, at: int) -> None:
+        """Flip one bit of a page."""
+        octets = self.data.read_bytes()
+        self.write(page * PAGE_BYTES + at, bytes([octets[page * PAGE_BYTES + at] ^ 0x10]))
+
+    def write(self, at: int, octets: bytes) -> None:
+        with self.data.open("r+b") as file:
+            file.seek(at)
+            file.write(octets)
+
+
+@pytest.fixture
+def fill(open_harness: Callable[..., Harness], make: Callable[..., Delivery]) -> Callable[..., Damaged]:
+    """Return a function that fills a store with messages, takes some away again and closes it."""
+
+    def fill_it(count: int = 400, removed: int = 100, name: str = "shard-0") -> Damaged:
+        harness = open_harness(name)
+        deliveries = []
+        for number in range(count):
+            size = (200, 1500, 6000)[number % 3]
+            deliveries.append(make(f"d{number % 20}.example", message=b"x" * size))
+            harness.put(deliveries[-1], claim=f"claim-{number}" if number % 50 == 49 else "")
+            if number % 40 == 39:
+                harness.commit()
+        for delivery in deliveries[:removed]:
+            delivery.is_remembered = True
+            harness.store.remove(delivery)
+        harness.commit()
+        harness.store.close()
+        return Damaged(harness, deliveries[removed:])
+
+    return fill_it

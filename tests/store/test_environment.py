@@ -13,8 +13,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from engine.core.errors import StoreFull, StoreUnhealthy
-from engine.store.environment import Environment, Room, StoreOptions, translate
+from engine.core.errors import StoreDamaged, StoreFull, StoreUnhealthy
+from engine.store.environment import Environment, Room, StoreOptions, is_of_the_disk, translate
 
 OPTIONS = StoreOptions(map_size_bytes=64 << 20, lock_wait_s=0.5, min_free_bytes=0, min_free_fraction=0.0)
 
@@ -190,7 +190,10 @@ def test_watermarks(tmp_path, room, reason):
         (OSError(errno.ENOSPC, "no space"), StoreFull),
         (OSError(errno.EDQUOT, "quota"), StoreFull),
         (OSError(errno.EIO, "i/o"), StoreUnhealthy),
-        (lmdb.CorruptedError("get"), StoreUnhealthy),
+        (lmdb.CorruptedError("get"), StoreDamaged),
+        (lmdb.PageNotFoundError("get"), StoreDamaged),
+        (lmdb.InvalidError("open"), StoreDamaged),
+        (lmdb.PanicError("begin"), StoreUnhealthy),
         (AssertionError("bug"), StoreUnhealthy),
     ],
 )
@@ -198,6 +201,33 @@ def test_foreign_errors_become_ours_and_name_the_store(tmp_path, error, kind):
     translated = translate(error, tmp_path)
     assert type(translated) is kind
     assert str(tmp_path) in str(translated)
+
+
+def coded(error: lmdb.Error, code: int) -> lmdb.Error:
+    """Return an error as py-lmdb raises it."""
+    error.code = code
+    return error
+
+
+def test_damage_behind_a_failed_cursor_is_damage(tmp_path):
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = lmdb.CorruptedError("get")
+    assert type(translate(error, tmp_path)) is StoreDamaged
+    assert type(translate(SystemError("x"), tmp_path)) is StoreUnhealthy
+
+
+@pytest.mark.parametrize(
+    ("error", "is_disk"),
+    [
+        (OSError(errno.EIO, "i/o"), True),
+        (coded(lmdb.Error("commit"), errno.EIO), True),
+        (coded(lmdb.BadTxnError("get"), -30782), False),
+        (SystemError("x"), False),
+        (coded(lmdb.CorruptedError("get"), -30796), False),
+    ],
+)
+def test_what_the_disk_refuses_is_told_from_what_makes_no_sense(tmp_path, error, is_disk):
+    assert is_of_the_disk(translate(error, tmp_path)) == is_disk
 
 
 def test_map_grows_for_removals_within_bounds(tmp_path):

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from engine.core.envelope import Delivery
-from engine.core.errors import StoreError, StoreFull, StoreUnhealthy
+from engine.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnhealthy
 from engine.store.records import Duplicate, queue_name
+from engine.store.remembered import encode_remembered, reply_key
 
 X_QUEUE = queue_name("acme", "x.example")
 
@@ -444,3 +445,32 @@ def test_claims_are_listed_by_prefix(harness, make):
     assert harness.store.list_claims("one/", 10) == ["one/a", "one/\udcff"]
     assert harness.store.list_claims("one/", 1) == ["one/a"]
     assert harness.store.list_claims("three/", 1) == []
+
+
+def test_what_another_store_remembers_is_taken_where_nothing_is_here(harness, make):
+    delivery = make()
+    harness.put_now(delivery, claim="mine", idempotency="id-1", reply=b"mine")
+    store = harness.store
+    store.restore("claim", b"mine", b"x" * 12)
+    store.restore("claim", b"theirs", b"y" * 12)
+    store.restore("seen", b"k" * 14, encode_remembered(harness.unix_now + 100))
+    store.restore("reply", reply_key("acme", "id-1"), encode_remembered(harness.unix_now + 100, b"theirs"))
+    store.restore("reply", reply_key("acme", "id-2"), encode_remembered(harness.unix_now + 100, b"theirs"))
+    harness.commit()
+    assert (store.claim_of("mine"), store.claim_of("theirs")) == (delivery.message_id, b"y" * 12)
+    assert store.remembered(b"k" * 14)
+    assert (store.idempotent("acme", "id-1"), store.idempotent("acme", "id-2")) == (b"mine", b"theirs")
+
+
+@pytest.mark.parametrize("table", ["heads", "schedule"])
+def test_index_that_names_no_queue_is_damage_told_once(harness, make, table):
+    harness.put_now(make())
+    handle = getattr(harness.store._environment.tables, table)
+    with harness.store._environment.lmdb.begin(write=True) as txn:
+        txn.put(b"\x00" * 8 + b"\xff\xfe" + b"\x00" * 22, b"", db=handle)
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match="is no queue"):
+            harness.heads() if table == "heads" else harness.stored_keys()
+    assert [type(error) for error in harness.unhealthy] == [StoreDamaged]
+    with pytest.raises(StoreDamaged):
+        harness.put(make())

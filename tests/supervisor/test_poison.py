@@ -102,3 +102,10 @@ def test_several_steps_in_one_file_are_all_taken(tmp_path: Path) -> None:
     step.write_bytes(KEY + bytes(14) + OTHER + b"torn")
     assert take_step(step) == [KEY, OTHER]
     assert step.read_bytes() == bytes(46)
+
+
+def test_all_of_a_message_is_cleared_by_its_id(deaths: Deaths) -> None:
+    for _ in range(2):
+        deaths.die(KEY, 70)
+    assert deaths.record.forget(KEY[:12])
+    assert deaths.record.keys == []

@@ -1,0 +1,47 @@
+"""Which table an entry is of, by its looks: for leaves of a damaged store that no tree leads to any more.
+
+Never: takes what is doubtful; a wrong guess would make mail of something else.
+"""
+
+from __future__ import annotations
+
+from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES
+from engine.store.records import POSITION_BYTES, DamagedRecord, peek_due_ms, peek_envelope
+from engine.store.remembered import EXPIRY_BYTES
+
+
+def guess_table(entries: list[tuple[bytes, bytes]]) -> str:
+    """Return the table of most of these entries; "" if none is likely, or the table is of no use."""
+    guesses = [guess for key, value in entries if (guess := _guess(key, value))]
+    return max(set(guesses), key=guesses.count) if guesses else ""
+
+
+def _guess(key: bytes, value: bytes) -> str:
+    if not value:
+        queue = key[:-POSITION_BYTES]
+        return "schedule" if queue.endswith(b"\0") and queue.count(b"\0") == 2 else ""
+    if len(key) == MESSAGE_ID_BYTES and _is_body(value):
+        return "bodies"
+    if len(key) == DELIVERY_KEY_BYTES and _is_delivery(value):
+        return "deliveries"
+    if len(key) == DELIVERY_KEY_BYTES and len(value) == EXPIRY_BYTES:
+        return "seen"
+    if len(value) == MESSAGE_ID_BYTES and b"\0" not in key:
+        return "claims"
+    return "replies" if b"\0" in key and len(value) >= EXPIRY_BYTES and len(key) != 8 else ""
+
+
+def _is_body(value: bytes) -> bool:
+    try:
+        peek_envelope(value)
+    except DamagedRecord:
+        return False
+    return True
+
+
+def _is_delivery(value: bytes) -> bool:
+    try:
+        peek_due_ms(value)
+    except DamagedRecord:
+        return False
+    return True
