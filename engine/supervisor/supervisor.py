@@ -23,6 +23,7 @@ from engine.core.errors import ConfigError, NetworkError, Origin
 from engine.loading import Model, Texts, build_model, load_texts
 from engine.supervisor.assignments import Assignment, deal_vmtas, load_assignment, store_assignment
 from engine.supervisor.data_dir import DataDir
+from engine.supervisor.directories import make_directories
 from engine.supervisor.figures import Figures
 from engine.supervisor.listeners import Listeners, Place, admin_place, listener_place
 from engine.supervisor.notify import notify_ready, notify_reloading, notify_stopping
@@ -97,10 +98,14 @@ class Supervisor:
         """Take the data directory, listen, start every shard and wait until each is up or has failed once.
 
         Raises:
-            ConfigError: a directory or address can't be used.
+            ConfigError: a directory or address can't be used, or no shard could start.
         """
         async with self._reload_lock:
-            await self._open()
+            try:
+                await self._open()
+            except ConfigError:
+                self.listeners.close()
+                raise
         up = sum(slot.is_up for slot in self.slots)
         log.info("serving", shards=self.shards, up=up, listeners=len(self.plan.listeners), pid=os.getpid())
         notify_ready(f"{up} of {self.shards} shards up")
@@ -109,6 +114,7 @@ class Supervisor:
         await self.data_dir.open(self.shards)
         self.poison.load()
         self._clear_steps()
+        make_directories(self.plan.texts, self.plan.model.settings)
         previous = load_assignment(self.data_dir.assignment_file)
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
         self.listeners.add(_find_places(self.plan.model))
@@ -117,6 +123,10 @@ class Supervisor:
         for slot in self.slots:
             slot.start()
         await asyncio.gather(*[slot.first_outcome.wait() for slot in self.slots])
+        if all(slot.refusal and not slot.is_up for slot in self.slots) and not self._is_stopping:
+            # A single one may fare better when it is tried again; what all refuse is the configuration.
+            refusals = "; ".join(dict.fromkeys(slot.refusal for slot in self.slots))
+            raise ConfigError(Origin(self._config_path, 0), f"no shard can start: {refusals}")
 
     async def stop(self) -> None:
         """Stop within the configured grace: transactions in flight may finish."""
@@ -194,6 +204,7 @@ class Supervisor:
         texts = load_texts(self._config_path)
         model = build_model(texts)
         self._refuse_fixed(model)
+        make_directories(texts, model.settings)
         new = self._make_plan(texts, model, old.generation + 1, Assignment(old.assignment, self.shards))
         self.listeners.add(_find_places(model))
         try:

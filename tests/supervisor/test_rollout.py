@@ -132,6 +132,16 @@ def test_a_listener_that_can_not_be_opened_refuses_the_reload(supervisor: Any) -
     assert kinds(supervisor, 0) == ["configure"]
 
 
+def test_a_spool_that_can_not_be_made_refuses_the_reload(supervisor: Any) -> None:
+    supervisor.start()
+    supervisor.extra = '[[listener]]\nprotocol = "spool"\npath = "/proc/spool"\ncustomer = "acme"'
+    supervisor.write()
+    with pytest.raises(ApiError, match="key path: spool: /proc/spool: ") as refused:
+        supervisor.api.post("/reload", {})
+    assert refused.value.status == 422
+    assert kinds(supervisor, 0) == ["configure"]
+
+
 def test_a_plan_that_one_shard_refuses_is_taken_back_from_all(supervisor: Any) -> None:
     supervisor.start()
     vmta, old, new = merge_addresses(supervisor)
