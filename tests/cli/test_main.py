@@ -76,6 +76,7 @@ def test_status_is_bad_while_a_shard_is_down(
     assert run_json(capsys, "status", "-c", config) == (0, STATUS)
     admin.answer("/status", {**STATUS, "shards": [{"shard": 0, "is_up": False}]})
     assert run(["status", "-c", config]) == 1
+    assert "takes no mail: 0 of 1 shards up" in capsys.readouterr().out
 
 
 def test_criteria_and_limit_are_passed_on(
