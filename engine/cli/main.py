@@ -99,11 +99,17 @@ def check(config: str, as_json: bool, strict: bool) -> None:
 def explain(**options: Any) -> None:
     """Say which limits hold for mail to DOMAIN, where each came from, and which one binds.
 
+    Exits 1 where DOMAIN is none, or can't receive mail.
+
     \b
     Examples:
       mailrail explain gmail.com --vmta acme-1
       mailrail explain example.com --mx aspmx.l.google.com --offline
     """
+    try:
+        options["domain"], options["mx"] = explaining.parse_names(options["domain"], options["mx"])
+    except ValueError as error:
+        fail(str(error), options["as_json"])
     answer = _find_explanation(**options)
     if options["as_json"]:
         print_json(answer)
@@ -111,6 +117,7 @@ def explain(**options: Any) -> None:
         click.echo(explaining.format_answer(answer))
         if answer.get("paths"):
             look.show_rows(make_console(), "paths", answer, time.time())
+    leave(1 if answer.get("problem") else 0)
 
 
 def _find_explanation(

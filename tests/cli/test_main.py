@@ -161,6 +161,36 @@ def test_explain_without_an_engine_answers_from_the_files(
     assert "default.toml:" in shown.out
 
 
+def test_explain_knows_a_domain_by_either_of_its_names(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        run_json(capsys, "explain", name, "--offline", "-c", config)
+        for name in ("Bücher.test", "xn--bcher-kva.test")
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 0
+
+
+def test_explain_of_what_is_no_domain_is_an_error_and_asks_nobody(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bad..dom", "not a domain!"):
+        assert run(["explain", name, "-c", config]) == 1
+        assert capsys.readouterr().err == f"mailrail: expected a domain name, got {name!r}\n"
+    assert admin.asked == []
+
+
+def test_explain_says_why_a_domain_gets_no_mail(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, answer = run_json(capsys, "explain", "d.example", "--offline", "-c", config)
+    admin.answer("/explain", {**answer, "site": "", "problem": "d.example: null MX", "paths": []})
+    assert run(["explain", "d.example", "-c", config]) == 1
+    assert "problem: d.example: null MX" in capsys.readouterr().out
+    assert run_json(capsys, "explain", "d.example", "-c", config)[0] == 1
+
+
 def test_check_names_file_and_line(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     with open(config, "a") as file:
         file.write('[routs]\n"*" = "127.0.0.1:25"\n')
