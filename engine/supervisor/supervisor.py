@@ -210,7 +210,7 @@ class Supervisor:
         try:
             await self._rollout.run(old, new)
         except RolloutError as error:
-            back = replace(old, generation=new.generation + 1)
+            back = replace(old)  # another one for those that were told the old: they have let go of vmtas
             await self._roll_back(self.plan, back)
             raise ConfigError(Origin(self._config_path, 0), f"not taken by the shards: {error}") from None
         finally:
@@ -228,7 +228,7 @@ class Supervisor:
             # It ran this plan before: a shard that can't take it back is restarted with it.
             log.error("shards could not go back to the plan before", error=str(error))
             for slot in self.slots:
-                if slot.process is not None and slot.process.generation != back.generation:
+                if slot.process is not None and slot.process.plan is not back:
                     slot.process.end()
 
     def _refuse_fixed(self, model: Model) -> None:
@@ -260,7 +260,7 @@ class Supervisor:
         """Return the body of "configure" for one shard, and give it the sockets that it names."""
         plan = self.plan
         wanted = set(plan.listeners.values())
-        process.generation = plan.generation
+        process.plan = plan
         process.give_listeners({key: sock for key, sock in self.listeners.sockets.items() if key in wanted})
         leftover = self.data_dir.leftover_stores(self.shards)
         return {

@@ -153,8 +153,11 @@ def test_a_plan_that_one_shard_refuses_is_taken_back_from_all(supervisor: Any) -
     assert supervisor.heard(new, "configure")[-1]["assignment"] == owners
     assert supervisor.heard(new, "release") == [{"vmtas": [vmta], "grace_s": 10.0}]
     supervisor.order(old)
-    supervisor.wait_up()
+    assert supervisor.wait_up()["generation"] == 1
     assert supervisor.heard(old, "configure")[-1]["assignment"] == owners
+    assert supervisor.heard(new, "configure")[-1]["generation"] == 1
+    assert supervisor.api.post("/reload", {}) == {"generation": 2}
+    assert [supervisor.heard(shard, "configure")[-1]["generation"] for shard in (old, new)] == [2, 2]
 
 
 def test_hangup_reloads(supervisor: Any, wait: Wait) -> None:
