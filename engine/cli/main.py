@@ -32,6 +32,7 @@ from engine.cli.options import (
 )
 from engine.cli.tables import make_console
 from engine.core.errors import ConfigError
+from engine.demo.scenario import MAX_MESSAGES, MIN_MESSAGES
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -292,7 +293,13 @@ def send(**options: Any) -> None:
 @click.option(
     "--keep", is_flag=True, help="Leave engine and sinks running until Ctrl-C, and say where to look."
 )
-@click.option("--messages", default=20_000, show_default=True, help="How many to send; fewer end sooner.")
+@click.option(
+    "--messages",
+    type=click.IntRange(MIN_MESSAGES, MAX_MESSAGES),
+    default=20_000,
+    show_default=True,
+    help="How many to send; fewer end sooner, too few bind no limit.",
+)
 @common_options
 def demo(config: str, as_json: bool, keep: bool, messages: int) -> None:  # noqa: ARG001 - it writes its own
     """Run the engine on loopback under limits that bind, judged by the receiving side.

@@ -37,6 +37,16 @@ def test_unknown_command_and_unknown_option_are_usage(capsys: pytest.CaptureFixt
     assert "fly" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("messages", ["0", "-1", "3999", "1000001", "many"])
+def test_demo_of_too_few_messages_is_usage_and_names_the_least(
+    messages: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["demo", "--messages", messages]) == 2
+    error = capsys.readouterr().err
+    assert "--messages" in error
+    assert messages == "many" or "4000<=x<=1000000" in error
+
+
 def test_help_exits_zero(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     assert run(["drain", "--help"]) == 0
