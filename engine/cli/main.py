@@ -19,7 +19,7 @@ from engine.cli import explain as explaining
 from engine.cli import look, steer
 from engine.cli import send as sending
 from engine.cli.api import AdminApi, ApiError
-from engine.cli.configuration import admin_address, load_settings
+from engine.cli.configuration import admin_addresses, load_settings
 from engine.cli.options import (
     common_options,
     complain,
@@ -325,7 +325,7 @@ def _show_rows(config: str, as_json: bool, what: str, criteria: dict[str, Any]) 
 
 
 def _api(config: str) -> AdminApi:
-    return AdminApi(admin_address(load_settings(config)))
+    return AdminApi(*admin_addresses(load_settings(config)))
 
 
 def run(argv: list[str]) -> int:

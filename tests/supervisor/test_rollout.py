@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.cli.api import ApiError
+from engine.cli.main import run
 
 pytestmark = pytest.mark.slow  # starts real processes
 
@@ -176,6 +177,21 @@ def test_the_admin_api_moves_with_its_setting(supervisor: Any) -> None:
     assert supervisor.status() == {}
     supervisor.use_admin(moved)
     assert supervisor.status()["generation"] == 2
+
+
+def test_the_commands_find_the_engine_where_it_ran_before_its_address_was_changed(supervisor: Any) -> None:
+    supervisor.start()
+    moved = supervisor.data_dir / "moved.sock"
+    supervisor.extra = f'[admin]\nlisten = "{moved}"'
+    supervisor.write()
+    config = str(supervisor.config)
+    assert run(["reload", "-c", config]) == 0
+    record = supervisor.data_dir / "run" / "admin"
+    assert record.read_text() == f"unix:{moved}\n"
+    assert run(["status", "-c", config]) == 0
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.wait_exit() == 0
+    assert not record.exists()
 
 
 def test_a_storm_of_hangups_is_few_reloads_and_the_last_one_counts(supervisor: Any, wait: Wait) -> None:
