@@ -161,19 +161,23 @@ def reload(config: str, as_json: bool) -> None:
 @click.option("--timeout", default=0.0, metavar="S", help="Give up waiting after so many seconds (0: never).")
 @common_options
 def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> None:
-    """Refuse new mail (421 or 452) while everything that is stored goes on being delivered.
+    """Refuse new mail (421) while everything that is stored goes on being delivered.
+
+    Spool files stay in new/.
 
     \b
     Examples:
       mailrail drain --wait       empty the host before it is taken down
       mailrail drain --off        take mail again
     """
+    if off and (wait or timeout):
+        raise click.UsageError("--off takes mail again at once: nothing to wait for with --wait or --timeout")
     api = _api(config)
     answer = api.post("/drain", {"on": not off})
-    if wait and not off:
+    if wait:
         answer = steer.wait_drained(api, timeout, is_shown=not as_json)
     tell(as_json, answer, lambda: click.echo(steer.describe_drain(answer)))
-    leave(0 if not wait or off or answer.get("is_empty") else 1)
+    leave(0 if not wait or answer.get("is_empty") else 1)
 
 
 @cli.command()

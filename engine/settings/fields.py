@@ -119,8 +119,10 @@ def mode(value: Any) -> int:
 
 def weights(value: Any) -> dict[str, int]:
     """A table of vmta names and weights."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         raise ValueError("expected a table of vmtas and weights such as { acme-1 = 1 }")
+    if not value:
+        raise ValueError("expected at least one member")
     weight = fields.whole(1, 1_000_000)
     parsed = {}
     for name, raw in value.items():

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from engine.cli.main import cli, run
+from engine.inject.accept import DRAINING
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
@@ -153,6 +155,17 @@ def test_drain_off(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) 
     assert run(["drain", "--off", "-c", config]) == 0
     assert admin.asked == [("POST", "/drain", {"on": False})]
     assert capsys.readouterr().out == "taking mail again\n"
+
+
+@pytest.mark.parametrize("option", [["--wait"], ["--timeout", "5"]])
+def test_draining_that_ends_is_not_waited_for(option: list[str], config: str, admin: Any) -> None:
+    assert run(["drain", "--off", *option, "-c", config]) == 2
+    assert admin.asked == []
+
+
+def test_help_of_drain_names_the_reply_that_clients_get(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["drain", "--help"]) == 0
+    assert set(re.findall(r"\b4\d\d\b", capsys.readouterr().out)) == {str(DRAINING.code)}
 
 
 def test_explain_asks_the_engine_first(config: str, admin: Any) -> None:

@@ -173,6 +173,12 @@ def test_socket_permissions_are_octal() -> None:
         ),
         (
             '{ "acme-1" = 1 }',
+            "{}",
+            33,
+            "[[pool]] number 1: key members: expected at least one member, got an empty table",
+        ),
+        (
+            '{ "acme-1" = 1 }',
             '{ "acme-1" = 0 }',
             33,
             (
