@@ -135,7 +135,7 @@ class _Flight:
     def _parse(self, payload: bytes) -> SubmissionReply:
         try:
             reply = _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.lost(f"what came is no reply: {error}") from None
         if reply.id is None:
             raise self.lost(f"{reply.code} {reply.enhanced} {reply.text}")

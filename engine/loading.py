@@ -8,15 +8,18 @@ Fails: ConfigError naming the file, and the line that asked for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from engine.core.document import Document
+from engine.core.document import Document, KeyPath
 from engine.core.errors import ConfigError, Origin
-from engine.core.fields import suggest
+from engine.core.fields import describe, suggest
 from engine.core.finding import Finding
+from engine.message.dkim import PrivateKey, load_key
 from engine.policy.check import check_policies
 from engine.policy.fold import PolicySet
 from engine.policy.layers import Scope
@@ -24,6 +27,9 @@ from engine.policy.parse import parse_policies
 from engine.settings.check import check_settings
 from engine.settings.model import Settings
 from engine.settings.parse import parse_settings
+
+GOOD_RSA_BITS = 2048  # RFC 8301 section 3.2: signers SHOULD use at least these; below 1,024 is refused
+MAX_LOADED_KEYS = 10_000  # remembered over reloads: proving that an RSA key is one takes 28 ms
 
 
 class Texts(msgspec.Struct, frozen=True):
@@ -40,7 +46,7 @@ class Model(msgspec.Struct, frozen=True):
 
     settings: Settings
     policies: PolicySet
-    keys: dict[str, str]
+    keys: dict[str, PrivateKey]  # by path
 
 
 def load_texts(config_path: str) -> Texts:
@@ -52,11 +58,7 @@ def load_texts(config_path: str) -> Texts:
     for index, place in enumerate(settings.engine.policies):
         asked_by = document.origin(("engine", "policies", index))
         policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
-    keys = {
-        key.key: _read(key.key, document.origin(("customer", index, "dkim", number, "key")))
-        for index, customer in enumerate(settings.customers.values())
-        for number, key in enumerate(customer.dkim)
-    }
+    keys = {file: _read(file, document.origin(path)) for path, file in _key_files(settings)}
     return Texts(config_path, text, policies, keys)
 
 
@@ -66,7 +68,7 @@ def build_model(texts: Texts) -> Model:
     policies = parse_policies(texts.policies)
     _require_names("customer", policies.layers.customers, settings.customers)
     _require_names("vmta", policies.layers.vmtas, settings.vmtas)
-    return Model(settings, policies, texts.keys)
+    return Model(settings, policies, _load_keys(texts, settings))
 
 
 def check_texts(texts: Texts) -> list[Finding]:
@@ -75,6 +77,7 @@ def check_texts(texts: Texts) -> list[Finding]:
     return [
         *check_settings(texts.config_path, texts.settings, model.settings),
         *check_policies(model.policies),
+        *_weak_keys(texts, model),
     ]
 
 
@@ -114,6 +117,42 @@ def _read(file: str, asked_by: Origin) -> str:
         raise ConfigError(
             Origin(file, 0), f"expected UTF-8, got octet {error.object[error.start]:#04x}"
         ) from error
+
+
+def _key_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each mention of a private key: where it stands, and the file."""
+    for index, customer in enumerate(settings.customers.values()):
+        for number, row in enumerate(customer.dkim):
+            yield ("customer", index, "dkim", number, "key"), row.key
+
+
+def _load_keys(texts: Texts, settings: Settings) -> dict[str, PrivateKey]:
+    """Load the private keys; one that can't sign is named where it is asked for."""
+    keys: dict[str, PrivateKey] = {}
+    for path, file in _key_files(settings):
+        try:
+            keys[file] = _load_key(texts.keys[file])
+        except ValueError as error:
+            origin = Document(texts.config_path, texts.settings).origin(path)
+            raise ConfigError(origin, f"{describe(path[:-1])}: key {path[-1]}: {file}: {error}") from error
+    return keys
+
+
+@lru_cache(MAX_LOADED_KEYS)
+def _load_key(text: str) -> PrivateKey:
+    return load_key(text.encode())
+
+
+def _weak_keys(texts: Texts, model: Model) -> Iterator[Finding]:
+    document = Document(texts.config_path, texts.settings)
+    for path, file in _key_files(model.settings):
+        key = model.keys[file]
+        if isinstance(key, RSAPrivateKey) and key.key_size < GOOD_RSA_BITS:
+            text = (
+                f"{describe(path[:-1])}: key {path[-1]}: {file} is an RSA key of {key.key_size} bits:"
+                f" receivers may not trust less than {GOOD_RSA_BITS}"
+            )
+            yield Finding("warning", document.origin(path), text)
 
 
 def _require_names(kind: str, scopes: dict[str, Scope], known: Iterable[str]) -> None:

@@ -189,6 +189,7 @@ def test_nobody_listens(path: Path) -> None:
         b"HTTP/1.1 400 Bad Request\r\n",
         frame(id=1, code="x"),
         frame(id=None, code=421, enhanced="", text=""),
+        (20_004).to_bytes(4, "big") + b"\x81\xa1x" + b"\x91" * 20_000 + b"\x01",
     ],
 )
 def test_what_is_no_answer_loses_the_connection_with_the_open_ids(path: Path, answer: bytes) -> None:

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_elliptic
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key as generate_rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from engine.core.errors import ConfigError
 from engine.loading import Texts, build_model, check_texts, load_shipped_policies, load_texts
@@ -111,15 +123,85 @@ def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         load_texts(config)
 
 
-def test_dkim_keys_travel_with_the_texts(tmp_path: Path) -> None:
-    config = write(tmp_path)
-    key = tmp_path / "k.pem"
+def write_with_key(directory: Path, key: Path) -> str:
+    config = write(directory)
     with Path(config).open("a") as file:
         file.write(f'[[customer.dkim]]\ndomain = "acme.example"\nselector = "s"\nkey = "{key}"\n')
+    return config
+
+
+def to_pem(key: Any, passphrase: bytes = b"") -> str:
+    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode())
+
+
+def test_dkim_keys_travel_with_the_texts(tmp_path: Path) -> None:
+    key = tmp_path / "k.pem"
+    config = write_with_key(tmp_path, key)
     with pytest.raises(ConfigError, match=r"mailrail\.toml:23: can't read .*k\.pem: No such file"):
         load_texts(config)
-    key.write_text("PEM")
-    assert build_model(load_texts(config)).keys == {str(key): "PEM"}
+    key.write_text(to_pem(Ed25519PrivateKey.generate()))
+    texts = load_texts(config)
+    assert texts.keys == {str(key): key.read_text()}
+    key.unlink()
+    assert to_pem(build_model(texts).keys[str(key)]) == texts.keys[str(key)]
+
+
+SMALL_RSA = """\
+-----BEGIN RSA PRIVATE KEY-----
+MIIBOgIBAAJBANIxMyxRmRp8ZdxYZfKtNEeEFXpQFEuCsnQ0TH8I081XHx1NZo2C
+Ru0+B+7htRIToMjDthAktS/tAtnwIPRXHH0CAwEAAQJARTi8wJiy0j0rkpBuKqiN
+8gt2w0xCEsgdGxXqJ1/x2MqCg9c0pVerckmmVW1oFQlP6fx8zv+Ru4CSgYphQyTB
+BQIhAOhdkm8++aH35MAU8VtNMX3R4r2hr06VRNzb2fWWw70PAiEA55JFDFeOb2TO
+o8ZMwU/eORT6S+edu2YeuX81diftZbMCIEpyOElGDuqypmpYC1/qInIiPZft5mGx
+90cfdPx3Gi1HAiEAgpw5XbC0oZeWBUF/YTkO+dsfIVjN2jjK840QNkhm2YkCIGcD
+QUk0wTjeRnbtDbhOLgYQng609yZIqZabEXFSQF/Z
+-----END RSA PRIVATE KEY-----
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        (to_pem(generate_elliptic(SECP256R1())), "expected an RSA or Ed25519 private key, got"),
+        (SMALL_RSA, "expected an RSA"),
+        (
+            Ed25519PrivateKey.generate()
+            .public_key()
+            .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            .decode(),
+            "expected an RSA or Ed25519 private key in PEM, got something unreadable",
+        ),
+        (
+            to_pem(Ed25519PrivateKey.generate(), b"secret"),
+            "expected a private key without a passphrase, got an encrypted one",
+        ),
+        ("no PEM at all", "expected a private key in PEM, or an Ed25519 seed in base64"),
+        ("", "expected a private key in PEM, or an Ed25519 seed in base64"),
+    ],
+    ids=["elliptic", "rsa-512", "public", "encrypted", "text", "empty"],
+)
+def test_a_key_that_can_not_sign_is_refused_where_it_is_asked_for(
+    tmp_path: Path, text: str, detail: str
+) -> None:
+    key = tmp_path / "k.pem"
+    key.write_text(text)
+    config = write_with_key(tmp_path, key)
+    with pytest.raises(ConfigError) as caught:
+        check_texts(load_texts(config))
+    where = f"{config}:23: [[customer.dkim]] number 1"
+    assert str(caught.value).startswith(where)
+    assert f": key key: {key}: {detail}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("bits", "is_weak"), [(1024, True), (2048, False)])
+def test_an_rsa_key_of_less_than_2048_bits_is_warned_of(tmp_path: Path, bits: int, is_weak: bool) -> None:
+    key = tmp_path / "k.pem"
+    key.write_text(to_pem(generate_rsa(65537, bits)))
+    config = write_with_key(tmp_path, key)
+    findings = check_texts(load_texts(config))
+    assert [finding.origin for finding in findings] == ([(config, 23)] if is_weak else [])
+    assert all(f"RSA key of {bits} bits" in finding.text for finding in findings)
 
 
 def test_findings_cover_settings_and_policies(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Fails: ApiError, whose text says what to do.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -27,10 +28,13 @@ class ApiError(Exception):
 
 
 class AdminApi:
-    """The admin API at one address."""
+    """The admin API at one address; where nobody listens there, at the next."""
 
-    def __init__(self, where: AdminAddress, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    def __init__(
+        self, where: AdminAddress, *others: AdminAddress, timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> None:
         self._where = where
+        self._others = others
         self._timeout_s = timeout_s
 
     def get(self, path: str, criteria: Mapping[str, str | int | None] | None = None) -> dict[str, Any]:
@@ -46,6 +50,7 @@ class AdminApi:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         link = _connection(self._where, self._timeout_s)
         try:
+            link = self._connect(link)
             link.request(method, path, body, headers)
             answer = link.getresponse()
             return _read(answer.status, answer.read())
@@ -59,6 +64,19 @@ class AdminApi:
             raise ApiError(f"{self._where} does not speak HTTP: {error!r}") from error
         finally:
             link.close()
+
+    def _connect(self, link: http.client.HTTPConnection) -> http.client.HTTPConnection:
+        """Return the first connection that can be made; where none can, the error is that of the first."""
+        try:
+            link.connect()
+        except OSError:
+            for where in self._others:
+                other = _connection(where, self._timeout_s)
+                with contextlib.suppress(OSError):
+                    other.connect()
+                    return other
+            raise
+        return link
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -1,6 +1,9 @@
 """Which configuration file a command is about, and where the engine that runs it answers.
 
-Owns: the order of `-c`, MAILRAIL_CONFIG and the default; the address of the admin API.
+The file may have been changed since the engine read it, `[admin] listen` too: then the engine answers where
+it has put on record that it does.
+
+Owns: the order of `-c`, MAILRAIL_CONFIG and the default; the addresses of the admin API.
 Fails: ConfigError, as everything that reads a configuration.
 """
 
@@ -10,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.core.errors import ConfigError, Origin
-from engine.settings.model import Settings
+from engine.settings.fields import split_host_and_port
+from engine.settings.model import ADMIN_RECORD, Settings
 from engine.settings.parse import parse_settings
 
 DEFAULT_CONFIG = "/etc/mailrail/mailrail.toml"
@@ -39,7 +43,20 @@ def load_settings(config_path: str) -> Settings:
     return parse_settings(config_path, text)
 
 
-def admin_address(settings: Settings) -> AdminAddress:
-    """Return where the engine of this configuration answers."""
+def admin_addresses(settings: Settings) -> list[AdminAddress]:
+    """Return where the engine of this configuration answers: as it says, else where it ran so far."""
     admin = settings.admin
-    return AdminAddress(admin.path, admin.address, admin.port)
+    named = AdminAddress(admin.path, admin.address, admin.port)
+    recorded = _read_recorded(Path(settings.engine.data_dir, ADMIN_RECORD))
+    return [named] if recorded in (None, named) else [named, recorded]
+
+
+def _read_recorded(file: Path) -> AdminAddress | None:
+    """Return the address on record; None where there is none, or it is not ours to read."""
+    try:
+        kind, _, place = file.read_text(encoding="utf-8").strip().partition(":")
+        if kind == "unix":
+            return AdminAddress(place, "", 0)
+        return AdminAddress("", *split_host_and_port(place))
+    except (OSError, ValueError):
+        return None

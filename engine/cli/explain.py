@@ -13,15 +13,25 @@ from typing import Any
 
 import msgspec
 
+from engine.core.address import parse_domain
 from engine.core.errors import ConfigError, Origin
 from engine.loading import Model, build_model, load_texts
 from engine.policy.explain import Explanation, explain, format_explanation
 
 
+def parse_names(domain: str, hosts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return a domain and its MX hosts as policies know them; hosts may end in a dot, as dig prints them.
+
+    Raises:
+        ValueError: one is no domain.
+    """
+    return parse_domain(domain), tuple(parse_domain(host.removesuffix(".")) for host in hosts)
+
+
 def explain_offline(
     config_path: str, domain: str, vmta: str, customer: str, hosts: tuple[str, ...]
 ) -> Explanation:
-    """Explain a path from the files. `hosts`: the domain's MX hosts, where they are known.
+    """Explain a path from the files. `hosts`: the domain's MX hosts, where they are known; see `parse_names`.
 
     Raises:
         ConfigError: the files are wrong, or do not know that vmta or customer.
@@ -30,7 +40,7 @@ def explain_offline(
     _require_known(config_path, "vmta", vmta, model.settings.vmtas)
     _require_known(config_path, "customer", customer, model.settings.customers)
     site = ",".join(hosts) or domain
-    destination = model.policies.destination(domain.lower(), site, tuple(host.lower() for host in hosts))
+    destination = model.policies.destination(domain, site, hosts)
     return explain(model.policies, destination, customer, vmta, caps=find_caps(model, vmta))
 
 
@@ -49,8 +59,8 @@ def find_caps(model: Model, vmta: str) -> dict[str, int]:
 def format_answer(answer: Mapping[str, Any]) -> str:
     """Return an answer as text; its paths, which only a running engine has, are a table of their own."""
     text = format_explanation(msgspec.convert(answer, Explanation))
-    site = answer.get("site")
-    return f"{text}\n  site: {site}" if site else text
+    found = [f"\n  {name}: {answer[name]}" for name in ("site", "problem") if answer.get(name)]
+    return text + "".join(found)
 
 
 def _require_known(config_path: str, kind: str, name: str, known: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def show_rows(console: Console, what: str, answer: Mapping[str, Any], now: float
 
 def show_status(console: Console, answer: Mapping[str, Any], now: float) -> None:
     """Print the engine's status."""
-    state = "draining: new mail is refused" if answer.get("is_draining") else "taking mail"
+    state = _describe_state(answer)
     started = answer.get("started_at")
     since = f", started {format_moment(started, now)}" if started else ""
     console.print(f"Mailrail {state}{since}, configuration generation {answer.get('generation', '-')}")
@@ -98,6 +98,16 @@ def show_unanswered(console: Console, answer: Mapping[str, Any]) -> None:
     """Name the shards that gave no answer."""
     for shard, error in answer.get("unanswered", {}).items():
         console.print(f"shard {shard} did not answer: {error}", style="yellow")
+
+
+def _describe_state(answer: Mapping[str, Any]) -> str:
+    """Say whether mail is taken, and how much of the engine is there to take it."""
+    shards = answer.get("shards", ())
+    up = sum(bool(shard.get("is_up")) for shard in shards)
+    if shards and not up:
+        return f"takes no mail: 0 of {len(shards)} shards up"
+    state = "draining: new mail is refused" if answer.get("is_draining") else "taking mail"
+    return f"{state}, {up} of {len(shards)} shards up" if shards else state
 
 
 def _is_rows(value: Any) -> bool:

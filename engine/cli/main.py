@@ -19,7 +19,7 @@ from engine.cli import explain as explaining
 from engine.cli import look, steer
 from engine.cli import send as sending
 from engine.cli.api import AdminApi, ApiError
-from engine.cli.configuration import admin_address, load_settings
+from engine.cli.configuration import admin_addresses, load_settings
 from engine.cli.options import (
     common_options,
     complain,
@@ -33,6 +33,7 @@ from engine.cli.options import (
 from engine.cli.store import store
 from engine.cli.tables import make_console
 from engine.core.errors import ConfigError
+from engine.demo.scenario import MAX_MESSAGES, MIN_MESSAGES
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -100,11 +101,17 @@ def check(config: str, as_json: bool, strict: bool) -> None:
 def explain(**options: Any) -> None:
     """Say which limits hold for mail to DOMAIN, where each came from, and which one binds.
 
+    Exits 1 where DOMAIN is none, or can't receive mail.
+
     \b
     Examples:
       mailrail explain gmail.com --vmta acme-1
       mailrail explain example.com --mx aspmx.l.google.com --offline
     """
+    try:
+        options["domain"], options["mx"] = explaining.parse_names(options["domain"], options["mx"])
+    except ValueError as error:
+        fail(str(error), options["as_json"])
     answer = _find_explanation(**options)
     if options["as_json"]:
         print_json(answer)
@@ -112,6 +119,7 @@ def explain(**options: Any) -> None:
         click.echo(explaining.format_answer(answer))
         if answer.get("paths"):
             look.show_rows(make_console(), "paths", answer, time.time())
+    leave(1 if answer.get("problem") else 0)
 
 
 def _find_explanation(
@@ -154,19 +162,23 @@ def reload(config: str, as_json: bool) -> None:
 @click.option("--timeout", default=0.0, metavar="S", help="Give up waiting after so many seconds (0: never).")
 @common_options
 def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> None:
-    """Refuse new mail (421 or 452) while everything that is stored goes on being delivered.
+    """Refuse new mail (421) while everything that is stored goes on being delivered.
+
+    Spool files stay in new/.
 
     \b
     Examples:
       mailrail drain --wait       empty the host before it is taken down
       mailrail drain --off        take mail again
     """
+    if off and (wait or timeout):
+        raise click.UsageError("--off takes mail again at once: nothing to wait for with --wait or --timeout")
     api = _api(config)
     answer = api.post("/drain", {"on": not off})
-    if wait and not off:
+    if wait:
         answer = steer.wait_drained(api, timeout, is_shown=not as_json)
     tell(as_json, answer, lambda: click.echo(steer.describe_drain(answer)))
-    leave(0 if not wait or off or answer.get("is_empty") else 1)
+    leave(0 if not wait or answer.get("is_empty") else 1)
 
 
 @cli.command()
@@ -310,7 +322,13 @@ def send(**options: Any) -> None:
 @click.option(
     "--keep", is_flag=True, help="Leave engine and sinks running until Ctrl-C, and say where to look."
 )
-@click.option("--messages", default=20_000, show_default=True, help="How many to send; fewer end sooner.")
+@click.option(
+    "--messages",
+    type=click.IntRange(MIN_MESSAGES, MAX_MESSAGES),
+    default=20_000,
+    show_default=True,
+    help="How many to send; fewer end sooner, too few bind no limit.",
+)
 @common_options
 def demo(config: str, as_json: bool, keep: bool, messages: int) -> None:  # noqa: ARG001 - it writes its own
     """Run the engine on loopback under limits that bind, judged by the receiving side.
@@ -336,7 +354,7 @@ def _show_rows(config: str, as_json: bool, what: str, criteria: dict[str, Any]) 
 
 
 def _api(config: str) -> AdminApi:
-    return AdminApi(admin_address(load_settings(config)))
+    return AdminApi(*admin_addresses(load_settings(config)))
 
 
 def run(argv: list[str]) -> int:

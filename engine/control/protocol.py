@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
-from engine.core.framing import FrameReader, make_head
+from engine.core.framing import UNDECODABLE, FrameReader, make_head
 
 RESULT = ""
 ERROR = "!"
@@ -70,5 +70,5 @@ class LinkReader:
 def _decode_payload(payload: memoryview) -> Frame:
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise RemoteProtocolError(f"not a frame: {error}") from None

@@ -124,7 +124,7 @@ def show(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "a table"
+        return "a table" if value else "an empty table"
     text = str(value) if isinstance(value, int | float) else repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 

@@ -6,7 +6,11 @@ Never: reads a socket, knows what a payload is.
 
 from __future__ import annotations
 
+import msgspec
+
 HEAD_BYTES = 4
+# All that msgspec raises for a payload. RecursionError: arrays or maps nested too deep, skipped ones too.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def make_head(payload: bytes) -> bytes:

@@ -19,6 +19,10 @@ from engine.core.units import Rate
 # Size of a message's body in bytes, and its weight: notices, letters, newsletters, attachments.
 SIZES = {2_000: 40, 8_000: 35, 25_000: 20, 100_000: 5}
 
+# Fewer end before every limit has bound for two of its windows: 3,000 only just do, 2,000 do not.
+MIN_MESSAGES = 4_000
+MAX_MESSAGES = 1_000_000  # all are on record, and last 40 minutes
+
 
 class VirtualMTA(NamedTuple):
     """A source address and what it says in EHLO."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.core.errors import RemoteProtocolError
-from engine.core.framing import make_head
+from engine.core.framing import UNDECODABLE, make_head
 from engine.core.reply import Reply
 
 MAX_ID_CHARACTERS = 256
@@ -77,7 +77,7 @@ def decode_submission(payload: bytes | memoryview) -> Submission:
     """
     try:
         return _decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise Misread(str(error), _read_id(payload)) from None
 
 
@@ -85,7 +85,7 @@ def _read_id(payload: bytes | memoryview) -> FrameId:
     """Return the id in a faulty payload; None where there is none."""
     try:
         return _decode_named(payload).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
 
 

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from engine.core.errors import ConfigError, Origin
-from engine.message.dkim import Signer, load_key, sign_message
+from engine.message.dkim import PrivateKey, Signer, sign_message
 from engine.settings.model import Settings
 
 
 class Signers:
     """Signers by (customer, From domain)."""
 
-    def __init__(self, settings: Settings, keys: Mapping[str, str]) -> None:
-        """Raises: ConfigError: a key can't be read."""
+    def __init__(self, settings: Settings, keys: Mapping[str, PrivateKey]) -> None:
+        """`keys`: by the path that the settings name."""
         self._signers: dict[tuple[str, str], list[Signer]] = {}
         for customer in settings.customers.values():
             for row in customer.dkim:
-                try:
-                    signer = Signer(row.domain, row.selector, load_key(keys[row.key].encode()))
-                except ValueError as error:
-                    raise ConfigError(Origin(row.key, 0), str(error)) from error
+                signer = Signer(row.domain, row.selector, keys[row.key])
                 self._signers.setdefault((customer.name, row.domain), []).append(signer)
 
     def sign(self, customer: str, domain: str, message: bytes, unix_now: float) -> bytes:

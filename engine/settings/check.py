@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 from engine.core.document import Document
@@ -16,6 +17,7 @@ def check_settings(file: str, text: str, settings: Settings) -> list[Finding]:
         *_unused_vmtas(document, settings),
         *_unused_pools(document, settings),
         *_mute(document, settings),
+        *_open_admin(document, settings),
     ]
 
 
@@ -50,3 +52,13 @@ def _mute(document: Document, settings: Settings) -> Iterator[Finding]:
         if name not in heard and not is_open:
             detail = f"customer {name!r} has no listener, and none is trusted to name it"
             yield Finding("warning", document.origin(("customer", index)), detail)
+
+
+def _open_admin(document: Document, settings: Settings) -> Iterator[Finding]:
+    """The API has no passwords: on the network anybody could steer the engine."""
+    address = settings.admin.address
+    if address and not ipaddress.ip_address(address).is_loopback:
+        detail = (
+            f"[admin]: key listen: {address} is no loopback address: whoever can connect may reload and drain"
+        )
+        yield Finding("warning", document.origin(("admin", "listen")), detail)

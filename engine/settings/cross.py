@@ -5,12 +5,15 @@ Fails: ConfigError at the line of the key that points nowhere, or that claims wh
 
 from __future__ import annotations
 
+import ipaddress
+import posixpath
+import re
 from collections.abc import Iterable
 
 from engine.core.document import Document, KeyPath
 from engine.core.errors import ConfigError
 from engine.core.fields import describe, suggest
-from engine.settings.fields import UNIX_PATH_BYTES
+from engine.settings.fields import UNIX_PATH_BYTES, split_host_and_port
 from engine.settings.model import ListenerSettings, Settings
 
 # The longest socket that the engine makes below data_dir.
@@ -71,6 +74,10 @@ def _check_listeners(document: Document, settings: Settings) -> None:
             _fail(document, (*path, key), f"{place} is taken by [[listener]] number {places[place] + 1}")
         if listener.name in names:
             _fail(document, (*path, "name"), f"there is a listener {listener.name!r} already")
+        if listener.listen:
+            _check_overlap(document, (*path, "listen"), place, places)
+        if listener.protocol == "spool":
+            _check_spool(document, (*path, "path"), listener.path, settings.engine.data_dir)
         places[place] = names[listener.name] = index
     _check_admin(document, settings, places)
 
@@ -81,6 +88,29 @@ def _check_admin(document: Document, settings: Settings, places: dict[str, int])
     place = admin.path or f"{host}:{admin.port}"
     if place in places:
         _fail(document, ("admin", "listen"), f"{place} is taken by [[listener]] number {places[place] + 1}")
+    if admin.address:
+        _check_overlap(document, ("admin", "listen"), place, places)
+
+
+def _check_overlap(document: Document, path: KeyPath, listen: str, places: dict[str, int]) -> None:
+    """A wildcard takes a port of every address of its version: nobody else may listen there."""
+    for place, index in places.items():
+        if not place.startswith("/") and _overlaps(listen, place):
+            _fail(document, path, f"{listen} overlaps {place} of [[listener]] number {index + 1}")
+
+
+def _overlaps(one: str, other: str) -> bool:
+    (host, port), (other_host, other_port) = split_host_and_port(one), split_host_and_port(other)
+    first, second = ipaddress.ip_address(host), ipaddress.ip_address(other_host)
+    is_wild = first.is_unspecified or second.is_unspecified
+    return is_wild and port == other_port and first.version == second.version
+
+
+def _check_spool(document: Document, path: KeyPath, directory: str, data_dir: str) -> None:
+    """What is in a shard's directory is its own, and goes with it."""
+    inside = posixpath.relpath(directory, data_dir).split("/")[0]
+    if re.fullmatch(r"shard-\d+", inside):
+        _fail(document, path, f"{data_dir}/{inside} holds the store of a shard: expected another directory")
 
 
 def _place(listener: ListenerSettings) -> str:

@@ -5,6 +5,7 @@ The defaults stand in `model`; here are the ranges, each with what it protects.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ MAX_SHARDS = 256  # a message id has one octet for its shard
 UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets and ends in a zero
 
 _DAY_S = 86400.0
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 
 def sender_pattern(value: Any) -> str:
@@ -96,6 +98,14 @@ def socket_path(value: Any) -> str:
     return path
 
 
+def source_address(value: Any) -> str:
+    """An address that a socket can be bound to and a peer can answer."""
+    source = ipaddress.ip_address(fields.address(value))
+    if source.is_unspecified or source.is_multicast or source == _BROADCAST:
+        raise ValueError("expected an address of one host: not unspecified, multicast or broadcast")
+    return str(source)
+
+
 def route_hop(value: Any) -> str:
     return host_and_port(value, default_port=25)
 
@@ -109,8 +119,10 @@ def mode(value: Any) -> int:
 
 def weights(value: Any) -> dict[str, int]:
     """A table of vmta names and weights."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         raise ValueError("expected a table of vmtas and weights such as { acme-1 = 1 }")
+    if not value:
+        raise ValueError("expected at least one member")
     weight = fields.whole(1, 1_000_000)
     parsed = {}
     for name, raw in value.items():
@@ -179,7 +191,7 @@ ADMIN = {"listen": Field("listen", admin_listen)}
 
 VMTA = {
     "name": Field("name", fields.name, required=True),
-    "source": Field("source", fields.one_or_many(fields.address, 2), required=True),
+    "source": Field("source", fields.one_or_many(source_address, 2), required=True),
     "hostname": Field("hostname", fields.hostname, required=True),
     "max_connections": Field("max_connections", fields.whole(0, 1_000_000)),
 }

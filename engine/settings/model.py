@@ -82,6 +82,11 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = 0o660  # socket: permissions of the unix socket
 
 
+# Below data_dir: where the engine that runs answers, which a changed configuration does not say before it is
+# loaded. The key of its listener, "unix:/path" or "tcp:address:port".
+ADMIN_RECORD = "run/admin"
+
+
 class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     """[admin]: API, console and /metrics. Either a unix socket (mode 0600) or address and port."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from engine.core.address import parse_domain
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
 from engine.policy.explain import explain
@@ -219,7 +220,10 @@ class Answers:
 
     async def _explain(self, criteria: Mapping[str, str]) -> Row:
         engine = self._engine
-        domain = criteria["domain"].lower()
+        try:
+            domain = parse_domain(criteria["domain"])
+        except ValueError as error:
+            return {"error": str(error)}
         customer, vmta = criteria.get("customer", ""), criteria.get("vmta", "")
         settings = engine.model.settings
         if customer and customer not in settings.customers:

@@ -99,7 +99,7 @@ class Duties:
             self._engine.orphans.adopt(body.get("adopt_stores", ()), body.get("recounted_at", 0.0))
             await self._feeds.use(model.settings, body["listeners"])
             self._set_draining(bool(body.get("is_draining")))
-        except (ConfigError, StoreError) as error:
+        except (ConfigError, StoreError, OSError) as error:  # OSError: a directory, a socket; no bug of ours
             return {"error": str(error)}
         self._generation = body["generation"]
         log.info("configured", generation=self._generation, vmtas=len(self._engine.paths.vmtas))

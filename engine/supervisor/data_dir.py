@@ -5,6 +5,7 @@
         assignment.json     which vmta belongs to which shard
         poison.json         deliveries on which shards died
         run/shard-N.sock    where shards find each other
+        run/admin           where the engine that runs answers, for the commands
         shard-N/            store of a shard, and `step`: the delivery that it works on
         quarantine/         damaged stores, moved aside (engine.store.quarantine)
         events/             event log, where not configured elsewhere
@@ -24,12 +25,16 @@ from pathlib import Path
 
 from engine.control.peers import make_run_dir, peer_path
 from engine.core.errors import ConfigError, Origin
+from engine.settings.model import ADMIN_RECORD
+from engine.telemetry.log import Log
 
 LOCK_WAIT_S = 10.0  # a killed engine's shards are gone within milliseconds; a stopping one may take its grace
 LOCK_RETRY_S = 0.1
 MAX_UNIX_PATH_BYTES = 107  # sun_path of unix(7), without its final zero
 
 _STORE_PREFIX = "shard-"
+
+log = Log("supervisor")
 
 
 class DataDir:
@@ -40,6 +45,7 @@ class DataDir:
         self.run_dir = self.path / "run"
         self.assignment_file = self.path / "assignment.json"
         self.poison_file = self.path / "poison.json"
+        self.admin_file = self.path / ADMIN_RECORD
         self._lock_fd = -1
 
     def shard_dir(self, shard: int) -> Path:
@@ -66,10 +72,18 @@ class DataDir:
         await self._lock(time.monotonic() + wait_s)
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; nobody answers any more."""
         if self._lock_fd >= 0:
+            self.admin_file.unlink(missing_ok=True)
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def record_admin(self, key: str) -> None:
+        """Note where the admin API answers now. Without that, commands go by the configuration alone."""
+        try:
+            write_file(self.admin_file, f"{key}\n".encode())
+        except OSError as error:
+            log.warning("address of the admin API not recorded", file=str(self.admin_file), error=str(error))
 
     def leftover_stores(self, shards: int) -> list[int]:
         """Return the numbers of stores without a shard, left by a larger shard count."""

@@ -20,6 +20,7 @@ from typing import Any
 
 from engine.control.bus import Handler, Link, open_link
 from engine.control.fds import ListenerSender, open_channel
+from engine.supervisor.plan import Plan
 
 # Else glibc gives the pages of a batch back to the kernel at each commit and takes them again for the next:
 # 6 to 9 us a message of 10 kB (bench/store_commit.py). The price is up to 32 MB kept by a busy shard.
@@ -39,7 +40,7 @@ class ShardProcess:
         self.shard = shard
         self.incarnation = incarnation
         self.pid = 0
-        self.generation = 0  # of the plan that it was last told
+        self.plan: Plan | None = None  # the one that it was last told
         self.started_at = time.time()
         self.is_alive = False
         self.link = Link(handlers, name=f"shard {shard}", on_lost=self._on_link_lost)

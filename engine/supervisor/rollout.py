@@ -65,7 +65,7 @@ class Rollout:
             states = await self._release(moves)
         self._set_plan(new)
         await asyncio.gather(*[self._adopt_one(slot, states) for slot in self._slots])
-        answers = await asyncio.gather(*[self._configure(slot, new.generation) for slot in self._slots])
+        answers = await asyncio.gather(*[self._configure(slot, new) for slot in self._slots])
         refusals = [answer for answer in answers if answer]
         if refusals:
             raise RolloutError("; ".join(refusals))
@@ -107,12 +107,12 @@ class Rollout:
             # It dies or restarts: then it begins with the caution of a start, which is enough.
             log.warning("state of moved vmtas lost", shard=slot.shard, vmtas=list(states), error=str(error))
 
-    async def _configure(self, slot: Slot, generation: int) -> str:
+    async def _configure(self, slot: Slot, plan: Plan) -> str:
         """Tell one shard its plan; return why it refuses, "" where it does not."""
         async with slot.lock:
             process = slot.process
-            if process is None or not slot.is_up or process.generation == generation:
-                return ""  # its successor is told the new plan when it starts, or was
+            if process is None or not slot.is_up or process.plan is plan:
+                return ""  # its successor is told the plan when it starts, or was
             try:
                 answer = await process.request(
                     "configure", self._make_body(slot, process), CONFIGURE_TIMEOUT_S

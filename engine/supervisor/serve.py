@@ -101,6 +101,7 @@ class Running:
         if plan.admin != self._admin_key:
             await self._admin.open(self._supervisor.listeners.sockets[plan.admin].dup())
             self._admin_key = plan.admin
+            self._supervisor.data_dir.record_admin(plan.admin)
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -25,6 +25,7 @@ from engine.loading import Model, Texts, build_model, load_texts
 from engine.store.quarantine import mark_damaged
 from engine.supervisor.assignments import Assignment, deal_vmtas, load_assignment, store_assignment
 from engine.supervisor.data_dir import DataDir
+from engine.supervisor.directories import make_directories
 from engine.supervisor.figures import Figures
 from engine.supervisor.listeners import Listeners, Place, admin_place, listener_place
 from engine.supervisor.notify import notify_ready, notify_reloading, notify_stopping
@@ -103,10 +104,14 @@ class Supervisor:
         """Take the data directory, listen, start every shard and wait until each is up or has failed once.
 
         Raises:
-            ConfigError: a directory or address can't be used.
+            ConfigError: a directory or address can't be used, or no shard could start.
         """
         async with self._reload_lock:
-            await self._open()
+            try:
+                await self._open()
+            except ConfigError:
+                self.listeners.close()
+                raise
         up = sum(slot.is_up for slot in self.slots)
         log.info("serving", shards=self.shards, up=up, listeners=len(self.plan.listeners), pid=os.getpid())
         notify_ready(f"{up} of {self.shards} shards up")
@@ -115,6 +120,7 @@ class Supervisor:
         await self.data_dir.open(self.shards)
         self.poison.load()
         self._clear_steps()
+        make_directories(self.plan.texts, self.plan.model.settings)
         previous = load_assignment(self.data_dir.assignment_file)
         self._recounted_at = self._when_recounted(previous)
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
@@ -124,6 +130,10 @@ class Supervisor:
         for slot in self.slots:
             slot.start()
         await asyncio.gather(*[slot.first_outcome.wait() for slot in self.slots])
+        if all(slot.refusal and not slot.is_up for slot in self.slots) and not self._is_stopping:
+            # A single one may fare better when it is tried again; what all refuse is the configuration.
+            refusals = "; ".join(dict.fromkeys(slot.refusal for slot in self.slots))
+            raise ConfigError(Origin(self._config_path, 0), f"no shard can start: {refusals}")
 
     async def stop(self) -> None:
         """Stop within the configured grace: transactions in flight may finish."""
@@ -201,12 +211,13 @@ class Supervisor:
         texts = load_texts(self._config_path)
         model = build_model(texts)
         self._refuse_fixed(model)
+        make_directories(texts, model.settings)
         new = self._make_plan(texts, model, old.generation + 1, self._dealt(old))
         self.listeners.add(_find_places(model))
         try:
             await self._rollout.run(old, new)
         except RolloutError as error:
-            back = replace(old, generation=new.generation + 1)
+            back = replace(old)  # another one for those that were told the old: they have let go of vmtas
             await self._roll_back(self.plan, back)
             raise ConfigError(Origin(self._config_path, 0), f"not taken by the shards: {error}") from None
         finally:
@@ -224,7 +235,7 @@ class Supervisor:
             # It ran this plan before: a shard that can't take it back is restarted with it.
             log.error("shards could not go back to the plan before", error=str(error))
             for slot in self.slots:
-                if slot.process is not None and slot.process.generation != back.generation:
+                if slot.process is not None and slot.process.plan is not back:
                     slot.process.end()
 
     def _refuse_fixed(self, model: Model) -> None:
@@ -271,7 +282,7 @@ class Supervisor:
         """Return the body of "configure" for one shard, and give it the sockets that it names."""
         plan = self.plan
         wanted = set(plan.listeners.values())
-        process.generation = plan.generation
+        process.plan = plan
         process.give_listeners({key: sock for key, sock in self.listeners.sockets.items() if key in wanted})
         leftover = self.data_dir.leftover_stores(self.shards)
         return {

@@ -34,3 +34,13 @@ def test_nobody_at_a_tcp_address() -> None:
     with pytest.raises(ApiError, match=r"no engine answers at 127\.0\.0\.1:21711") as caught:
         AdminApi(where).get("/status")
     assert caught.value.status == 0
+
+
+def test_where_nobody_listens_the_next_address_is_asked(admin: Any, tmp_path: Path) -> None:
+    admin.answer("/reload", {"generation": 2})
+    answering = AdminAddress(str(tmp_path / "admin.sock"), "", 0)
+    for absent in (AdminAddress(str(tmp_path / "new.sock"), "", 0), AdminAddress("", "127.0.0.1", 21711)):
+        assert AdminApi(absent, answering).post("/reload", {}) == {"generation": 2}
+        with pytest.raises(ApiError, match=f"no engine answers at {absent}: "):
+            AdminApi(absent, absent._replace(path="/nowhere/x.sock")).get("/status")
+    assert len(admin.asked) == 2

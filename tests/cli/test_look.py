@@ -27,6 +27,16 @@ def test_status_says_that_new_mail_is_refused() -> None:
     assert "draining: new mail is refused, started 1 min ago, configuration generation 2" in text
 
 
+def test_status_says_how_many_shards_are_up_and_that_without_any_no_mail_is_taken() -> None:
+    def text(*is_up: bool) -> str:
+        shards = [{"shard": shard, "is_up": up} for shard, up in enumerate(is_up)]
+        return shown(show_status, {"is_draining": False, "generation": 1, "shards": shards})
+
+    assert "Mailrail taking mail, 2 of 2 shards up, configuration" in text(True, True)
+    assert "Mailrail taking mail, 1 of 2 shards up, configuration" in text(False, True)
+    assert "Mailrail takes no mail: 0 of 2 shards up, configuration" in text(False, False)
+
+
 def test_status_shows_counts_at_any_depth() -> None:
     text = shown(show_status, {"counts": {"sessions": {"open": 12}}, "shards": [{"shard": 0, "is_up": True}]})
     assert "sessions open" in text

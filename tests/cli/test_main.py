@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ import pytest
 
 from engine.cli.main import cli, run
 from engine.cli.store import store
+from engine.inject.accept import DRAINING
 
 
 def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
@@ -38,6 +40,16 @@ def test_unknown_command_and_unknown_option_are_usage(capsys: pytest.CaptureFixt
     assert run(["fly"]) == 2
     assert run(["status", "--fly"]) == 2
     assert "fly" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("messages", ["0", "-1", "3999", "1000001", "many"])
+def test_demo_of_too_few_messages_is_usage_and_names_the_least(
+    messages: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["demo", "--messages", messages]) == 2
+    error = capsys.readouterr().err
+    assert "--messages" in error
+    assert messages == "many" or "4000<=x<=1000000" in error
 
 
 def test_help_exits_zero(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +91,7 @@ def test_status_is_bad_while_a_shard_is_down(
     assert run_json(capsys, "status", "-c", config) == (0, STATUS)
     admin.answer("/status", {**STATUS, "shards": [{"shard": 0, "is_up": False}]})
     assert run(["status", "-c", config]) == 1
+    assert "takes no mail: 0 of 1 shards up" in capsys.readouterr().out
 
 
 def test_criteria_and_limit_are_passed_on(
@@ -147,6 +160,17 @@ def test_drain_off(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == "taking mail again\n"
 
 
+@pytest.mark.parametrize("option", [["--wait"], ["--timeout", "5"]])
+def test_draining_that_ends_is_not_waited_for(option: list[str], config: str, admin: Any) -> None:
+    assert run(["drain", "--off", *option, "-c", config]) == 2
+    assert admin.asked == []
+
+
+def test_help_of_drain_names_the_reply_that_clients_get(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["drain", "--help"]) == 0
+    assert set(re.findall(r"\b4\d\d\b", capsys.readouterr().out)) == {str(DRAINING.code)}
+
+
 def test_explain_asks_the_engine_first(config: str, admin: Any) -> None:
     admin.answer("/explain", {"error": "there is no vmta 'nix'"}, 422)
     assert run(["explain", "d.example", "--vmta", "nix", "-c", config]) == 1
@@ -161,6 +185,36 @@ def test_explain_without_an_engine_answers_from_the_files(
     assert "from the files" in shown.err
     assert "max_connections" in shown.out
     assert "default.toml:" in shown.out
+
+
+def test_explain_knows_a_domain_by_either_of_its_names(
+    config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        run_json(capsys, "explain", name, "--offline", "-c", config)
+        for name in ("Bücher.test", "xn--bcher-kva.test")
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 0
+
+
+def test_explain_of_what_is_no_domain_is_an_error_and_asks_nobody(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bad..dom", "not a domain!"):
+        assert run(["explain", name, "-c", config]) == 1
+        assert capsys.readouterr().err == f"mailrail: expected a domain name, got {name!r}\n"
+    assert admin.asked == []
+
+
+def test_explain_says_why_a_domain_gets_no_mail(
+    config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, answer = run_json(capsys, "explain", "d.example", "--offline", "-c", config)
+    admin.answer("/explain", {**answer, "site": "", "problem": "d.example: null MX", "paths": []})
+    assert run(["explain", "d.example", "-c", config]) == 1
+    assert "problem: d.example: null MX" in capsys.readouterr().out
+    assert run_json(capsys, "explain", "d.example", "-c", config)[0] == 1
 
 
 def test_check_names_file_and_line(config: str, capsys: pytest.CaptureFixture[str]) -> None:

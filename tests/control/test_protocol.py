@@ -56,7 +56,17 @@ def test_a_frame_over_the_bound_is_refused_by_its_head() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"\xc1", b"\x01", b"\x92\xa1x\x01", b"\x93\x01\x01\x01", b"\x93\xa1\xff\x01\xc0"]
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        b"\x01",
+        b"\x92\xa1x\x01",
+        b"\x93\x01\x01\x01",
+        b"\x93\xa1\xff\x01\xc0",
+        b"\x93\xa1x\x01" + b"\x91" * 200_000 + b"\x01",
+        b"\x93\xa1x" + b"\x91" * 200_000 + b"\x01",
+    ],
 )
 def test_what_is_no_frame_is_refused(payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="not a frame"):

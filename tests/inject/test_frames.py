@@ -57,6 +57,20 @@ def test_payload_that_is_no_map_has_no_id(payload: bytes) -> None:
     assert raised.value.id is None
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["id", "sender", "recipients", "message", "customer", "pool", "job", "tags", "idempotent", "other"],
+)
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\xa1a", b"\x81"])
+def test_nesting_past_all_depth_is_misread_in_every_field(field: str, opening: bytes) -> None:
+    named = b"\x82\xa2id\x01" + msgspec.msgpack.encode(field)
+    for depth in (1_500, 200_000):
+        with pytest.raises(Misread):
+            decode_submission(named + opening * depth + b"\x01")
+        with pytest.raises(Misread):
+            decode_submission(opening * depth)
+
+
 def test_answer_names_the_id_as_it_came() -> None:
     for frame_id in (7, "7", None):
         octets = encode_answer(frame_id, make_reply(250, "2.0.0", "Ok"), ["ab"])

@@ -106,7 +106,17 @@ def test_faulty_submission_is_refused_by_its_id_and_the_connection_goes_on(intak
     assert "unknown field `colour`" in first["text"]
 
 
-@pytest.mark.parametrize("payload", [b"", b"GET / HTTP/1.1\r\n", b"\xc1", b"\x93\x01\x02\x03", b"\x80"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n",
+        b"\xc1",
+        b"\x93\x01\x02\x03",
+        b"\x80",
+        b"\x82\xa2id\x01\xa4tags" + b"\x91" * 1500 + b"\x01",
+    ],
+)
 def test_payload_without_an_id_ends_the_connection(intake: Any, payload: bytes) -> None:
     session, transport = connect_socket(make_socket(intake))
     session.data_received(frame(payload) + frame(id=3))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from engine.settings.check import check_settings
 from engine.settings.parse import parse_settings
 
@@ -51,3 +53,23 @@ def test_trusted_listener_may_name_any_customer_and_pool() -> None:
 
 def test_configuration_that_nothing_can_feed_is_found() -> None:
     assert findings(ENGINE) == ["m: warning: there is no [[listener]]: no mail can come in"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_open"),
+    [
+        ("127.0.0.1:8025", False),
+        ("127.9.9.9:8025", False),
+        ("[::1]:8025", False),
+        ("/run/admin.sock", False),
+        ("192.0.2.1:8025", True),
+        ("0.0.0.0:8025", True),
+        ("[::]:8025", True),
+    ],
+)
+def test_an_admin_api_that_the_network_can_reach_is_warned_of(listen: str, is_open: bool) -> None:
+    text = ENGINE + f'[admin]\nlisten = "{listen}"\n' + LISTENER + "trusted = true\n"
+    found = findings(text)
+    assert [finding.split(": ")[:3] for finding in found] == (
+        [["m:5", "warning", "[admin]"]] if is_open else []
+    )

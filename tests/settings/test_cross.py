@@ -120,6 +120,33 @@ def test_vmtas_may_share_a_source_address() -> None:
             "[admin]: key listen: /run/a.sock is taken by [[listener]] number 2",
         ),
         (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "smtp"\nlisten = "0.0.0.0:2525"',
+            12,
+            "[[listener]] number 2: key listen: 0.0.0.0:2525 overlaps 127.0.0.1:2525"
+            " of [[listener]] number 1",
+        ),
+        (
+            '"127.0.0.1:8025"',
+            '"0.0.0.0:2525"',
+            5,
+            "[admin]: key listen: 0.0.0.0:2525 overlaps 127.0.0.1:2525 of [[listener]] number 1",
+        ),
+        (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/var/lib/mailrail/shard-12/spool"',
+            12,
+            "[[listener]] number 2: key path: /var/lib/mailrail/shard-12 holds the store of a shard:"
+            " expected another directory",
+        ),
+        (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/var/lib/x/../mailrail//shard-0"',
+            12,
+            "[[listener]] number 2: key path: /var/lib/mailrail/shard-0 holds the store of a shard:"
+            " expected another directory",
+        ),
+        (
             'data_dir = "/var/lib/mailrail"',
             f'data_dir = "/{"x" * 100}"',
             3,
@@ -138,3 +165,20 @@ def test_disagreement_is_named_where_it_stands(old: str, new: str, line: int, te
     with pytest.raises(ConfigError) as caught:
         parse_settings("m", TEXT.replace(old, new))
     assert str(caught.value) == f"m:{line}: {text}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("127.0.0.1:8025", "0.0.0.0:8025"),
+        ("127.0.0.1:8025", "[::]:2525"),
+        ('protocol = "socket"\npath = "/run/a.sock"', 'protocol = "smtp"\nlisten = "127.0.0.2:2525"'),
+        (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/var/lib/mailrail/shard-spool"',
+        ),
+    ],
+)
+def test_what_only_looks_alike_may_stand_together(old: str, new: str) -> None:
+    assert old in TEXT
+    parse_settings("m", TEXT.replace(old, new))

@@ -47,6 +47,7 @@ PARSED = [
     (fields.listen_address, [("[::]:25", "[::]:25"), ("0.0.0.0:25", "0.0.0.0:25")]),
     (fields.admin_listen, [("/run/a.sock", "/run/a.sock"), ("127.0.0.1:1", "127.0.0.1:1")]),
     (fields.route_hop, [("[2001:DB8::1]", "[2001:db8::1]:25"), ("Relay.Example", "relay.example:25")]),
+    (fields.source_address, [("192.0.2.1", "192.0.2.1"), ("2001:DB8::1", "2001:db8::1"), ("::1", "::1")]),
     (fields.mode, [("660", 0o660)]),
     (fields.weights, [({"a": 2}, {"a": 2})]),
 ]
@@ -65,6 +66,7 @@ WRONG = [
     (fields.listen_address, ["localhost:25", "127.0.0.1", "127.0.0.1:0", "::1:25", "127.0.0.300:25", 25]),
     (fields.admin_listen, ["run/a.sock", "/" + "x" * 107]),
     (fields.route_hop, ["[relay.example]:25", "relay.example:65536", "relay example:25"]),
+    (fields.source_address, ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "mta.example", 5]),
     (fields.mode, ["0888", 0o660, "04755"]),
     (fields.weights, [{}, ["a"]]),
 ]

@@ -163,6 +163,21 @@ def test_socket_permissions_are_octal() -> None:
             ),
         ),
         (
+            '"203.0.113.10", "2001:db8::10"',
+            '"203.0.113.10", "ff02::1"',
+            28,
+            (
+                "[[vmta]] number 1: key source: "
+                "expected an address of one host: not unspecified, multicast or broadcast, got 'ff02::1'"
+            ),
+        ),
+        (
+            '{ "acme-1" = 1 }',
+            "{}",
+            33,
+            "[[pool]] number 1: key members: expected at least one member, got an empty table",
+        ),
+        (
             '{ "acme-1" = 1 }',
             '{ "acme-1" = 0 }',
             33,

@@ -194,6 +194,16 @@ def test_explain_tells_what_applies_and_which_paths_there_are() -> None:
     run(scenario)
 
 
+def test_explain_knows_a_domain_by_either_of_its_names_and_refuses_what_is_none() -> None:
+    async def scenario(shard: Shard) -> None:
+        assert (await shard.ask("explain", domain="Bücher.test"))["domain"] == "xn--bcher-kva.test"
+        for name in ("bad..dom", "not a domain!"):
+            answer = await shard.ask("explain", domain=name)
+            assert answer == {"error": f"expected a domain name, got {name!r}"}
+
+    run(scenario)
+
+
 def test_explain_tells_why_a_domain_has_no_site() -> None:
     async def scenario(shard: Shard) -> None:
         reply = make_reply(550, "5.1.2", "no such domain")

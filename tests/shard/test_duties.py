@@ -212,6 +212,8 @@ def test_a_wrong_configuration_and_a_store_that_fails_are_answers(
         assert "m.toml" in (await shard.configure("nonsense = 1"))["error"]
         monkeypatch.setattr(FakeEngine, "failure", StoreUnhealthy("another process owns it"))
         assert await shard.configure() == {"error": "another process owns it"}
+        monkeypatch.setattr(FakeEngine, "failure", FileNotFoundError(2, "No such file", "/proc/spool"))
+        assert await shard.configure() == {"error": "[Errno 2] No such file: '/proc/spool'"}
         monkeypatch.setattr(FakeEngine, "failure", None)
         assert await shard.configure() == {}
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine.cli.api import ApiError
+from engine.cli.main import run
 
 pytestmark = pytest.mark.slow  # starts real processes
 
@@ -132,6 +133,16 @@ def test_a_listener_that_can_not_be_opened_refuses_the_reload(supervisor: Any) -
     assert kinds(supervisor, 0) == ["configure"]
 
 
+def test_a_spool_that_can_not_be_made_refuses_the_reload(supervisor: Any) -> None:
+    supervisor.start()
+    supervisor.extra = '[[listener]]\nprotocol = "spool"\npath = "/proc/spool"\ncustomer = "acme"'
+    supervisor.write()
+    with pytest.raises(ApiError, match="key path: spool: /proc/spool: ") as refused:
+        supervisor.api.post("/reload", {})
+    assert refused.value.status == 422
+    assert kinds(supervisor, 0) == ["configure"]
+
+
 def test_a_plan_that_one_shard_refuses_is_taken_back_from_all(supervisor: Any) -> None:
     supervisor.start()
     vmta, old, new = merge_addresses(supervisor)
@@ -144,8 +155,11 @@ def test_a_plan_that_one_shard_refuses_is_taken_back_from_all(supervisor: Any) -
     (released,) = supervisor.heard(new, "release")
     assert vmta in released["vmtas"]  # and the one with which it shared an address
     supervisor.order(old)
-    supervisor.wait_up()
+    assert supervisor.wait_up()["generation"] == 1
     assert supervisor.heard(old, "configure")[-1]["assignment"] == owners
+    assert supervisor.heard(new, "configure")[-1]["generation"] == 1
+    assert supervisor.api.post("/reload", {}) == {"generation": 2}
+    assert [supervisor.heard(shard, "configure")[-1]["generation"] for shard in (old, new)] == [2, 2]
 
 
 def test_hangup_reloads(supervisor: Any, wait: Wait) -> None:
@@ -164,6 +178,21 @@ def test_the_admin_api_moves_with_its_setting(supervisor: Any) -> None:
     assert supervisor.status() == {}
     supervisor.use_admin(moved)
     assert supervisor.status()["generation"] == 2
+
+
+def test_the_commands_find_the_engine_where_it_ran_before_its_address_was_changed(supervisor: Any) -> None:
+    supervisor.start()
+    moved = supervisor.data_dir / "moved.sock"
+    supervisor.extra = f'[admin]\nlisten = "{moved}"'
+    supervisor.write()
+    config = str(supervisor.config)
+    assert run(["reload", "-c", config]) == 0
+    record = supervisor.data_dir / "run" / "admin"
+    assert record.read_text() == f"unix:{moved}\n"
+    assert run(["status", "-c", config]) == 0
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.wait_exit() == 0
+    assert not record.exists()
 
 
 def test_a_storm_of_hangups_is_few_reloads_and_the_last_one_counts(supervisor: Any, wait: Wait) -> None:

@@ -136,6 +136,29 @@ def test_a_shard_that_refuses_its_configuration_is_named_and_tried_again(supervi
     supervisor.wait_up()
 
 
+def test_a_start_that_every_shard_refuses_has_failed_and_systemd_is_not_told_otherwise(
+    supervisor: Any, notifications: Any
+) -> None:
+    for shard in (0, 1):
+        supervisor.order(shard, configure="refuse")
+    supervisor.start(is_awaited=False)
+    assert supervisor.wait_exit() == 1
+    assert f"mailrail: {supervisor.config}: no shard can start: told to refuse\n" in supervisor.log_text()
+    assert "Traceback" not in supervisor.log_text()
+    assert not supervisor.admin_path.exists()
+    notifications.socket.settimeout(0)
+    with pytest.raises(BlockingIOError):
+        notifications.next()
+
+
+def test_a_directory_that_can_not_be_made_is_exit_status_1_and_named_by_its_key(supervisor: Any) -> None:
+    supervisor.extra = '[[listener]]\nprotocol = "spool"\npath = "/proc/spool"\ncustomer = "acme"'
+    supervisor.start(is_awaited=False)
+    assert supervisor.wait_exit() == 1
+    assert "[[listener]] number 2: key path: spool: /proc/spool: " in supervisor.log_text()
+    assert not supervisor.heard(0)
+
+
 def test_stores_without_a_shard_are_given_to_the_shards_that_exist(supervisor: Any) -> None:
     for number in (2, 3, 5):
         (supervisor.data_dir / f"shard-{number}").mkdir()
