@@ -178,6 +178,8 @@ class SiteQueue:
         if not self.spare or not self.paths:
             return False
         weight = self.spare[0][1]
+        if self.top - self._least_passes(weight) < SPARE_SLACK / weight:
+            return False  # nobody is that far ahead
         return min(self.passes.values()) - self._least_passes(weight) >= SPARE_SLACK / weight
 
     def is_level(self, path: Path) -> bool:

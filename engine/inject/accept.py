@@ -10,7 +10,7 @@ Never: speaks a feed's protocol, chooses weights (queue.placement), decides what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine.core.address import domain_of, matches_sender
 from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
@@ -65,6 +65,14 @@ class Forward(Protocol):
     ) -> None: ...
 
 
+class _AcceptedCells(NamedTuple):
+    """What counts the messages of one customer through one listener."""
+
+    messages: Cell
+    injections: Cell
+    injected_bytes: Cell
+
+
 class Acceptor:
     """Takes messages from the feeds of one shard."""
 
@@ -100,7 +108,7 @@ class Acceptor:
         self._unix = unix_clock
         self._customers: Mapping[str, Customer] = {}
         self._pools: Mapping[str, Any] = {}
-        self._cells: dict[tuple[str, ...], Cell] = {}
+        self._cells: dict[tuple[str, str, str], _AcceptedCells] = {}
         self._may_send: dict[tuple[str, str], Reply | None] = {}  # customer and sender to the refusal
         self.is_draining = False
 
@@ -313,30 +321,35 @@ class Acceptor:
 
     def _answer(self, deliveries: list[Delivery], context: FeedContext, done: Done) -> None:
         first = deliveries[0]
-        customer = first.envelope.customer
-        count = sum(len(delivery.recipients) for delivery in deliveries)
-        self._cell("mailrail_messages_total", event="accepted", customer=customer, destination="")[0] += count
-        self._cell(
-            "mailrail_injections_total", feed=context.feed, listener=context.listener, result="accepted"
-        )[0] += 1
-        self._cell("mailrail_injected_bytes_total", feed=context.feed, listener=context.listener)[0] += (
-            first.envelope.size_bytes
+        cells = self._accepted_cells(first.envelope.customer, context)
+        cells.messages[0] += (
+            sum(len(delivery.recipients) for delivery in deliveries)
+            if len(deliveries) > 1
+            else len(first.recipients)
         )
+        cells.injections[0] += 1
+        cells.injected_bytes[0] += first.envelope.size_bytes
         message_id = first.message_id.hex()
         done(make_reply(250, "2.0.0", f"Ok: queued as {message_id}"), [message_id])
 
     def _refuse(self, reply: Reply, context: FeedContext, done: Done) -> None:
-        self._cell(
-            "mailrail_injections_total", feed=context.feed, listener=context.listener, result="refused"
-        )[0] += 1
+        feed, listener = context.feed, context.listener
+        refused = self._counters.counter
+        refused("mailrail_injections_total", feed=feed, listener=listener, result="refused")[0] += 1
         done(reply, [])
 
-    def _cell(self, name: str, **labels: str) -> Cell:
-        key = (name, *labels.values())
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = self._counters.counter(name, **labels)
-        return cell
+    def _accepted_cells(self, customer: str, context: FeedContext) -> _AcceptedCells:
+        feed, listener = context.feed, context.listener
+        key = (customer, feed, listener)
+        cells = self._cells.get(key)
+        if cells is None:
+            counter = self._counters.counter
+            cells = self._cells[key] = _AcceptedCells(
+                counter("mailrail_messages_total", event="accepted", customer=customer, destination=""),
+                counter("mailrail_injections_total", feed=feed, listener=listener, result="accepted"),
+                counter("mailrail_injected_bytes_total", feed=feed, listener=listener),
+            )
+        return cells
 
 
 def make_deliveries(message_id: bytes, envelope: Envelope, recipients: list[str]) -> list[Delivery]:

@@ -225,14 +225,19 @@ def format_received(
     hostname: str, message_id: str, feed: str, helo: str, peer: str, recipient: str, date: str
 ) -> bytes:
     """Return the Received field; whatever is not plain printable ASCII is left out of it."""
+    target = f"\r\n\tfor <{recipient}>" if recipient and _plain(recipient) else ""
+    begin = _begin_received(hostname, feed, helo, peer)
+    return f"{begin} id {message_id}{target};\r\n\t{date}\r\n".encode()
+
+
+@lru_cache(maxsize=1024)  # a session's messages share it
+def _begin_received(hostname: str, feed: str, helo: str, peer: str) -> str:
     origin = ""
     if feed == "smtp":
         literal = f"IPv6:{peer}" if ":" in peer else peer
         origin = f"from {_plain(helo) or 'unknown'} ([{_plain(literal)}])\r\n\t"
     protocol = "ESMTP" if feed == "smtp" else _plain(feed)
-    target = f"\r\n\tfor <{recipient}>" if recipient and _plain(recipient) else ""
-    stamp = f"by {hostname} (Mailrail) with {protocol} id {message_id}{target};\r\n\t{date}\r\n"
-    return f"Received: {origin}{stamp}".encode()
+    return f"Received: {origin}by {hostname} (Mailrail) with {protocol}"
 
 
 def _plain(text: str) -> str:
