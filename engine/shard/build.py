@@ -256,10 +256,10 @@ class Engine:
             if names is None or session.path.vmta in names:
                 session.quit()
 
-    def abort_sessions(self, names: set[str]) -> None:
-        """Cut the sessions of these vmtas off."""
+    def abort_sessions(self, names: set[str] | None = None) -> None:
+        """Cut the sessions of these vmtas (None: all) off."""
         for session in list(self.opener.sessions):
-            if session.path.vmta in names:
+            if names is None or session.path.vmta in names:
                 session.abort()
 
     def stop_sending(self) -> None:

@@ -360,6 +360,29 @@ def test_a_second_signal_ends_at_once(
     assert engine.wait_ended(3) == 1
 
 
+def test_what_a_stop_cuts_off_is_told_of_as_uncertain_and_counted(
+    configuration: Configuration, sink: SinkProcess, run_engine: Run
+) -> None:
+    """The peer answers the dot after the grace: it has the message, and gets it again."""
+    configuration.engine["grace"] = "1s"
+    configuration.policies += 'retry = ["1s"]\n'
+    configuration.add_customer("acme", "127.0.1.1")
+    port = configuration.add_smtp(customer="acme")
+    sink.start([{"at": "final", "delay_s": 3, "times": 1}])
+    engine = run_engine()
+    inject(port, "news@acme.example", ["someone@one.example"])
+    wait_until(lambda: sink.ask({"do": "count"})["open"], 10, "a session")
+    time.sleep(0.3)
+    assert engine.stop() == 0
+    (deferred,) = engine.events_of("deferred")
+    assert deferred["is_uncertain"]
+    assert deferred["attempt"] == 1
+    engine = run_engine()
+    (delivered,) = wait_final(engine, 1)
+    assert (delivered["event"], delivered["attempt"]) == ("delivered", 2)
+    sink.wait_messages(2)
+
+
 def test_draining_refuses_new_mail_and_delivers_the_rest(sink: SinkProcess, serve_acme: Serve) -> None:
     port, engine = serve_acme([{"at": "final", "delay_s": 0.1}])
     inject(port, "news@acme.example", addresses(20, "one.example"))
