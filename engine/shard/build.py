@@ -24,6 +24,7 @@ from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.expiry import Expiry
 from engine.delivery.handover import Handover
+from engine.delivery.obstacles import obstacle
 from engine.delivery.opening import SWEEP_EVERY_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -323,10 +324,7 @@ class Engine:
         self.expiry.expire_ready(delivery, site_queue)
 
     def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
-        reason = ""
-        if site_queue is not None and site_queue.paths:
-            decision = self.dispatcher.decisions.get(site_queue.paths[0])
-            reason = decision.reason if decision is not None else ""
+        reason = obstacle(site_queue, self.loop.time()) if site_queue is not None else ""
         self.dispositions.expire(delivery, policy, site_queue, reason)
 
     def _on_unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:

@@ -216,6 +216,7 @@ def test_mail_that_waits_too_long_expires_and_its_sender_is_told(
     assert found["expired"]["recipient"] == "someone@full.example"
     assert 1.9 <= found["expired"]["queue_s"] <= 6.0
     assert "mailbox full" in found["expired"]["reply"]["text"]
+    assert "it waited for" not in found["expired"]["reply"]["text"]  # the peer said so, nothing else did
     assert found["delivered"]["recipient"] == "news@acme.example"
 
 
