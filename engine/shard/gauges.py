@@ -30,7 +30,7 @@ class Gauges:
         watch("mailrail_ready", self._ready)
         watch("mailrail_held", self._held)
         watch("mailrail_holds_total", self._refusals)
-        watch("mailrail_scheduled", lambda: {NOTHING: engine.store.count()})
+        watch("mailrail_scheduled", self._scheduled)
         watch("mailrail_window_messages", lambda: {NOTHING: engine.window.count})
         watch("mailrail_window_bytes", lambda: {NOTHING: engine.window.size_bytes})
         watch("mailrail_store_used_bytes", lambda: {NOTHING: engine.store.room.map_used_bytes})
@@ -59,6 +59,10 @@ class Gauges:
         for queue in self._engine.sites:
             found[queue.pool, label(queue.destination.name)] += len(queue.queue)
         return dict(found)
+
+    def _scheduled(self) -> Reading:
+        parts = self._engine.expiry.census.split(self._engine.store.count())
+        return {(customer,): float(number) for customer, number in parts.items()}
 
     def _held(self) -> Reading:
         now = self._engine.loop.time()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.delivery.census import Census
 from engine.shard.gauges import Gauges
 from engine.telemetry.labels import DestinationLabels
 from tests.fakes.delivery_rig import Rig, make_delivery
@@ -32,6 +33,7 @@ class Shard:
         self.rig = rig = Rig(vmtas={"v1": 1})
         room = SimpleNamespace(map_used_bytes=25, map_size_bytes=100, disk_free_bytes=50, disk_size_bytes=100)
         self.room = room
+        self.census = Census()
         store: Any = SimpleNamespace(
             count=rig.store.count, room=room, stats=SimpleNamespace(puts=3, operations=8)
         )
@@ -42,6 +44,7 @@ class Shard:
             labels=DestinationLabels(),
             resolver=SimpleNamespace(counts={"hit": 5}),
             bouncer=SimpleNamespace(made=4),
+            expiry=SimpleNamespace(census=self.census),
         )
         Gauges(engine)
 
@@ -100,7 +103,10 @@ def test_what_waits_is_ready_scheduled_and_in_the_window() -> None:
         shard.rig.paths.hold_vmta("v1", "operator", "paused", math.inf)
         shard.rig.accept(*[make_delivery() for _ in range(3)])
         await asyncio.sleep(0.1)
-        assert shard.read("mailrail_scheduled") == {(): 3}
+        assert shard.read("mailrail_scheduled") == {("",): 3}  # nobody knows yet whose
+        shard.census.count("acme", 2)
+        shard.census.count("globex", 1)
+        assert shard.read("mailrail_scheduled") == {("acme",): 2, ("globex",): 1}
         assert shard.read("mailrail_window_messages") == {(): 3}
         assert shard.read("mailrail_window_bytes")[()] > 0
         ready = shard.read("mailrail_ready")
