@@ -41,6 +41,7 @@ from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
 from engine.settings.model import Settings
+from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
@@ -98,7 +99,9 @@ class Engine:
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
         self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
-        self.exchange = Exchange(shard, data_dir / "run", self.counters, self.lease.handlers())
+        self.balance = Balance(self)
+        handlers = self.lease.handlers() | self.balance.handlers()
+        self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
@@ -187,6 +190,7 @@ class Engine:
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
+        self.balance.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -201,6 +205,7 @@ class Engine:
         self.opener.close()
         self.lease.close()
         self.upkeep.close()
+        self.balance.close()
         self.exchange.close()
         for orphan in self.orphans.values():
             orphan.close()
