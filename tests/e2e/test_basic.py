@@ -23,6 +23,7 @@ from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import addresses, inject, make_message
 from tests.e2e.judging import copies
 from tests.e2e.sink_process import SinkProcess
+from tests.lacking import need_root
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -436,8 +437,7 @@ def test_stores_of_a_larger_shard_count_are_drained(
 def test_the_engine_runs_under_an_unprivileged_uid(
     configuration: Configuration, sink: SinkProcess, run_engine: Run, root: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+    need_root("become another user")
     configuration.add_customer("acme", "127.0.1.1")
     port = configuration.add_smtp(customer="acme")
     os.chmod(root, 0o755)
@@ -460,8 +460,7 @@ def test_the_engine_runs_under_an_unprivileged_uid(
 def test_a_data_directory_of_somebody_else_is_refused_by_name(
     configuration: Configuration, run_engine: Run, root: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+    need_root("become another user")
     configuration.add_customer("acme", "127.0.1.1")
     configuration.add_smtp(customer="acme")
     os.chmod(root, 0o755)
@@ -574,8 +573,7 @@ def test_a_bad_configuration_ends_a_start_with_status_1(
 def test_a_full_disk_is_452_and_deliveries_go_on(
     configuration: Configuration, sink: SinkProcess, run_engine: Run, root: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a file system")
+    need_root("mount a file system")
     mount = root / "small"
     mount.mkdir()
     configuration.engine |= {"data_dir": str(mount / "data"), "min_free_disk": "8MiB", "shards": 1}
