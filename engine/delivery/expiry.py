@@ -5,7 +5,7 @@ the schedule's keys are enough to find what has expired; records are read only f
 goes on where the last one stopped and takes at most SLICE_S of every TICK_S: 1 % of a core, which
 passes a million deliveries in about two minutes and an ordinary backlog in one tick.
 
-Owns: how far the sweep has come.
+Owns: how far the sweep has come, and the census of what it passes.
 Never: sends the bounce itself (settle does).
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine.core.envelope import Delivery, accepted_at
+from engine.delivery.census import Census
 from engine.delivery.readahead import ReadAhead
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
@@ -55,6 +56,7 @@ class Expiry:
         self._expire = expire
         self._unix = unix_clock
         self._after = b""
+        self.census = Census()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -81,17 +83,25 @@ class Expiry:
     def sweep(self, now: float, deadline: float) -> None:
         """Look at the schedule until `deadline` (loop time) or its end; at most one round."""
         queue = b""
+        customer = ""
         expires_before = 0.0
         while True:
             rows = self._store.schedule_slice(self._after, KEYS)
+            passed = 0
             for row_queue, _, key in rows:
                 if row_queue != queue:
+                    self.census.count(customer, passed)
+                    passed = 0
                     queue = row_queue
-                    policy = self._policy_for(*parse_queue(queue))
+                    customer, domain = parse_queue(queue)
+                    policy = self._policy_for(customer, domain)
                     expires_before = now - policy.expire_after_s
+                passed += 1
                 if accepted_at(key) <= expires_before and key not in self._readahead.in_memory:
                     self._end(key, policy)
+            self.census.count(customer, passed)
             if len(rows) < KEYS:
+                self.census.end_round()
                 self._after = b""
                 return
             self._after = schedule_key(*rows[-1])

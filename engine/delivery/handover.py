@@ -92,9 +92,10 @@ class Handover:
         self._on_failed = on_failed
         self._under_way = 0
 
-    def offer(self, delivery: Delivery) -> bool:
-        """Begin to hand a delivery over; False where no shard can take it now."""
-        shard = self._keeper_of(delivery)
+    def offer(self, delivery: Delivery, shard: int | None = None) -> bool:
+        """Begin to hand a delivery over, to `shard` if it asked for it; False where none can take it now."""
+        if shard is None:
+            shard = self._keeper_of(delivery)
         if shard is None or self._under_way >= MAX_UNDER_WAY:
             return False
         self._under_way += 1

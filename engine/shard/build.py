@@ -22,6 +22,7 @@ from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.expiry import Expiry
 from engine.delivery.handover import Handover
+from engine.delivery.obstacles import obstacle
 from engine.delivery.opening import SWEEP_EVERY_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -38,6 +39,7 @@ from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
 from engine.settings.model import Settings, VirtualMTA
+from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
@@ -99,7 +101,9 @@ class Engine:
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
         self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
-        self.exchange = Exchange(shard, data_dir / "run", self.counters, self.lease.handlers())
+        self.balance = Balance(self)
+        handlers = self.lease.handlers() | self.balance.handlers()
+        self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
@@ -191,6 +195,7 @@ class Engine:
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
+        self.balance.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -206,6 +211,7 @@ class Engine:
         self.opener.close()
         self.lease.close()
         self.upkeep.close()
+        self.balance.close()
         self.exchange.close()
         self.salvages.close()
         for orphan in self.orphans.values():
@@ -281,6 +287,11 @@ class Engine:
             if names is None or session.path.vmta in names:
                 session.quit()
 
+    def abort_sessions(self) -> None:
+        """Cut every session off."""
+        for session in list(self.opener.sessions):
+            session.abort()
+
     def stop_sending(self) -> None:
         """Begin no transaction any more; those in flight may finish."""
         self.dispatcher.is_paused = True
@@ -335,10 +346,7 @@ class Engine:
         self.expiry.expire_ready(delivery, site_queue)
 
     def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
-        reason = ""
-        if site_queue is not None and site_queue.paths:
-            decision = self.dispatcher.decisions.get(site_queue.paths[0])
-            reason = decision.reason if decision is not None else ""
+        reason = obstacle(site_queue, self.loop.time()) if site_queue is not None else ""
         self.dispositions.expire(delivery, policy, site_queue, reason)
 
     def _on_unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:

@@ -76,7 +76,12 @@ class Upkeep:
         """Keep everything that was spent: whoever comes next need not wait."""
         self._timer.cancel()
         self._keep(over_s=0.0, ahead_s=0.0)
-        if not self._engine.opener.sessions:
+        engine = self._engine
+        now = engine.loop.time()
+        # A connection that we cut off may be counted by its peer for a while yet.
+        if not engine.opener.sessions and not any(
+            path.limits.slots.in_use(now) for path in engine.paths.paths.values()
+        ):
             self._marker.unlink(missing_ok=True)
 
     def _tick(self) -> None:

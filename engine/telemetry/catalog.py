@@ -164,7 +164,10 @@ _ROWS = (
     Metric("mailrail_inbound_sessions", "gauge", ("listener",), "Sessions of injectors."),
     Metric("mailrail_ready", "gauge", ("pool", "destination"), "Deliveries that wait for capacity."),
     Metric(
-        "mailrail_scheduled", "gauge", (), "Deliveries in the store, waiting ones and those on their way."
+        "mailrail_scheduled",
+        "gauge",
+        ("customer",),
+        "Deliveries in the store, waiting ones and those on their way.",
     ),
     Metric(
         "mailrail_held",

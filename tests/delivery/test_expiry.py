@@ -67,6 +67,27 @@ def test_expired_on_disk_whether_due_or_not_and_held_or_not() -> None:
     run_virtually(main())
 
 
+def test_the_sweep_counts_whose_deliveries_it_passes() -> None:
+    """Over the ends of queues and slices alike; what came meanwhile is counted by the next round."""
+
+    async def main() -> None:
+        rig = Rig(SHORT)
+        expiry = make_expiry(rig)
+        whose = {"acme": KEYS, "globex": KEYS - 1, "initech": 3}
+        for customer, count in whose.items():
+            put(rig, *[make_delivery(f"{n % 5}.example", customer=customer) for n in range(count)])
+        total = sum(whose.values())
+        assert expiry.census.split(total) == {"": total}
+        await rig.run(TICK_S + 0.1)
+        assert expiry.census.split(total) == whose
+        put(rig, make_delivery(customer="initech"))
+        await rig.run(TICK_S + 0.1)
+        assert expiry.census.split(total + 1) == whose | {"initech": 4}
+        expiry.close()
+
+    run_virtually(main())
+
+
 def test_what_is_in_flight_is_left_alone() -> None:
     async def main() -> None:
         rig = Rig(SHORT)

@@ -45,7 +45,7 @@ max_connection_rate = "unlimited"
 """
 PIPELINING = Extensions({"PIPELINING": "", "SIZE": ""}, has_pipelining=True)
 
-_ids = MessageIds(0, b"test")
+_serial = itertools.count(1)
 
 
 def make_policies(text: str = "") -> PolicySet:
@@ -68,7 +68,9 @@ def make_delivery(
 ) -> Delivery:
     envelope = Envelope(sender, customer, pool, now, len(MESSAGE), "smtp")
     to = [f"u{number}@{domain}" for number in range(recipients)]
-    return Delivery(_ids.make(now), 0, envelope, domain, to, now, MESSAGE)
+    # Ids of one maker never go backwards: each is accepted at its own `now`, whatever other tests have made.
+    message_id = MessageIds(0, next(_serial).to_bytes(4, "big")).make(now)
+    return Delivery(message_id, 0, envelope, domain, to, now, MESSAGE)
 
 
 class FakeResolver:
