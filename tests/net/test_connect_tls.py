@@ -13,6 +13,7 @@ import pytest
 
 from bench.postfix import TUNING, PostfixSetup, is_postfix_here, running_postfix
 from engine.core.errors import TlsFailed
+from engine.net.certificates import peer_chain
 from engine.net.connect import OpenSession, OpenTimeouts, open_session, open_socket
 from engine.net.handshake import ClientContexts
 from engine.net.tls import TlsOutcome, TlsRequirement
@@ -245,6 +246,19 @@ async def test_the_requirements_own_check_sees_each_peer_resumed_or_not(port, se
     facts = [(await open_to(port, tls, contexts, "other.example")).facts for _ in range(2)]
     assert [(each.is_resumed, each.verification) for each in facts] == [(False, "dane"), (True, "dane")]
     assert seen == [LEAF.der, LEAF.der]
+
+
+@scene
+async def test_another_check_gets_no_ticket_of_what_this_one_proved(port, server, contexts):
+    def check(ssl_object: ssl.SSLObject) -> str | None:
+        return None if peer_chain(ssl_object) == [LEAF.der, ROOT.der] else "validation-failure"
+
+    def other(ssl_object: ssl.SSLObject) -> str | None:
+        return check(ssl_object)
+
+    for verify_peer in (None, check, other):
+        tls = TlsRequirement(mode="required", verify_peer=verify_peer)
+        assert not (await open_to(port, tls, contexts)).facts.is_resumed
 
 
 @scene
