@@ -56,7 +56,7 @@ class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str = ""  # ours, as files of the policy: both or neither
     key: str = ""
     tlsa: tuple[TlsaRecord, ...] = ()
-    verify_peer: PeerCheck | None = None  # asked after each handshake; equal ones share tickets
+    verify_peer: PeerCheck | None = None  # asked after each handshake, resumed ones too
 
     @property
     def allows_clear(self) -> bool:
