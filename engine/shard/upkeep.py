@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.delivery.site_queue import SiteQueue
+from engine.shard.known_peers import KnownPeers
 from engine.shard.long_windows import LongWindows
 from engine.telemetry.log import Log
 
@@ -52,6 +53,7 @@ class Upkeep:
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
         self._windows = LongWindows(directory.parent, int(directory.name.rpartition("-")[2]))
+        self._peers = KnownPeers(engine.opener.memory, directory / "peers", engine.loop.time)
         self._marker = directory / MARKER
         self._forget_at = 0.0
         self._stuck_since: dict[SiteQueue, float] = {}
@@ -59,6 +61,7 @@ class Upkeep:
     def open(self) -> None:
         """Take over what was kept, and begin."""
         self._windows.open()
+        self._peers.open()
         self.take_over()
         self._timer = self._engine.loop.call_later(EVERY_S, self._tick)
 
@@ -76,6 +79,7 @@ class Upkeep:
         """Keep everything that was spent: whoever comes next need not wait."""
         self._timer.cancel()
         self._keep(over_s=0.0, ahead_s=0.0)
+        self._peers.keep()
         engine = self._engine
         now = engine.loop.time()
         # A connection that we cut off may be counted by its peer for a while yet.
@@ -91,6 +95,7 @@ class Upkeep:
         if engine.opener.sessions:
             self.mark()
         self._keep(LONG_WINDOW_S, AHEAD_S)
+        self._peers.keep()
         self._relieve(now)
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
