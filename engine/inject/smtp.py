@@ -16,7 +16,7 @@ from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext, Intake
 from engine.inject.listener import Listener
 from engine.settings.model import ListenerSettings
-from engine.smtp.server import ServerLimits
+from engine.smtp.hello import ServerLimits
 from engine.telemetry.metrics import Counters
 
 

@@ -19,7 +19,8 @@ from engine.inject.context import FeedContext
 from engine.inject.listener import FeedSession
 from engine.inject.room import Reservation
 from engine.inject.smtp import SMTPListener
-from engine.smtp.server import ServerConversation, Transaction
+from engine.smtp.server import ServerConversation
+from engine.smtp.transaction import Transaction
 from engine.smtp.wire import format_reply
 from engine.telemetry.log import Log
 

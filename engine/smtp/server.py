@@ -18,13 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from engine.core.errors import Refused
-from engine.core.lines import MAX_LINE_BYTES, line_fault
 from engine.core.reply import Reply, make_reply
 from engine.smtp.command import parse_mail_parameters, parse_path
 from engine.smtp.content import ContentReader
+from engine.smtp.hello import ServerLimits, format_hello
+from engine.smtp.transaction import Transaction, message_fault, too_large
 from engine.smtp.wire import format_reply
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
@@ -41,32 +40,6 @@ _IDLE_REPLIES = {
     b"VRFY": b"252 2.5.2 Send some mail, it will be tried\r\n",  # whatever the name: no harvest
     b"HELP": b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n",
 }
-
-
-class ServerLimits(msgspec.Struct, frozen=True):
-    """What a listener allows one session. 0 transactions: no limit."""
-
-    hostname: str
-    max_message_bytes: int = 50_000_000
-    max_recipients: int = 1000
-    max_line_bytes: int = MAX_LINE_BYTES
-    max_transactions: int = 0
-    max_errors: int = 20  # between two messages; Postfix's smtpd_hard_error_limit
-    max_idle_commands: int = 100  # NOOP, RSET, EHLO ... between two messages; Postfix's junk command limit
-
-
-class Transaction(msgspec.Struct, gc=False):
-    """A message and its envelope, read and checked.
-
-    `recipients` are in normal form, in the order given, repeats included.
-    """
-
-    sender: str
-    recipients: list[str]
-    message: bytes
-    is_8bit: bool
-    helo: str
-    is_esmtp: bool
 
 
 class ServerConversation:
@@ -240,7 +213,8 @@ class ServerConversation:
             flood = self._dismiss(552, "5.3.4", "Message far too large") if self._content.is_flood else b""
             return len(data), flood
         self._in_content = False
-        fault = self._fault(message)
+        limits = self._limits
+        fault = message_fault(message, limits) if not self._content.is_oversize else too_large(limits)
         if fault is not None:
             return stop, self._error(fault) + self._reset()
         self.transactions += 1
@@ -249,17 +223,6 @@ class ServerConversation:
             self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp
         )
         return stop, b""
-
-    def _fault(self, message: bytes) -> Reply | None:
-        """Return the reply for a message that can't be taken, whoever sent it."""
-        if self._content.is_oversize:
-            return self._too_large()
-        if b"\0" in message:
-            return make_reply(550, "5.6.0", "Message holds a NUL")
-        fault = line_fault(message, self._limits.max_line_bytes)
-        if not fault:
-            return None
-        return make_reply(550, "5.6.11" if fault.startswith("bare") else "5.6.0", f"Message with a {fault}")
 
     # -- commands -----------------------------------------------------------------------------------------
 
@@ -275,7 +238,7 @@ class ServerConversation:
             return self._dismiss(421, "4.7.0", f"{limits.hostname} Enough messages for one connection")
         sender, parameters = parse_path(command[10:], is_sender=True)
         if parameters and parse_mail_parameters(parameters) > limits.max_message_bytes:
-            raise Refused(self._too_large())
+            raise Refused(too_large(limits))
         refusal = self._on_mail(sender) if self._on_mail is not None else None
         if refusal is not None:
             return self._reply(refusal)
@@ -318,13 +281,7 @@ class ServerConversation:
         self._count_idle()
         self.helo = name.decode("ascii")
         self._is_esmtp = command[:1] in b"Ee"
-        return self._hello_reply() + self._reset()
-
-    def _hello_reply(self) -> bytes:
-        hostname, size = self._limits.hostname, self._limits.max_message_bytes
-        if not self._is_esmtp:
-            return format_reply(250, "", hostname)
-        return format_reply(250, "", f"{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+        return format_hello(self._limits, is_esmtp=self._is_esmtp) + self._reset()
 
     def _on_command_rset(self, command: bytes) -> bytes:
         if command[4:].strip():
@@ -377,9 +334,6 @@ class ServerConversation:
             raise Refused(
                 make_reply(421, "4.7.0", f"{self._limits.hostname} Too many commands without a message")
             )
-
-    def _too_large(self) -> Reply:
-        return make_reply(552, "5.3.4", f"Message larger than {self._limits.max_message_bytes} octets")
 
     def _reset(self) -> bytes:
         """Forget the transaction; return the 421 that waited for its end."""

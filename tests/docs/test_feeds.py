@@ -9,7 +9,8 @@ from engine.inject import frames, smtp_session, socket, socket_session
 from engine.inject.spool_directory import SpoolDirectory
 from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, Controls, scan, take_controls
 from engine.message.pickup import parse_pickup
-from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation, ServerLimits
+from engine.smtp.hello import ServerLimits
+from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation
 from tests.docs.pages import blocks, read_names, read_page, read_rows, section
 
 PAGE = read_page("feeds")

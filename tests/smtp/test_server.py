@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.reply import Reply, make_reply
-from engine.smtp.server import ServerConversation, ServerLimits, Transaction
+from engine.smtp.hello import ServerLimits
+from engine.smtp.server import ServerConversation
+from engine.smtp.transaction import Transaction
 from engine.smtp.wire import stuff
 
 DONE = make_reply(250, "2.0.0", "Accepted")
