@@ -40,6 +40,7 @@ class SMTPListener(Listener):
             settings.hostname,
             max_message_bytes=settings.max_message_size_bytes,
             max_recipients=settings.max_recipients,
+            max_hold_s=settings.max_hold_s,
         )
         networks = tuple(ipaddress.ip_network(network) for network in settings.allow)
         self.may_inject = lru_cache(maxsize=4096)(lambda peer: _is_in(peer, networks))

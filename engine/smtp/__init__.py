@@ -5,6 +5,7 @@ client     ClientConversation: transactions that we send
 server     ServerConversation: transactions that we receive
 command    MAIL and RCPT lines, parsed
 content    what DATA carries: where it ends, and what it is without its dots
+chunks     what BDAT carries
 hello      what a listener allows one session, and what its EHLO reply offers
 transaction  a message and its envelope, read; what is asked of the message
 """
