@@ -360,12 +360,13 @@ def make_deliveries(message_id: bytes, envelope: Envelope, recipients: list[str]
     now = envelope.accepted_at if terms is None else terms.hold_until or envelope.accepted_at
     if len(recipients) == 1:
         return [Delivery(message_id, 0, envelope, domain_of(recipients[0]), recipients, now)]
-    by_domain: dict[str, list[str]] = {}
+    by_domain: dict[tuple[str, bool], list[str]] = {}
     for recipient in dict.fromkeys(recipients):
-        by_domain.setdefault(domain_of(recipient), []).append(recipient)
+        # Apart: a peer without SMTPUTF8 may still take those that don't need it.
+        by_domain.setdefault((domain_of(recipient), recipient.isascii()), []).append(recipient)
     groups = [
         (domain, group[start : start + MAX_RECIPIENTS_PER_DELIVERY])
-        for domain, group in by_domain.items()
+        for (domain, _), group in by_domain.items()
         for start in range(0, len(group), MAX_RECIPIENTS_PER_DELIVERY)
     ]
     assert len(groups) < MAX_DELIVERIES

@@ -540,3 +540,12 @@ def test_8bit_message_of_others_stays_as_it_is(door: Door) -> None:
     delivery = door.take(message=EIGHT_BIT)
     assert delivery.message.endswith(EIGHT_BIT)
     assert delivery.envelope.is_8bit
+
+
+def test_recipients_that_need_smtputf8_are_a_delivery_of_their_own() -> None:
+    envelope = Envelope(SENDER, "acme", "bulk", UNIX_NOW, 1, "smtp", terms=Terms(is_utf8=True))
+    deliveries = make_deliveries(bytes(12), envelope, ["a@x.example", "\u00fc@x.example", "b@x.example"])
+    assert [delivery.recipients for delivery in deliveries] == [
+        ["a@x.example", "b@x.example"],
+        ["\u00fc@x.example"],
+    ]
