@@ -133,6 +133,7 @@ def test_many_recipients_are_all_in_the_status_and_the_first_in_the_words() -> N
 
 
 def test_recipient_beyond_ascii_is_escaped() -> None:
+    """RFC 6533 3: utf-8-addr-xtext where the notification is 7-bit."""
     _, block = status_blocks(make(failures=[Failure("jörg@example.net", UNKNOWN.reply)]))
     assert block["Final-Recipient"] == "utf-8; j\\x{F6}rg@example.net"
 
