@@ -95,7 +95,7 @@ class Bouncer:
                 action=action,
                 envid=terms.envid,
                 orcpts={each.recipient: terms.orcpt_of(each.recipient) for each in recipients},
-                is_whole=terms.ret == "FULL",
+                is_whole=terms.ret == "FULL" and not terms.requires_tls,  # RFC 8689 5: it may go in clear
                 deliver_by_at=terms.deliver_by_at,
                 retry_until=retry_until,
             )
