@@ -243,6 +243,36 @@ def test_postfix_gets_the_parameters_and_notifies_by_them(
     assert block["Action"] == "relayed"
 
 
+@pytest.mark.stranger("postfix")
+def test_what_postfix_hands_on_is_kept(
+    configuration: Configuration, port: int, mailbox: Mailbox, run_engine: Run
+) -> None:
+    """RFC 3461 5.2.1 as the receiver: a relay in front of us is told that we take care of it from here."""
+    if not is_postfix_here():
+        pytest.skip("Postfix's own instance needs root and the Debian package postfix")
+    engine = run_engine()
+    setup = PostfixSetup(
+        free_port(),
+        {"x.example": f"[127.0.0.1]:{port}", "acme.example": f"[127.0.0.1]:{port}"},
+        tuning={"disable_dns_lookups": "yes"},
+    )
+    with running_postfix(setup), smtplib.SMTP("127.0.0.1", setup.port, timeout=10) as session:
+        session.sendmail(
+            SENDER,
+            ["jörg@x.example"],
+            MESSAGE,
+            mail_options=["SMTPUTF8", "ENVID=batch-8"],
+            rcpt_options=["NOTIFY=SUCCESS", "ORCPT=utf-8;old@x.example"],
+        )
+        taken, told = mailbox.wait(2)
+    assert taken.rcpt_tos == ["jörg@x.example"]
+    assert taken.smtp_utf8
+    assert b"\r\nAction: relayed\r\n" in told.original_content
+    assert b"\r\nOriginal-Envelope-Id: batch-8\r\n" in told.original_content
+    assert b"\r\nOriginal-Recipient: utf-8; old@x.example\r\n" in told.original_content
+    assert engine.stop() == 0
+
+
 def _report(saved: Path):  # type: ignore[no-untyped-def]
     """Return the notification among the messages that the sink has saved."""
     for path in saved.iterdir():
