@@ -22,6 +22,7 @@ import msgspec
 from engine.core.address import parse_domain
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
+from engine.core.terms import format_terms
 from engine.delivery.obstacles import held_reason
 from engine.net.site import Site
 from engine.policy.explain import explain
@@ -244,6 +245,7 @@ class Answers:
             "held": held,
             "job": envelope.job,
             "tags": envelope.tags,
+            "terms": format_terms(envelope.terms),
         }
 
     # -- explain ----------------------------------------------------------------------------------
