@@ -17,6 +17,7 @@ from engine.core.document import Document
 from engine.core.errors import ConfigError, Origin
 from engine.core.fields import suggest
 from engine.core.finding import Finding
+from engine.net.certificate import CertificateError, make_server_context
 from engine.policy.check import check_policies
 from engine.policy.fold import PolicySet
 from engine.policy.layers import Scope
@@ -52,12 +53,25 @@ def load_texts(config_path: str) -> Texts:
     for index, place in enumerate(settings.engine.policies):
         asked_by = document.origin(("engine", "policies", index))
         policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+    _check_certificates(document, settings)
     keys = {
         key.key: _read(key.key, document.origin(("customer", index, "dkim", number, "key")))
         for index, customer in enumerate(settings.customers.values())
         for number, key in enumerate(customer.dkim)
     }
     return Texts(config_path, text, policies, keys)
+
+
+def _check_certificates(document: Document, settings: Settings) -> None:
+    """A certificate that can't be used is found here; shards read it themselves, again when it changes."""
+    for index, row in enumerate(settings.listeners):
+        if not row.tls_certificate:
+            continue
+        try:
+            make_server_context(row.tls_certificate, row.tls_key, row.tls_min_version)
+        except CertificateError as error:
+            origin = document.origin(("listener", index, "tls_certificate"))
+            raise ConfigError(origin, f"[[listener]] number {index + 1}: {error}") from error
 
 
 def build_model(texts: Texts) -> Model:

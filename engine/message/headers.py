@@ -197,7 +197,7 @@ def complete(
     *,
     hostname: str,
     message_id: str,
-    feed: str,
+    protocol: str,
     helo: str,
     peer: str,
     recipient: str,
@@ -207,11 +207,13 @@ def complete(
 
     Args:
         message_id: in hex; the name of the message in Received, and in Message-ID.
+        protocol: how it came, for `with` (RFC 3848, or a feed's name).
+        helo: "" where it did not come from another host.
         recipient: named in Received when the message has just one, "" otherwise (RFC 5321 4.4: no Bcc leaks).
     """
     lowered = scanned.lowered
     date = format_date(unix_now)
-    added = format_received(hostname, message_id, feed, helo, peer, recipient, date)
+    added = format_received(hostname, message_id, protocol, helo, peer, recipient, date)
     if b"\nmessage-id:" not in lowered:
         added += f"Message-ID: <{message_id}@{hostname}>\r\n".encode()
     if b"\ndate:" not in lowered:
@@ -222,14 +224,14 @@ def complete(
 
 
 def format_received(
-    hostname: str, message_id: str, feed: str, helo: str, peer: str, recipient: str, date: str
+    hostname: str, message_id: str, protocol: str, helo: str, peer: str, recipient: str, date: str
 ) -> bytes:
     """Return the Received field; whatever is not plain printable ASCII is left out of it."""
     origin = ""
-    if feed == "smtp":
+    if helo:
         literal = f"IPv6:{peer}" if ":" in peer else peer
         origin = f"from {_plain(helo) or 'unknown'} ([{_plain(literal)}])\r\n\t"
-    protocol = "ESMTP" if feed == "smtp" else _plain(feed)
+    protocol = _plain(protocol)
     target = f"\r\n\tfor <{recipient}>" if recipient and _plain(recipient) else ""
     stamp = f"by {hostname} (Mailrail) with {protocol} id {message_id}{target};\r\n\t{date}\r\n"
     return f"Received: {origin}{stamp}".encode()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from engine.core.document import Document
 from engine.core.finding import Finding
-from engine.settings.model import Settings
+from engine.settings.model import AUTH_PROTOCOLS, Settings
 
 
 def check_settings(file: str, text: str, settings: Settings) -> list[Finding]:
@@ -16,6 +16,7 @@ def check_settings(file: str, text: str, settings: Settings) -> list[Finding]:
         *_unused_vmtas(document, settings),
         *_unused_pools(document, settings),
         *_mute(document, settings),
+        *_unheard_credentials(document, settings),
     ]
 
 
@@ -45,8 +46,20 @@ def _mute(document: Document, settings: Settings) -> Iterator[Finding]:
         )
         return
     heard = {listener.customer for listener in settings.listeners}
+    if any(listener.protocol in AUTH_PROTOCOLS for listener in settings.listeners):
+        heard |= {name for name, customer in settings.customers.items() if customer.credentials}
     is_open = any(listener.trusted for listener in settings.listeners)
     for index, name in enumerate(settings.customers):
         if name not in heard and not is_open:
             detail = f"customer {name!r} has no listener, and none is trusted to name it"
             yield Finding("warning", document.origin(("customer", index)), detail)
+
+
+def _unheard_credentials(document: Document, settings: Settings) -> Iterator[Finding]:
+    """Passwords that no listener asks for."""
+    if any(listener.protocol in AUTH_PROTOCOLS for listener in settings.listeners):
+        return
+    for index, customer in enumerate(settings.customers.values()):
+        if customer.credentials:
+            detail = f"customer {customer.name!r} has credentials, and no listener asks for any"
+            yield Finding("warning", document.origin(("customer", index, "credentials")), detail)

@@ -25,9 +25,13 @@ class ServerLimits(msgspec.Struct, frozen=True):
     max_idle_commands: int = 100  # NOOP, RSET, EHLO ... between two messages; Postfix's junk command limit
 
 
-def format_hello(limits: ServerLimits, *, is_esmtp: bool) -> bytes:
-    """Return the reply to EHLO, or to HELO, which offers nothing."""
+def format_hello(limits: ServerLimits, *, is_esmtp: bool, more: str = "") -> bytes:
+    """Return the reply to EHLO, or to HELO, which offers nothing.
+
+    Args: more: what this connection is offered besides, each behind a line end.
+    """
     if not is_esmtp:
         return format_reply(250, "", limits.hostname)
     size = limits.max_message_bytes
-    return format_reply(250, "", f"{limits.hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+    offers = f"PIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES{more}"
+    return format_reply(250, "", f"{limits.hostname}\n{offers}")

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from engine.core.errors import Refused
 from engine.core.reply import Reply, make_reply
+from engine.smtp.access import HANDSHAKE, LONG_VERBS, Access
 from engine.smtp.command import parse_mail_parameters, parse_path
 from engine.smtp.content import ContentReader
 from engine.smtp.hello import ServerLimits, format_hello
@@ -27,7 +28,7 @@ from engine.smtp.transaction import Transaction, message_fault, too_large
 from engine.smtp.wire import format_reply
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
-_STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND".split())
+_STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND PROXY".split())
 _NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
 _TLS_HELLO = b"\x16"  # first octet of a TLS record with a handshake in it
 
@@ -58,6 +59,7 @@ class ServerConversation:
         "_recipients",
         "_sender",
         "_shut_reply",
+        "access",
         "completed",
         "helo",
         "is_closing",
@@ -70,11 +72,13 @@ class ServerConversation:
         limits: ServerLimits,
         on_mail: Callable[[str], Reply | None] | None = None,
         on_rcpt: Callable[[str], Reply | None] | None = None,
+        access: Access | None = None,
     ) -> None:
         """Args: on_mail, on_rcpt: asked once per command; None accepts, a reply refuses."""
         self._limits = limits
         self._on_mail = on_mail
         self._on_rcpt = on_rcpt
+        self.access = access or Access()
         self._buffer = b""  # a partial command, or all that came while resting
         self._errors = 0
         self._idle_commands = 0
@@ -98,9 +102,14 @@ class ServerConversation:
         return self._sender is not None
 
     @property
+    def protocol(self) -> str:
+        """The word behind `with` in Received."""
+        return self.access.protocol(is_esmtp=self._is_esmtp)
+
+    @property
     def deadline_kind(self) -> str | None:
         """Which timer runs: "command" or "data"; None while the message is being finished."""
-        if self.completed is not None:
+        if self.completed is not None or self.access.wants is not None:
             return None
         return "data" if self._in_content else "command"
 
@@ -127,7 +136,7 @@ class ServerConversation:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        if self.completed is not None:
+        if self.completed is not None or self.access.wants is not None:
             self._buffer = data
             return b""
         return self._read(data)
@@ -139,11 +148,26 @@ class ServerConversation:
         out = self._reply(reply)
         if 200 <= reply.code < 300:
             self._errors = self._idle_commands = 0
-        out += self._reset()
-        if not self._buffer or self.is_closing:
-            return out
-        data, self._buffer = self._buffer, b""
-        return out + self._read(data)
+        return self._go_on(out + self._reset())
+
+    def authenticated(self, reply: Reply, user: str) -> bytes:
+        """Answer the credentials that `access` wanted looked at; `user` is "" where they are not right."""
+        self.access.authenticated(user)
+        return self._go_on(self._reply(reply) if user else self._error(reply))
+
+    def secured(self) -> None:
+        """TLS is on: whatever was said before is forgotten (RFC 3207 4.2)."""
+        self._buffer, self.helo = b"", ""
+        self._reset()
+        self.access.secured()
+
+    def presented(self, refusal: Reply | None) -> bytes:
+        """The shell has looked for whom a front end speaks (XCLIENT): greet that client, or don't."""
+        self.helo = ""
+        self.access.presented()
+        if refusal is not None:
+            return self._dismiss(refusal.code, refusal.enhanced, refusal.text)
+        return self._go_on(self.greeting())
 
     def shut(self, reply: Reply) -> bytes:
         """Say `reply` (a 421) and close: now if idle, else when the transaction has ended."""
@@ -179,9 +203,30 @@ class ServerConversation:
             position = stop + 1
             if self.is_closing:
                 return out
+            if self.access.wants is not None:
+                break
         if position < end and not self.is_closing:
             self._buffer = data[position:]
-        return out
+        return out if self.access.wants is not HANDSHAKE else out + self._ready_for_tls()
+
+    def _ready_for_tls(self) -> bytes:
+        """The 220, if nothing stands behind STARTTLS in the clear.
+
+        That may be an attacker's, to be read as if it were encrypted. RFC 3207 4.2 has it discarded; a client
+        that obeys section 4 sends nothing there, so this is the end.
+        """
+        if not self._buffer:
+            return b"220 2.0.0 Ready to start TLS\r\n"
+        self._buffer = b""
+        self.access.wants = None
+        return self._dismiss(554, "5.5.1", "Octets behind STARTTLS: it must be the last of a group")
+
+    def _go_on(self, out: bytes) -> bytes:
+        """Read what was pipelined behind that which has been answered now."""
+        if not self._buffer or self.is_closing:
+            return out
+        data, self._buffer = self._buffer, b""
+        return out + self._read(data)
 
     def _check_partial(self, data: bytes, position: int) -> bytes:
         """A line without an end: wait for it within bounds; strangers are told at once."""
@@ -200,6 +245,8 @@ class ServerConversation:
             return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
         handler = _HANDLERS.get(command[:4].upper())
         try:
+            if self.access.exchange is not None:
+                return self.access.respond(command)
             if handler is None or command[4:5] not in (b"", b" ") or b"\0" in command:
                 return self._unknown(command)
             return handler(self, command)
@@ -230,6 +277,7 @@ class ServerConversation:
         limits = self._limits
         if not self.helo:
             raise Refused(make_reply(503, "5.5.1", "Say EHLO first"))
+        self.access.require()
         if self._sender is not None:
             raise Refused(make_reply(503, "5.5.1", "Nested MAIL"))
         if command[:10].upper() != b"MAIL FROM:":
@@ -281,7 +329,8 @@ class ServerConversation:
         self._count_idle()
         self.helo = name.decode("ascii")
         self._is_esmtp = command[:1] in b"Ee"
-        return format_hello(self._limits, is_esmtp=self._is_esmtp) + self._reset()
+        more = self.access.offers()
+        return format_hello(self._limits, is_esmtp=self._is_esmtp, more=more) + self._reset()
 
     def _on_command_rset(self, command: bytes) -> bytes:
         if command[4:].strip():
@@ -294,12 +343,19 @@ class ServerConversation:
         self._count_idle()
         return _IDLE_REPLIES[command[:4].upper()]
 
+    def _on_command_access(self, command: bytes) -> bytes:
+        """STARTTLS, AUTH, XCLIENT: what follows from them is the shell's (`access.wants`)."""
+        self._count_idle()
+        return self.access.command(command, has_helo=bool(self.helo), in_transaction=self._sender is not None)
+
     def _on_command_quit(self, _command: bytes) -> bytes:  # leave who wants to leave
         self.is_closing = True
         return f"221 2.0.0 {self._limits.hostname} Bye\r\n".encode()
 
     def _unknown(self, command: bytes) -> bytes:
         verb = command.partition(b" ")[0].upper()
+        if verb in LONG_VERBS and b"\0" not in command:
+            return self._on_command_access(command)
         if verb in _STRANGERS or command[:1] == _TLS_HELLO:
             return self._stranger()
         return self._error(make_reply(500, "5.5.2", "Command not recognized"))
@@ -354,4 +410,5 @@ _HANDLERS: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {
     b"RSET": ServerConversation._on_command_rset,
     **dict.fromkeys(_IDLE_REPLIES, ServerConversation._on_command_idle),
     b"QUIT": ServerConversation._on_command_quit,
+    b"AUTH": ServerConversation._on_command_access,
 }

@@ -21,7 +21,6 @@ from engine.inject.smtp_session import (
     MAX_KEPT_BYTES,
     MESSAGE_TIMEOUT_S,
     SMTPSession,
-    format_peer,
 )
 from engine.telemetry.metrics import Counters
 from tests.fakes.feeds import (
@@ -162,19 +161,6 @@ def test_client_that_waits_for_our_commit_is_not_timed_out() -> None:
     session.data_received(HELLO + ENVELOPE + b".\r\n")
     sweep(made, 10 * COMMAND_TIMEOUT_S)
     assert not transport.is_closed
-
-
-@pytest.mark.parametrize(
-    ("peername", "expected"),
-    [
-        (("192.0.2.1", 1), "192.0.2.1"),
-        (("::1", 1, 0, 0), "::1"),
-        (("::ffff:10.0.0.1", 1), "10.0.0.1"),
-        (None, ""),
-    ],
-)
-def test_format_peer(peername: object, expected: str) -> None:
-    assert format_peer(peername) == expected
 
 
 LARGE = (b"x" * 998 + b"\r\n") * 300  # more than LARGE_MESSAGE_BYTES

@@ -6,6 +6,7 @@ import pytest
 from engine.core.fields import Parser
 from engine.settings import fields
 from engine.settings.model import (
+    Credential,
     Customer,
     DkimKey,
     EngineSettings,
@@ -22,8 +23,9 @@ from engine.settings.model import (
         (fields.LISTENER, ListenerSettings, {"address", "port"}),
         (fields.VMTA, VirtualMTA, {"v4", "v6"}),
         (fields.POOL, Pool, set()),
-        (fields.CUSTOMER, Customer, {"dkim"}),
+        (fields.CUSTOMER, Customer, {"dkim", "credentials"}),
         (fields.DKIM, DkimKey, set()),
+        (fields.CREDENTIAL, Credential, set()),
     ],
 )
 def test_every_attribute_has_its_key(
@@ -49,6 +51,7 @@ PARSED = [
     (fields.route_hop, [("[2001:DB8::1]", "[2001:db8::1]:25"), ("Relay.Example", "relay.example:25")]),
     (fields.mode, [("660", 0o660)]),
     (fields.weights, [({"a": 2}, {"a": 2})]),
+    (fields.user, [("ann@acme.example", "ann@acme.example"), ("Ann Ö", "Ann Ö")]),
 ]
 
 
@@ -67,6 +70,7 @@ WRONG = [
     (fields.route_hop, ["[relay.example]:25", "relay.example:65536", "relay example:25"]),
     (fields.mode, ["0888", 0o660, "04755"]),
     (fields.weights, [{}, ["a"]]),
+    (fields.user, ["", "a\nb", "ö" * 128, 5]),
 ]
 
 
