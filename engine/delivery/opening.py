@@ -13,6 +13,8 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
+from msgspec import structs
+
 from engine.core.errors import (
     NetworkError,
     RemoteProtocolError,
@@ -26,6 +28,7 @@ from engine.delivery.paths import PathTable
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, Session, SessionFacts, Settler
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
+from engine.net.extensions import Extensions
 from engine.net.site import Host, order_hosts, pick_family
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
@@ -158,7 +161,7 @@ class Opener:
             Peer(target.host.name, target.address, target.port),
             f"{opened.tls.version} {opened.tls.cipher}" if opened.tls else "",
         )
-        policy = self._paths.policy_of(path)
+        policy = within_limits(self._paths.policy_of(path), opened.extensions)
         return Session(
             opened, facts, path, attempt.demand, queues, policy, self.dispatcher, self.settler, self._gone
         )
@@ -358,3 +361,15 @@ class _Attempt:
 def _local_address(transport: asyncio.Transport) -> str:
     name = transport.get_extra_info("sockname")
     return str(name[0]) if name else ""
+
+
+def within_limits(policy: Policy, extensions: Extensions) -> Policy:
+    """Return the policy towards a peer that names limits of its own (RFC 9422): the smaller ones hold."""
+    if not (extensions.mail_max or extensions.rcpt_max):
+        return policy
+    messages, recipients = policy.max_messages_per_connection, policy.max_recipients_per_message
+    return structs.replace(
+        policy,
+        max_messages_per_connection=min(messages, extensions.mail_max or messages),
+        max_recipients_per_message=min(recipients, extensions.rcpt_max or recipients),
+    )

@@ -62,6 +62,7 @@ class SMTPListener(Listener):
             settings.hostname,
             max_message_bytes=settings.max_message_size_bytes,
             max_recipients=settings.max_recipients,
+            max_hold_s=settings.max_hold_s,
         )
         self._use_certificate(settings)
         self.has_auth = settings.protocol in AUTH_PROTOCOLS

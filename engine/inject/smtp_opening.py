@@ -148,6 +148,7 @@ def make_context(
         peer=peer,
         helo=access.xhelo or conversation.helo,
         protocol=protocol,
+        max_hold_s=settings.max_hold_s,
     )
 
 

@@ -12,8 +12,11 @@ Source: RFC 5321 4.5.3.2 (timers), 3.8 (421 when stopping). After: asyncio's own
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import cast
+
+from msgspec import structs
 
 from engine.core.reply import Reply
 from engine.inject.context import FeedContext
@@ -67,7 +70,9 @@ class SMTPSession(FeedSession):
         """Args: origin: what a proxy has said of its client."""
         super().__init__(listener)
         access = Access(listener.rules, is_secure=listener.is_implicit_tls)
-        self._conversation = ServerConversation(listener.limits, self._check_sender, access=access)
+        self._conversation = ServerConversation(
+            listener.limits, self._check_sender, unix_clock=time.time, access=access
+        )
         self._peer = origin.address if origin is not None else ""
         self._is_probe = origin is not None and not origin.address  # the proxy itself looks whether we are up
         self._context: FeedContext | None = None
@@ -197,12 +202,15 @@ class SMTPSession(FeedSession):
         """Return what the acceptor said at once; None: `_done` will be called."""
         self._reply = None
         self._is_handing = True
+        context = self._make_context()
+        if transaction.terms is not None:
+            context = structs.replace(context, terms=transaction.terms)
         self.listener.acceptor.accept(
             transaction.sender,
             transaction.recipients,
             transaction.message,
             transaction.is_8bit,
-            self._make_context(),
+            context,
             self._done,
         )
         self._is_handing = False

@@ -84,6 +84,11 @@ class Access:
             found += f"\nXCLIENT {' '.join(ATTRIBUTES)}"
         return found
 
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """Whose parameters MAIL may have: AUTH= says nothing that we rely on, but may come (RFC 4954 5)."""
+        return ("AUTH",) if self.may_auth_now else ()
+
     def require(self) -> None:
         """Refuse MAIL of somebody who should have said who they are."""
         if self.rules.requires_auth and not self.user:

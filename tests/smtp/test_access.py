@@ -49,8 +49,9 @@ def test_ehlo_offers_what_may_be_used_now(
     rules: AccessRules, facts: dict[str, bool], offers: list[str]
 ) -> None:
     """RFC 3207 4.2: no STARTTLS under TLS. RFC 4954 4: no PLAIN without it."""
-    lines = converse(rules, **facts).receive(HELLO).decode().splitlines()
-    assert [line[4:] for line in lines[5:]] == offers
+    lines = [line[4:] for line in converse(rules, **facts).receive(HELLO).decode().splitlines()]
+    assert [line for line in lines if line.split()[0] in {"STARTTLS", "AUTH", "XCLIENT"}] == offers
+    assert ("REQUIRETLS" in lines) == facts.get("is_secure", False)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,17 @@ def test_auth_rests_until_the_credentials_were_looked_at() -> None:
     assert conversation.receive(b"RSET\r\n") == b""
     assert codes(conversation.authenticated(ACCEPTED, "ann")) == [235, 250, 250]
     assert codes(conversation.receive(PLAIN)) == [503]
+
+
+@pytest.mark.parametrize(("value", "code"), [(b"<>", 250), (b"ann+40x", 250), (b"", 501), (b"\xc3\xb6", 501)])
+def test_mail_may_say_who_submitted_it(value: bytes, code: int) -> None:
+    """RFC 4954 5: AUTH= is taken where AUTH is offered; nobody is trusted to say it."""
+    conversation = converse(IN_CLEAR)
+    conversation.receive(HELLO + PLAIN)
+    conversation.authenticated(ACCEPTED, "ann")
+    assert codes(conversation.receive(MAIL[:-2] + b" AUTH=" + value + b"\r\n")) == [code]
+    plain = converse(AccessRules())
+    assert codes(plain.receive(HELLO + MAIL[:-2] + b" AUTH=<>\r\n")) == [250, 555]
 
 
 def test_auth_inside_a_transaction_is_refused() -> None:
