@@ -8,6 +8,7 @@ import pytest
 from engine.core.errors import ConfigError
 from engine.loading import Texts, build_model, check_texts, load_shipped_policies, load_texts
 from engine.policy.model import Destination
+from tests.fakes.submission import write_certificate
 
 CONFIG = """\
 [engine]
@@ -127,3 +128,16 @@ def test_findings_cover_settings_and_policies(tmp_path: Path) -> None:
     assert check_texts(load_texts(config)) == [
         ("warning", (f"{tmp_path}/p/0.toml", 1), '[domain."a.example"]: empty, so it changes nothing')
     ]
+
+
+def test_certificate_that_can_not_be_used_is_found_where_it_is_named(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    config = Path(write(tmp_path))
+    named = config.read_text().replace(
+        'customer = "acme"', f'customer = "acme"\ntls_certificate = "{certificate}"\ntls_key = "{key}"', 1
+    )
+    config.write_text(named)
+    load_texts(str(config))
+    config.write_text(named.replace(key, certificate))
+    with pytest.raises(ConfigError, match=rf"mailrail.toml:9: \[\[listener\]\] number 1: {certificate} and"):
+        load_texts(str(config))

@@ -100,7 +100,10 @@ async def start_tls(
 ) -> asyncio.Transport | None:
     """Do the handshake behind STARTTLS; None if it failed: the connection has ended then."""
     context = listener.tls_context
-    assert context is not None, "STARTTLS is offered where there is a context"
+    if context is None:  # taken from the configuration since it was offered
+        _handshake_failed(listener, peer, ConnectionAbortedError("no certificate any more"))
+        transport.abort()
+        return None
     loop = asyncio.get_running_loop()
     try:
         secured = await loop.start_tls(

@@ -299,6 +299,26 @@ def test_handshake_has_a_time_limit(
     serve(run, made, client, is_async=True)
 
 
+def test_certificate_that_a_reload_takes_away_ends_who_was_offered_it(
+    run: Any, certificate: tuple[str, str]
+) -> None:
+    made = make_listener(Intake(), SMTP_SETTINGS, **with_tls(certificate))
+
+    async def client(port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readline()
+        await dialogue(reader, writer, HELLO)
+        made.use(SMTP_SETTINGS)
+        await dialogue(reader, writer, b"STARTTLS\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        return b""
+
+    serve(run, made, client, is_async=True)
+    assert not made.sessions
+
+
 def test_command_behind_the_handshake_in_one_segment_is_heard(run: Any, certificate: tuple[str, str]) -> None:
     """A client may write as soon as its own side of the handshake is done."""
     made = make_listener(Intake(), SMTP_SETTINGS, **with_tls(certificate))
