@@ -66,6 +66,11 @@ class Terms(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
         """When a message that is to be given up at a time of its own is given up; 0: it has none."""
         return self.deliver_by_at if self.by_mode[:1] == "R" else 0.0
 
+    @property
+    def is_hopeless(self) -> bool:
+        """It would be given up before it may be sent."""
+        return 0.0 < self.expires_by <= self.hold_until
+
 
 NO_TERMS = Terms()
 

@@ -10,6 +10,8 @@ scarcity     who makes room for whom, where connections are scarce
 opening      connects one session, host by host
 session      one open SMTP session and its transactions (hot path)
 settle       outcomes to dispositions: events, store, retries, bounces
+notices      which notifications a sender is owed, and when
+bounces      notifications: made, stored, sent like any mail
 handover     deliveries whose pool has no vmta here, to a shard that has one
 expiry       the sweep that ends what waited too long, held or not
 """

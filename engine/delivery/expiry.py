@@ -20,6 +20,7 @@ from engine.delivery.readahead import ReadAhead
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
 from engine.policy.model import Policy
+from engine.queue.scheduled import expires_at
 from engine.store.records import parse_queue, schedule_key
 
 TICK_S = 0.5
@@ -90,7 +91,7 @@ class Expiry:
                     policy = self._policy_for(*parse_queue(queue))
                     expires_before = now - policy.expire_after_s
                 if accepted_at(key) <= expires_before and key not in self._readahead.in_memory:
-                    self._end(key, policy)
+                    self._end(key, policy, now)
             if len(rows) < KEYS:
                 self._after = b""
                 return
@@ -98,7 +99,7 @@ class Expiry:
             if self._loop.time() >= deadline:
                 return
 
-    def _end(self, key: bytes, policy: Policy) -> None:
+    def _end(self, key: bytes, policy: Policy, now: float) -> None:
         delivery = self._store.load(key)
-        if delivery is not None:
+        if delivery is not None and expires_at(delivery.envelope, policy.expire_after_s) <= now:
             self._expire(delivery, policy, None)

@@ -41,6 +41,8 @@ def parse_asked(
     if fields.get("hold_until", 0.0) > unix_now + max_hold_s:
         raise Refused(make_reply(501, "5.5.4", f"a message may wait for {int(max_hold_s)} seconds here"))
     found = msgspec.structs.replace(known or NO_TERMS, **fields)
+    if found.is_hopeless:
+        raise Refused(make_reply(501, "5.5.4", "deliver_by: expected later than the message may be sent"))
     return found if found != NO_TERMS else None
 
 

@@ -115,4 +115,6 @@ def _mail_terms(
         hold_until=hold_until if hold_until > unix_now else 0.0,
         requires_tls=parameters.requires_tls,
     )
+    if terms.is_hopeless:
+        raise Refused(make_reply(501, "5.5.4", "The deadline comes before the message may be sent"))
     return terms if terms != NO_TERMS else None

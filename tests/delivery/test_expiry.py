@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from engine.core.envelope import Delivery
+from engine.core.terms import Terms
 from engine.delivery.expiry import KEYS, TICK_S, Expiry
 from engine.delivery.site_queue import SiteQueue
 from engine.policy.model import Policy
@@ -153,5 +154,40 @@ def test_a_retry_that_is_due_at_its_expiry_is_not_sent_again() -> None:
         assert rig.count("expired") == 1
         expiry.close()
         rig.close()
+
+    run_virtually(main())
+
+
+def test_message_with_a_deadline_expires_at_it_also_under_a_hold() -> None:
+    """RFC 2852 4: with R it is returned at that time."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.paths.hold_vmta("v1", "op", "paused", math.inf)
+        expiry = make_expiry(rig)
+        rig.accept(make_delivery(terms=Terms(by_mode="R", deliver_by_at=rig.unix() + 60.0)))
+        await rig.run(59.0)
+        assert rig.count("expired") == 0
+        await rig.run(1.0 + 2 * TICK_S)
+        (event,) = rig.told("expired")
+        assert event.reply is not None
+        assert event.reply.enhanced == "5.4.7"
+        expiry.close()
+
+    run_virtually(main())
+
+
+def test_time_for_which_a_message_is_held_does_not_count() -> None:
+    """RFC 4865 4."""
+
+    async def main() -> None:
+        rig = Rig(SHORT)
+        expiry = make_expiry(rig)
+        put(rig, make_delivery(terms=Terms(hold_until=rig.unix() + 600.0)))
+        await rig.run(655.0)
+        assert rig.count("expired") == 0
+        await rig.run(6.0)
+        assert rig.count("expired") == 1
+        expiry.close()
 
     run_virtually(main())

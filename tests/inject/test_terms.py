@@ -47,6 +47,11 @@ def test_longer_hold_than_the_listener_allows_is_refused() -> None:
         parse_asked({"hold_for": "60"}, None, max_hold_s=59.0, unix_now=NOW)
 
 
+def test_deadline_before_the_release_is_refused() -> None:
+    with pytest.raises(Refused, match="deliver_by"):
+        parse_asked({"hold_for": "60", "deliver_by": "60;R"}, None, max_hold_s=60.0, unix_now=NOW)
+
+
 def test_nothing_asked_for_in_effect_is_no_terms() -> None:
     asked = {"hold_for": "0", "requires_tls": "no"}
     assert parse_asked(asked, None, max_hold_s=0.0, unix_now=NOW) is None

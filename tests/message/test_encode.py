@@ -63,6 +63,7 @@ def test_binary_part_becomes_base64() -> None:
 
 
 def test_each_part_of_a_tree_by_its_type_and_the_rest_octet_by_octet() -> None:
+    """RFC 2045 6 and RFC 2046 5.1: leaves are encoded, multiparts are 7bit then."""
     seven = message("Content-Type: text/plain", "X-Odd:   spaced", body=b"plain\r\n")
     done = message("Content-Transfer-Encoding: base64", body=b"w6TDtg==")
     inner = multipart("alternative", message("Content-Type: text/plain"), message(), boundary="inner")

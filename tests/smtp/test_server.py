@@ -13,6 +13,7 @@ from engine.smtp.transaction import Transaction
 from engine.smtp.wire import stuff
 
 DONE = make_reply(250, "2.0.0", "Accepted")
+RECIPIENT = b"MAIL FROM:<a@b.example> SMTPUTF8\r\nRCPT TO:<c@d.example> NOTIFY=NEVER\r\n"
 ENVELOPE = b"MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n"
 HELLO = b"EHLO client.example\r\n"
 LIMITS = ServerLimits("mta1.example.net", max_message_bytes=5000, max_recipients=3)
@@ -178,7 +179,11 @@ def test_what_was_stuffed_comes_back(text: bytes) -> None:
 
 @given(
     st.lists(
-        st.binary(max_size=50) | st.sampled_from([HELLO, ENVELOPE, b"\r\n.\r\n", b"RSET\r\n"]), max_size=12
+        st.binary(max_size=50)
+        | st.sampled_from(
+            [HELLO, ENVELOPE, b"\r\n.\r\n", b"RSET\r\n", b"BDAT 5\r\n", b"BDAT 7 LAST\r\n", RECIPIENT]
+        ),
+        max_size=12,
     )
 )
 def test_nothing_escapes_whatever_arrives(chunks: list[bytes]) -> None:

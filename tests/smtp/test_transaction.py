@@ -37,10 +37,10 @@ def test_plain_mail_has_no_terms_and_asks_no_clock() -> None:
 def test_terms_count_from_now() -> None:
     """RFC 2852 4 and RFC 4865 4: seconds from the MAIL command."""
     limits = ServerLimits("mta1.example.net", max_hold_s=100.0)
-    _, terms = read_mail(b"<a@b.example> BY=60;R HOLDFOR=90", offered(limits), limits, lambda: 1000.0)
+    _, terms = read_mail(b"<a@b.example> BY=95;R HOLDFOR=90", offered(limits), limits, lambda: 1000.0)
     assert terms is not None
-    assert (terms.deliver_by_at, terms.by_mode, terms.hold_until) == (1060.0, "R", 1090.0)
-    assert terms.expires_by == 1060.0
+    assert (terms.deliver_by_at, terms.by_mode, terms.hold_until) == (1095.0, "R", 1090.0)
+    assert terms.expires_by == 1095.0
 
 
 @pytest.mark.parametrize("hold", [b"HOLDFOR=101", b"HOLDUNTIL=1970-01-01T00:18:21Z"])
@@ -50,6 +50,12 @@ def test_longer_hold_than_offered_is_refused(hold: bytes) -> None:
     with pytest.raises(Refused) as refused:
         read_mail(b"<> " + hold, offered(limits), limits, lambda: 1000.0)
     assert (refused.value.reply.code, refused.value.reply.enhanced) == (501, "5.5.4")
+
+
+def test_deadline_before_the_release_is_refused() -> None:
+    limits = ServerLimits("mta1.example.net", max_hold_s=100.0)
+    with pytest.raises(Refused):
+        read_mail(b"<> BY=90;R HOLDFOR=90", offered(limits), limits, lambda: 1000.0)
 
 
 def test_time_that_has_passed_holds_nothing() -> None:
