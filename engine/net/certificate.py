@@ -91,4 +91,4 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _unreadable(certificate: str, key: str) -> str:
-    return certificate if not os.access(certificate, os.R_OK) else key
+    return certificate if not os.access(certificate, os.R_OK, effective_ids=True) else key

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from engine.inject.smtp import CERTIFICATE_TICKS, SMTPListener
+from engine.net.certificate import CertificateError, make_server_context
 from engine.telemetry.metrics import Counters
 from tests.fakes.feeds import (
     ENVELOPE,
@@ -101,3 +102,10 @@ def test_starttls_is_offered_only_while_there_is_a_certificate_that_can_be_used(
     session.data_received(HELLO + b"STARTTLS\r\n")
     assert b"STARTTLS" not in transport.written
     assert transport.codes() == [220, 250, 500]
+
+
+def test_key_that_the_engine_may_not_read_is_named(open_directory: Path, unprivileged: None) -> None:
+    certificate, key = write_certificate(open_directory)
+    Path(key).chmod(0)
+    with pytest.raises(CertificateError, match=rf"can't read {key}: Permission denied"):
+        make_server_context(certificate, key)

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.core.reply import make_reply
 from engine.smtp.access import HANDSHAKE, Access, AccessRules
@@ -219,3 +221,49 @@ def test_commands_of_access_are_bounded_like_others_without_a_message() -> None:
         conversation.receive(b"XCLIENT ADDR=192.0.2.9\r\n")
         conversation.presented(None)
     assert codes(conversation.receive(b"XCLIENT ADDR=192.0.2.9\r\n")) == [421]
+
+
+_LINES = st.sampled_from(
+    [
+        *(HELLO, b"HELO c\r\n", MAIL, b"RCPT TO:<b@x.example>\r\n", b"DATA\r\n", b"x\r\n.\r\n", b"RSET\r\n"),
+        *(
+            b"STARTTLS\r\n",
+            PLAIN,
+            b"AUTH LOGIN\r\n",
+            b"YW5u\r\n",
+            b"*\r\n",
+            b"\xff\0\r\n",
+            b"\n",
+            b"BDAT 3\r\n",
+        ),
+        *(b"XCLIENT ADDR=192.0.2.9 LOGIN=ann\r\n", b"XCLIENT NAME=\r\n", b"QUIT\r\n", b"AUTH", b"STARTTLS\r"),
+    ]
+)
+
+
+@given(st.lists(_LINES, max_size=30), st.integers(1, 40), st.booleans(), st.booleans())
+def test_whatever_comes_is_answered_and_rests_where_the_shell_has_work(
+    lines: list[bytes], size: int, is_secure: bool, is_right: bool
+) -> None:
+    """The shell does at once what is wanted; nothing of the clear is left when TLS is on."""
+    rules = AccessRules(has_starttls=True, requires_auth=True, allows_plaintext_auth=True)
+    conversation = converse(rules, is_secure=is_secure, may_xclient=True)
+    octets = b"".join(lines)
+    for start in range(0, len(octets), size):
+        conversation.receive(octets[start : start + size])
+        while not conversation.is_closing:
+            wanted = conversation.access.wants
+            if conversation.completed is not None:
+                assert conversation.access.user
+                conversation.finish(make_reply(250, "2.0.0", "taken"))
+            elif wanted is HANDSHAKE:
+                assert conversation.buffered_bytes == 0
+                conversation.secured()
+                assert not conversation.in_transaction
+                assert (conversation.access.user, conversation.helo) == ("", "")
+            elif isinstance(wanted, Credentials):
+                conversation.authenticated(ACCEPTED if is_right else WRONG, "ann" if is_right else "")
+            elif isinstance(wanted, Attributes):
+                conversation.presented(None)
+            else:
+                break
