@@ -320,7 +320,7 @@ class SMTPSession(FeedSession):
             transport.write(out)
         if conversation.is_closing:
             transport.close()
-        elif conversation.access.wants is not None and not self._is_served:
+        elif conversation.is_resting and conversation.access.wants is not None and not self._is_served:
             self._serve(conversation.access.wants)
 
     def _pause(self) -> None:

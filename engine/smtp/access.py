@@ -48,7 +48,17 @@ OPEN = AccessRules()
 class Access:
     """Protection and identity of one connection."""
 
-    __slots__ = ("exchange", "is_secure", "may_xclient", "proto", "rules", "user", "wants", "xhelo")
+    __slots__ = (
+        "exchange",
+        "is_secure",
+        "may_send",
+        "may_xclient",
+        "proto",
+        "rules",
+        "user",
+        "wants",
+        "xhelo",
+    )
 
     def __init__(
         self, rules: AccessRules = OPEN, *, is_secure: bool = False, may_xclient: bool = False
@@ -60,7 +70,7 @@ class Access:
         self.rules = rules
         self.is_secure = is_secure
         self.may_xclient = may_xclient
-        self.user = ""
+        self.be("")
         self.exchange: Exchange | None = None  # AUTH goes on: lines are answers to challenges
         self.wants: Wanted | None = None
         self.xhelo = ""  # XCLIENT's HELO and PROTO
@@ -88,11 +98,6 @@ class Access:
     def extensions(self) -> tuple[str, ...]:
         """Whose parameters MAIL may have: AUTH= says nothing that we rely on, but may come (RFC 4954 5)."""
         return ("AUTH",) if self.may_auth_now else ()
-
-    def require(self) -> None:
-        """Refuse MAIL of somebody who should have said who they are."""
-        if self.rules.requires_auth and not self.user:
-            raise Refused(AUTH_REQUIRED)
 
     def protocol(self, *, is_esmtp: bool) -> str:
         """Return the word behind `with` in Received (RFC 3848)."""
@@ -175,15 +180,22 @@ class Access:
         assert isinstance(self.wants, Attributes)
         attributes = self.wants
         self.forget()
-        self.user, self.xhelo, self.proto = attributes.login, attributes.helo, attributes.proto
+        self.be(attributes.login)
+        self.xhelo, self.proto = attributes.helo, attributes.proto
 
     def authenticated(self, user: str) -> None:
         """The shell has looked: the client is `user`, or "" where that is not shown."""
         assert isinstance(self.wants, Credentials)
         self.wants = None
+        self.be(user)
+
+    def be(self, user: str) -> None:
+        """The client is that user from now on, "" for nobody known."""
         self.user = user
+        self.may_send = bool(user) or not self.rules.requires_auth  # else MAIL gets AUTH_REQUIRED
 
     def forget(self) -> None:
         """As before the first command."""
-        self.user = self.xhelo = self.proto = ""
+        self.be("")
+        self.xhelo = self.proto = ""
         self.exchange = self.wants = None

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.core.errors import Refused
 from engine.core.lines import MAX_LINE_BYTES
+from engine.core.reply import make_reply
 from engine.core.terms import format_instant
 from engine.smtp.wire import format_reply
 
@@ -27,6 +29,8 @@ _ALWAYS = (
     "DELIVERBY",
 )
 
+_NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
+
 
 class ServerLimits(msgspec.Struct, frozen=True):
     """What a listener allows one session. 0 transactions: no limit; 0 seconds of hold: not offered."""
@@ -39,6 +43,18 @@ class ServerLimits(msgspec.Struct, frozen=True):
     max_errors: int = 20  # between two messages; Postfix's smtpd_hard_error_limit
     max_idle_commands: int = 100  # NOOP, RSET, EHLO ... between two messages; Postfix's junk command limit
     max_hold_s: float = 0.0  # how long a message may ask to wait (RFC 4865)
+
+
+def parse_name(octets: bytes) -> str:
+    """Return the name that a client says in EHLO or HELO.
+
+    Raises:
+        Refused: with the reply to give.
+    """
+    name = octets.strip()
+    if not 0 < len(name) <= 255 or not name.isascii() or name.translate(None, _NOT_IN_NAMES) != name:
+        raise Refused(make_reply(501, "5.5.4", "Syntax: EHLO name"))
+    return name.decode("ascii")
 
 
 def offered(limits: ServerLimits, *, is_tls: bool = False) -> tuple[str, ...]:

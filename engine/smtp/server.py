@@ -23,16 +23,15 @@ from msgspec import structs
 from engine.core.errors import Refused
 from engine.core.reply import Reply, make_reply
 from engine.core.terms import NO_TERMS, Terms
-from engine.smtp.access import HANDSHAKE, LONG_VERBS, Access
+from engine.smtp.access import AUTH_REQUIRED, HANDSHAKE, LONG_VERBS, Access
 from engine.smtp.chunks import ChunkReader, parse_bdat
 from engine.smtp.content import MAX_DROPPED_BYTES, ContentReader
-from engine.smtp.hello import ServerLimits, format_hello, offered
+from engine.smtp.hello import ServerLimits, format_hello, offered, parse_name
 from engine.smtp.replies import IDLE_REPLIES, OK, OK_CHUNK, OK_DATA, OK_MAIL, OK_RCPT, Replies
 from engine.smtp.transaction import Transaction, message_fault, read_mail, read_rcpt, too_large
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
 _STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND PROXY".split())
-_NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
 _TLS_HELLO = b"\x16"  # first octet of a TLS record with a handshake in it
 
 
@@ -45,6 +44,7 @@ class ServerConversation(Replies):
         "_chunks",
         "_content",
         "_extensions",
+        "_handlers",
         "_in_content",
         "_is_esmtp",
         "_on_mail",
@@ -58,6 +58,7 @@ class ServerConversation(Replies):
         "access",
         "completed",
         "helo",
+        "is_resting",
         "transactions",
     )
 
@@ -90,7 +91,9 @@ class ServerConversation(Replies):
         self._extensions: tuple[str, ...] = ()  # what was offered to this client
         self._terms: Terms | None = None
         self._terms_of: dict[str, tuple[str, str]] = {}  # recipients that have terms of their own
+        self._handlers = _HANDLERS  # none where AUTH goes on: whatever comes is an answer to a challenge
         self.completed: Transaction | None = None
+        self.is_resting = False  # until the shell has done something: see `completed` and `access.wants`
         self.helo = ""
         self.transactions = 0  # completed so far
 
@@ -109,7 +112,7 @@ class ServerConversation(Replies):
     @property
     def deadline_kind(self) -> str | None:
         """Which timer runs: "command" or "data"; None while the message is being finished."""
-        if self.completed is not None or self.access.wants is not None:
+        if self.is_resting:
             return None
         return "data" if self._in_content or self._chunks.is_begun or self._chunks.is_reading else "command"
 
@@ -136,7 +139,7 @@ class ServerConversation(Replies):
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        if self.completed is not None or self.access.wants is not None:
+        if self.is_resting:
             self._buffer = data
             return b""
         return self._read(data)
@@ -144,7 +147,7 @@ class ServerConversation(Replies):
     def finish(self, reply: Reply) -> bytes:
         """Answer the completed transaction; return that and the replies to what was pipelined behind it."""
         assert self.completed is not None
-        self.completed = None
+        self.completed, self.is_resting = None, False
         out = self._reply(reply)
         if 200 <= reply.code < 300:
             self._errors = self._idle_commands = 0
@@ -153,6 +156,7 @@ class ServerConversation(Replies):
     def authenticated(self, reply: Reply, user: str) -> bytes:
         """Answer the credentials that `access` wanted looked at; `user` is "" where they are not right."""
         self.access.authenticated(user)
+        self.is_resting = False
         return self._go_on(self._reply(reply) if user else self._error(reply))
 
     def secured(self) -> None:
@@ -193,7 +197,7 @@ class ServerConversation(Replies):
                 read = self._read_content if self._in_content else self._read_chunk
                 position, replies = read(data, position)
                 out += replies
-                if self.completed is None and not self.is_closing:
+                if not self.is_resting and not self.is_closing:
                     continue
                 break
             stop = data.find(b"\n", position)
@@ -202,22 +206,23 @@ class ServerConversation(Replies):
                 break
             out += self._command(data[position : stop + 1])
             position = stop + 1
-            if self.is_closing or self.completed is not None or self.access.wants is not None:
+            if self.is_closing or self.is_resting:
                 break
         if position < end and not self.is_closing:
             self._buffer = data[position:]
-        return out if self.access.wants is not HANDSHAKE else out + self._ready_for_tls()
+        if self.is_resting and self.access.wants is HANDSHAKE:
+            out += self._ready_for_tls()
+        return out
 
     def _ready_for_tls(self) -> bytes:
         """The 220, if nothing stands behind STARTTLS in the clear.
 
-        That may be an attacker's, to be read as if it were encrypted. RFC 3207 4.2 has it discarded; a client
-        that obeys section 4 sends nothing there: this is the end.
+        That may be an attacker's, to be read as if encrypted: RFC 3207 4.2 discards it, 4 has none of it sent.
         """
         if not self._buffer:
             return b"220 2.0.0 Ready to start TLS\r\n"
         self._buffer = b""
-        self.access.wants = None
+        self.access.wants, self.is_resting = None, False
         return self._dismiss(554, "5.5.1", "Octets behind STARTTLS: it must be the last of a group")
 
     def _go_on(self, out: bytes) -> bytes:
@@ -242,10 +247,8 @@ class ServerConversation(Replies):
             if line[:1] == _TLS_HELLO:
                 return self._stranger()
             return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
-        handler = _HANDLERS.get(command[:4].upper())
+        handler = self._handlers.get(command[:4].upper())
         try:
-            if self.access.exchange is not None:
-                return self.access.respond(command)
             if handler is None or command[4:5] not in (b"", b" ") or b"\0" in command:
                 return self._unknown(command)
             return handler(self, command)
@@ -289,6 +292,7 @@ class ServerConversation(Replies):
         terms = self._terms
         if self._terms_of:
             terms = structs.replace(terms or NO_TERMS, recipients=self._terms_of)
+        self.is_resting = True
         self.completed = Transaction(
             self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp, terms
         )
@@ -300,7 +304,8 @@ class ServerConversation(Replies):
         limits = self._limits
         if not self.helo:
             raise Refused(make_reply(503, "5.5.1", "Say EHLO first"))
-        self.access.require()
+        if not self.access.may_send:
+            raise Refused(AUTH_REQUIRED)
         if self._sender is not None:
             raise Refused(make_reply(503, "5.5.1", "Nested MAIL"))
         if command[:10].upper() != b"MAIL FROM:":
@@ -366,11 +371,9 @@ class ServerConversation(Replies):
 
     def _on_command_hello(self, command: bytes) -> bytes:
         """EHLO and HELO; both end a transaction (RFC 5321 4.1.4)."""
-        name = command[5:].strip()
-        if not 0 < len(name) <= 255 or not name.isascii() or name.translate(None, _NOT_IN_NAMES) != name:
-            raise Refused(make_reply(501, "5.5.4", "Syntax: EHLO name"))
+        name = parse_name(command[5:])
         self._count_idle()
-        self.helo = name.decode("ascii")
+        self.helo = name
         self._is_esmtp = is_esmtp = command[:1] in b"Ee"
         limits, access, unix_now = self._limits, self.access, self._unix()
         is_tls, more = access.is_secure, access.offers()
@@ -390,9 +393,16 @@ class ServerConversation(Replies):
         return IDLE_REPLIES[command[:4].upper()]
 
     def _on_command_access(self, command: bytes) -> bytes:
-        """STARTTLS, AUTH, XCLIENT: what follows from them is the shell's (`access.wants`)."""
-        self._count_idle()
-        return self.access.command(command, has_helo=bool(self.helo), in_transaction=self._sender is not None)
+        """STARTTLS, AUTH, XCLIENT, answers of an AUTH: what follows is the shell's (`access.wants`)."""
+        access = self.access
+        try:
+            if access.exchange is not None:
+                return access.respond(command)
+            self._count_idle()
+            return access.command(command, has_helo=bool(self.helo), in_transaction=self._sender is not None)
+        finally:
+            self._handlers = _HANDLERS if access.exchange is None else _NONE
+            self.is_resting = access.wants is not None
 
     def _on_command_quit(self, _command: bytes) -> bytes:  # leave who wants to leave
         self.is_closing = True
@@ -400,7 +410,7 @@ class ServerConversation(Replies):
 
     def _unknown(self, command: bytes) -> bytes:
         verb = command.partition(b" ")[0].upper()
-        if verb in LONG_VERBS and b"\0" not in command:
+        if self.access.exchange is not None or (verb in LONG_VERBS and b"\0" not in command):
             return self._on_command_access(command)
         if verb in _STRANGERS or command[:1] == _TLS_HELLO:
             return self._stranger()
@@ -408,7 +418,7 @@ class ServerConversation(Replies):
 
     def _forget(self) -> None:
         """As before the first command."""
-        self.helo, self._extensions = "", ()
+        self.helo, self._extensions, self.is_resting = "", (), False
         self._reset()
 
     def _reset(self) -> bytes:
@@ -437,3 +447,4 @@ _HANDLERS: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {
     b"QUIT": ServerConversation._on_command_quit,
     b"AUTH": ServerConversation._on_command_access,
 }
+_NONE: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {}

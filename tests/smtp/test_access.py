@@ -104,9 +104,9 @@ def test_auth_inside_a_transaction_is_refused() -> None:
     """RFC 4954 3: AUTH is not permitted during a mail transaction (seen with a front end's LOGIN)."""
     access = Access(IN_CLEAR)
     conversation = ServerConversation(LIMITS, access=access)
-    access.user = "ann"
+    access.be("ann")
     conversation.receive(HELLO + MAIL)
-    access.user = ""
+    access.be("")
     assert codes(conversation.receive(PLAIN)) == [503]
 
 
@@ -211,7 +211,8 @@ def test_word_behind_with(
 ) -> None:
     """RFC 3848."""
     access = Access(**facts)
-    access.user, access.proto = user, proto
+    access.be(user)
+    access.proto = proto
     assert access.protocol(is_esmtp=is_esmtp) == expected
 
 
