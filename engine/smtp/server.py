@@ -217,7 +217,7 @@ class ServerConversation(Replies):
     def _ready_for_tls(self) -> bytes:
         """The 220, if nothing stands behind STARTTLS in the clear.
 
-        That may be an attacker's, to be read as if encrypted: RFC 3207 4.2 discards it, 4 has none of it sent.
+        That may be an attacker's, to be read as if encrypted: RFC 3207 4.2 discards it, 4 has none sent.
         """
         if not self._buffer:
             return b"220 2.0.0 Ready to start TLS\r\n"
