@@ -151,6 +151,23 @@ def format_instant(unix: float) -> str:
     return datetime.fromtimestamp(int(unix), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def format_terms(terms: Terms | None) -> str:
+    """Return terms in a line for people, as SMTP writes them but for instants; "" for none."""
+    if terms is None:
+        return ""
+    words = [
+        "SMTPUTF8" if terms.is_utf8 else "",
+        f"ENVID={terms.envid}" if terms.envid else "",
+        f"RET={terms.ret}" if terms.ret else "",
+        f"NOTIFY={terms.notify}" if terms.notify else "",
+        f"BY={format_instant(terms.deliver_by_at)};{terms.by_mode}" if terms.by_mode else "",
+        f"HOLDUNTIL={format_instant(terms.hold_until)}" if terms.hold_until else "",
+        "REQUIRETLS" if terms.requires_tls else "",
+        f"and of {len(terms.recipients)} recipients their own" if terms.recipients else "",
+    ]
+    return " ".join([word for word in words if word])
+
+
 # -- xtext ------------------------------------------------------------------------------------------------
 
 

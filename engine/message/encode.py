@@ -43,9 +43,11 @@ class _Encoder:
     def __init__(self) -> None:
         self._parts = 0
 
-    def entity(self, octets: bytes, depth: int) -> bytes:
-        """Return a message or part, header and body, encoded as its type allows."""
+    def entity(self, octets: bytes, depth: int, default: bytes = b"text/plain") -> bytes:
+        """Return a message or part, header and body, encoded as its type, or the default, allows."""
         header, start = split(octets)
+        if depth and not start:
+            return octets  # a part without the line that ends its header
         body = octets[start:]
         self._parts += 1
         if body.isascii() or depth > MAX_DEPTH or self._parts > MAX_PARTS:
@@ -56,7 +58,7 @@ class _Encoder:
             return octets  # octets beyond ASCII in what is said to be encoded: nobody can tell what it is
         content_type = find_field(header, lowered, b"content-type") or b""
         found = _TYPE.match(content_type)
-        kind = found[1].lower() if found is not None else b"text/plain"
+        kind = found[1].lower() if found is not None else default
         encoded, encoding = self._body(kind, content_type, body, depth)
         if not encoding:
             return octets
@@ -70,7 +72,8 @@ class _Encoder:
         if kind.startswith(b"multipart/"):
             if kind == b"multipart/signed":
                 return body, b""
-            encoded = self._multipart(content_type, body, depth)
+            default = b"message/rfc822" if kind == b"multipart/digest" else b"text/plain"  # RFC 2046 5.1.5
+            encoded = self._multipart(content_type, body, depth, default)
             return encoded, b"7bit" if encoded.isascii() else b""
         if kind == b"message/rfc822":
             encoded = self.entity(body, depth + 1)
@@ -81,13 +84,15 @@ class _Encoder:
             return binascii.b2a_qp(body, istext=True), b"quoted-printable"
         return _base64(body), b"base64"
 
-    def _multipart(self, content_type: bytes, body: bytes, depth: int) -> bytes:
+    def _multipart(self, content_type: bytes, body: bytes, depth: int, default: bytes) -> bytes:
         found = _BOUNDARY.search(content_type)
         if found is None:
             return body
         boundary = re.sub(rb"\\(.)", rb"\1", found[1]) if found[1] else found[2]
         pieces = _split_parts(body, b"--" + boundary)
-        return b"".join([self.entity(piece, depth + 1) if is_part else piece for piece, is_part in pieces])
+        return b"".join(
+            [self.entity(piece, depth + 1, default) if is_part else piece for piece, is_part in pieces]
+        )
 
 
 def _split_parts(body: bytes, delimiter: bytes) -> list[tuple[bytes, bool]]:

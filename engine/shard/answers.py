@@ -20,6 +20,7 @@ import msgspec
 
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
+from engine.core.terms import format_terms
 from engine.policy.explain import explain
 from engine.queue.decide import decide
 from engine.queue.path import Path
@@ -213,6 +214,7 @@ class Answers:
             "held": delivery.held,
             "job": envelope.job,
             "tags": envelope.tags,
+            "terms": format_terms(envelope.terms),
         }
 
     # -- explain ----------------------------------------------------------------------------------

@@ -98,3 +98,22 @@ def test_terms_that_older_records_hold_are_read() -> None:
     octets = msgspec.msgpack.encode([True, "id"])
     assert msgspec.msgpack.Decoder(Terms).decode(octets) == Terms(is_utf8=True, envid="id")
     assert msgspec.msgpack.Decoder(Terms).decode(msgspec.msgpack.encode([])) == NO_TERMS
+
+
+def test_terms_in_a_line_for_people() -> None:
+    assert terms.format_terms(None) == ""
+    asked = Terms(
+        is_utf8=True,
+        envid="7",
+        ret="FULL",
+        notify="DELAY",
+        recipients={"a@b.example": ("NEVER", "")},
+        deliver_by_at=60.0,
+        by_mode="RT",
+        hold_until=30.0,
+        requires_tls=True,
+    )
+    assert terms.format_terms(asked) == (
+        "SMTPUTF8 ENVID=7 RET=FULL NOTIFY=DELAY BY=1970-01-01T00:01:00Z;RT HOLDUNTIL=1970-01-01T00:00:30Z "
+        "REQUIRETLS and of 1 recipients their own"
+    )

@@ -104,12 +104,20 @@ def test_attached_message_is_encoded_inside() -> None:
     )
 
 
+def test_parts_of_a_digest_are_messages() -> None:
+    """RFC 2046 5.1.5: message/rfc822 where no type is named."""
+    encoded = encode_8bit(multipart("digest", b"\r\n" + message("S: y")))
+    assert encoded.isascii()
+    assert b"--b 1\r\n\r\nS: y\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" in encoded
+
+
 @pytest.mark.parametrize(
     "left",
     [
         multipart("signed", message()),
         message("Content-Transfer-Encoding: base64"),
         message("Content-Type: message/partial"),
+        multipart("mixed", "grüße, no header and no blank line".encode()),
         message('Content-Type: multipart/mixed; name="x"'),
         message("Subject: ü", body=b"plain\r\n"),
     ],

@@ -41,6 +41,7 @@ DELIVERIES = st.builds(
     last_reply=NAMES,
     held=NAMES,
     is_remembered=st.booleans(),
+    told=st.integers(0, 3),
 )
 
 
