@@ -276,7 +276,8 @@ class SMTPSession(FeedSession):
 
     async def _start_tls(self) -> None:
         """Have the transport do the handshake, and begin anew."""
-        assert self.transport is not None
+        if self.transport is None or self.transport.is_closing():
+            return  # lost, or cut off, since the command was read
         secured = await start_tls(self.listener, self.transport, self, self._peer)
         self._is_handshaking = self._is_served = False
         if secured is None:

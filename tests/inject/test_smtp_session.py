@@ -9,6 +9,7 @@ import smtplib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from tests.fakes.feeds import (
     connect_smtp,
     make_smtp,
 )
-from tests.fakes.submission import make_listener
+from tests.fakes.submission import make_listener, write_certificate
 
 
 def test_message_reaches_the_acceptor_with_its_context() -> None:
@@ -275,6 +276,27 @@ def test_client_that_waits_for_its_password_is_not_timed_out(run: Callable[..., 
         session.shut()
         assert transport.codes()[-1] == 421
         made.passwords.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["lost", "aborted"])
+def test_connection_that_ends_before_its_handshake_begins_is_let_go(
+    run: Callable[..., Any], tmp_path: Path, end: str
+) -> None:
+    certificate, key = write_certificate(tmp_path)
+
+    async def scenario() -> None:
+        made = make_smtp(Intake(), tls_certificate=certificate, tls_key=key)
+        session, transport = connect_smtp(made)
+        session.data_received(HELLO + b"STARTTLS\r\n")
+        assert transport.codes() == [220, 250, 220]
+        if end == "lost":
+            session.connection_lost(None)
+        else:
+            session.abort()
+        await asyncio.gather(*made._tasks)
+        assert transport.codes() == [220, 250, 220]
 
     run(scenario())
 
