@@ -206,6 +206,14 @@ class Dispositions:
 
     # -- what the sender is told ------------------------------------------------------------------
 
+    def tell_late(self, delivery: Delivery, policy: Policy) -> None:
+        """Send the notices that are due of a delivery that is ready, and waits without an attempt."""
+        before = delivery.told
+        until = expires_at(delivery.envelope, policy.expire_after_s)
+        self._tell_delayed(delivery, policy, self._unix(), until)
+        if delivery.told != before:
+            self._store.amend(delivery, delivery.due_at)
+
     def _tell_failed(self, delivery: Delivery, failed: list[Failure], reason: str) -> None:
         told = told_of_failure(delivery.envelope.terms, failed)
         if told:
