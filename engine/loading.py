@@ -21,6 +21,7 @@ from engine.core.errors import ConfigError, Origin
 from engine.core.fields import describe, suggest
 from engine.core.finding import Finding
 from engine.message.dkim import PrivateKey, load_key
+from engine.net.certificate import CertificateError, make_server_context
 from engine.net.handshake import load_certificate
 from engine.net.tls import make_client_context
 from engine.policy.check import check_policies
@@ -62,12 +63,25 @@ def load_texts(config_path: str) -> Texts:
     for index, place in enumerate(settings.engine.policies):
         asked_by = document.origin(("engine", "policies", index))
         policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+    _check_certificates(document, settings)
     keys = {file: _read(file, document.origin(path)) for path, file in _key_files(settings)}
     if settings.engine.tls_ca_file:
         keys |= _read_roots(settings.engine.tls_ca_file, document.origin(("engine", "tls_ca_file")))
     for section in _sections(parse_policies(policies)):
         keys |= _read_pair(section)
     return Texts(config_path, text, policies, keys)
+
+
+def _check_certificates(document: Document, settings: Settings) -> None:
+    """A certificate that can't be used is found here; shards read it themselves, again when it changes."""
+    for index, row in enumerate(settings.listeners):
+        if not row.tls_certificate:
+            continue
+        try:
+            make_server_context(row.tls_certificate, row.tls_key, row.tls_min_version)
+        except CertificateError as error:
+            origin = document.origin(("listener", index, "tls_certificate"))
+            raise ConfigError(origin, f"[[listener]] number {index + 1}: {error}") from error
 
 
 def build_model(texts: Texts) -> Model:

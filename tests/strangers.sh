@@ -4,7 +4,8 @@
 set -eu
 
 PACKAGES="postfix unbound swaks prometheus opendkim opendkim-tools strace iproute2 util-linux libcap2-bin systemd"
-SERVICES="postfix unbound unbound-resolvconf prometheus opendkim"  # what these packages would start
+PACKAGES="$PACKAGES haproxy libnet-ssleay-perl"  # the latter is what swaks needs for TLS
+SERVICES="postfix unbound unbound-resolvconf prometheus opendkim haproxy"  # what these packages would start
 POLICY=/usr/sbin/policy-rc.d  # invoke-rc.d asks it before a package's script starts anything
 LOCK=/run/lock/mailrail-strangers
 

@@ -179,7 +179,7 @@ class Acceptor:
             scanned,
             hostname=self._hostname,
             message_id=message_id.hex(),
-            feed=context.feed,
+            protocol=context.protocol if context.feed == "smtp" else context.feed,
             helo=context.helo,
             peer=context.peer,
             recipient=recipients[0] if len(recipients) == 1 else "",

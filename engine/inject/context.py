@@ -25,6 +25,7 @@ class FeedContext(msgspec.Struct, frozen=True, gc=False):
     is_trusted: bool = False
     peer: str = ""  # address of the client, or the file, for people
     helo: str = ""
+    protocol: str = "ESMTP"  # smtp: what stands behind `with` in Received (RFC 3848), a comment included
     pool: str = ""
     job: str = ""
     tags: dict[str, str] = {}

@@ -170,6 +170,10 @@ class SocketSession(FeedSession):
             self._refuse_misread(misread)
             return
         frame_id = submission.id
+        if listener.shedding.reply is not None:
+            listener.shedding.count("socket")
+            self._answer(frame_id, listener.shedding.reply, [])
+            return
         try:
             offer = parse_submission(submission, listener.settings, self._context)
         except Refused as refused:

@@ -207,7 +207,7 @@ def complete(  # noqa: PLR0913 (what is known of where it came from)
     *,
     hostname: str,
     message_id: str,
-    feed: str,
+    protocol: str,
     helo: str,
     peer: str,
     recipient: str,
@@ -218,13 +218,15 @@ def complete(  # noqa: PLR0913 (what is known of where it came from)
 
     Args:
         message_id: in hex; the name of the message in Received, and in Message-ID.
+        protocol: how it came, for `with` (RFC 3848, or a feed's name).
+        helo: "" where it did not come from another host.
         recipient: named in Received when the message has just one, "" otherwise (RFC 5321 4.4: no Bcc leaks).
         is_utf8: it came with SMTPUTF8; Received says so (RFC 6531 4.3).
     """
     lowered = scanned.lowered
     date = format_date(unix_now)
-    added = format_received(hostname, message_id, feed, helo, peer, recipient, date)
-    if is_utf8 and feed == "smtp":
+    added = format_received(hostname, message_id, protocol, helo, peer, recipient, date)
+    if is_utf8:
         added = added.replace(b" with ESMTP", b" with UTF8SMTP", 1)
     if b"\nmessage-id:" not in lowered:
         added += f"Message-ID: <{message_id}@{hostname}>\r\n".encode()
@@ -236,22 +238,21 @@ def complete(  # noqa: PLR0913 (what is known of where it came from)
 
 
 def format_received(
-    hostname: str, message_id: str, feed: str, helo: str, peer: str, recipient: str, date: str
+    hostname: str, message_id: str, protocol: str, helo: str, peer: str, recipient: str, date: str
 ) -> bytes:
     """Return the Received field; whatever is not plain printable ASCII is left out of it."""
     target = f"\r\n\tfor <{recipient}>" if recipient and _plain(recipient) else ""
-    begin = _begin_received(hostname, feed, helo, peer)
+    begin = _begin_received(hostname, protocol, helo, peer)
     return f"{begin} id {message_id}{target};\r\n\t{date}\r\n".encode()
 
 
 @lru_cache(maxsize=1024)  # a session's messages share it
-def _begin_received(hostname: str, feed: str, helo: str, peer: str) -> str:
+def _begin_received(hostname: str, protocol: str, helo: str, peer: str) -> str:
     origin = ""
-    if feed == "smtp":
+    if helo:
         literal = f"IPv6:{peer}" if ":" in peer else peer
         origin = f"from {_plain(helo) or 'unknown'} ([{_plain(literal)}])\r\n\t"
-    protocol = "ESMTP" if feed == "smtp" else _plain(feed)
-    return f"Received: {origin}by {hostname} (Mailrail) with {protocol}"
+    return f"Received: {origin}by {hostname} (Mailrail) with {_plain(protocol)}"
 
 
 def _plain(text: str) -> str:

@@ -41,6 +41,7 @@ class MailParameters(msgspec.Struct, gc=False):
     hold_for: int | None = None  # seconds
     hold_until: float | None = None  # Unix seconds
     requires_tls: bool = False
+    auth: str = ""  # not kept: who submits is known from AUTH itself, and no server is trusted to say it
 
 
 class RcptParameters(msgspec.Struct, gc=False):
@@ -152,6 +153,12 @@ def _body(value: str) -> str:
     return value.upper()
 
 
+def _xtext(value: str) -> str:
+    if not value or not value.isascii() or not value.isprintable():
+        raise ValueError("expected an address in xtext, or <>")
+    return value
+
+
 def _flag(_value: str) -> bool:
     raise ValueError("expected no value")
 
@@ -168,6 +175,7 @@ _OF_MAIL: _Table = {
     "HOLDFOR": ("FUTURERELEASE", "hold_for", parse_hold_for),
     "HOLDUNTIL": ("FUTURERELEASE", "hold_until", parse_instant),
     "REQUIRETLS": ("REQUIRETLS", "requires_tls", _flag),
+    "AUTH": ("AUTH", "auth", _xtext),
 }
 _OF_RCPT: _Table = {
     "NOTIFY": ("DSN", "notify", parse_notify),

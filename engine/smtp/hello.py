@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.core.errors import Refused
 from engine.core.lines import MAX_LINE_BYTES
+from engine.core.reply import make_reply
 from engine.core.terms import format_instant
 from engine.smtp.wire import format_reply
 
@@ -27,6 +29,8 @@ _ALWAYS = (
     "DELIVERBY",
 )
 
+_NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
+
 
 class ServerLimits(msgspec.Struct, frozen=True):
     """What a listener allows one session. 0 transactions: no limit; 0 seconds of hold: not offered."""
@@ -41,6 +45,18 @@ class ServerLimits(msgspec.Struct, frozen=True):
     max_hold_s: float = 0.0  # how long a message may ask to wait (RFC 4865)
 
 
+def parse_name(octets: bytes) -> str:
+    """Return the name that a client says in EHLO or HELO.
+
+    Raises:
+        Refused: with the reply to give.
+    """
+    name = octets.strip()
+    if not 0 < len(name) <= 255 or not name.isascii() or name.translate(None, _NOT_IN_NAMES) != name:
+        raise Refused(make_reply(501, "5.5.4", "Syntax: EHLO name"))
+    return name.decode("ascii")
+
+
 def offered(limits: ServerLimits, *, is_tls: bool = False) -> tuple[str, ...]:
     """Return the keywords of what a session has, in the order in which they are offered."""
     return (
@@ -51,9 +67,12 @@ def offered(limits: ServerLimits, *, is_tls: bool = False) -> tuple[str, ...]:
 
 
 def format_hello(
-    limits: ServerLimits, *, is_esmtp: bool, is_tls: bool = False, unix_now: float = 0.0
+    limits: ServerLimits, *, is_esmtp: bool, is_tls: bool = False, unix_now: float = 0.0, more: str = ""
 ) -> bytes:
-    """Return the reply to EHLO, or to HELO, which offers nothing."""
+    """Return the reply to EHLO, or to HELO, which offers nothing.
+
+    Args: more: what this connection is offered besides, each behind a line end.
+    """
     if not is_esmtp:
         return format_reply(250, "", limits.hostname)
     behind = {
@@ -61,4 +80,4 @@ def format_hello(
         "FUTURERELEASE": f" {int(limits.max_hold_s)} {format_instant(unix_now + limits.max_hold_s)}",
     }
     lines = [keyword + behind.get(keyword, "") for keyword in offered(limits, is_tls=is_tls)]
-    return format_reply(250, "", "\n".join([limits.hostname, *lines]))
+    return format_reply(250, "", "\n".join([limits.hostname, *lines]) + more)

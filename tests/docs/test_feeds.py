@@ -9,8 +9,12 @@ from engine.inject import frames, smtp_session, socket, socket_session
 from engine.inject.spool_directory import SpoolDirectory
 from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, TERMS, Controls, scan, take_controls
 from engine.message.pickup import parse_pickup
+from engine.net import proxied
+from engine.net.certificate import HANDSHAKE_TIMEOUT_S
+from engine.smtp.auth import MECHANISMS
 from engine.smtp.hello import ServerLimits
 from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation
+from engine.smtp.xclient import ATTRIBUTES
 from tests.docs.pages import blocks, read_names, read_page, read_rows, section
 
 PAGE = read_page("feeds")
@@ -42,6 +46,15 @@ def test_bounds_of_smtp_are_those_of_the_code() -> None:
     assert bounds["silence, waiting for a command"] == f"{smtp_session.COMMAND_TIMEOUT_S // 60} min"
     assert bounds["silence, inside a message"] == f"{smtp_session.DATA_BLOCK_TIMEOUT_S // 60} min"
     assert bounds["one message altogether"] == f"{smtp_session.MESSAGE_TIMEOUT_S // 3600} h"
+    assert bounds["TLS handshake"] == f"{HANDSHAKE_TIMEOUT_S:g} s"
+    header = f"{proxied.HEADER_TIMEOUT_S:g} s, {proxied.MAX_V1_BYTES} octets (version 1)"
+    assert bounds["a proxy's header"] == f"{header}, {16 + proxied.MAX_V2_BYTES:,} (version 2)"
+
+
+def test_commands_of_access_are_those_of_the_page() -> None:
+    text = " ".join(section(PAGE, "## SMTP").split())
+    assert f"with {' or '.join(MECHANISMS)} and a user" in text
+    assert f"XCLIENT with {', '.join(ATTRIBUTES[:-1])} and {ATTRIBUTES[-1]}" in text
 
 
 def test_bounds_of_the_socket_are_those_of_the_code() -> None:

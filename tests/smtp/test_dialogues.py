@@ -4,6 +4,7 @@
     role: client | server         which end is ours
     offers: PIPELINING SIZE=1000 8BITMIME        client: what the peer said to EHLO
     limits: max_recipients=2                     server: limits other than the defaults
+    rules: requires_auth may_xclient             server: what of smtp.access is on
     C: line, CRLF added           what the client writes
     S: line, CRLF added           what the server writes
     C| octets with \\r \\n \\0        the same, nothing added
@@ -22,6 +23,8 @@ import pytest
 
 from engine.core.errors import RemoteProtocolError
 from engine.core.reply import make_reply
+from engine.smtp.access import HANDSHAKE, Access, AccessRules
+from engine.smtp.auth import Credentials
 from engine.smtp.client import ClientConversation, Outcome
 from engine.smtp.hello import ServerLimits
 from engine.smtp.server import ServerConversation
@@ -116,6 +119,9 @@ class Server:
     [message from S to R R: text]   a message is complete; its text with \\r \\n
     [finish reply]                  the answer to it
     [shut reply] [time out]         the shell's words
+    [wants USER PASSWORD]           credentials wait to be looked at
+    [let in reply] [refuse reply]   the answer to them
+    [secured] [presented]           TLS is on; the client that a front end speaks for is welcome
     [closing] [resting]
     """
 
@@ -123,8 +129,11 @@ class Server:
 
     def __init__(self, headers: dict[str, str]) -> None:
         limits = dict(limit.split("=") for limit in headers.get("limits", "").split())
+        rules = dict.fromkeys(headers.get("rules", "").split(), True)
+        may_xclient = rules.pop("may_xclient", False)
         self.conversation = ServerConversation(
-            ServerLimits("mta1.example.net", **{name: int(value) for name, value in limits.items()})
+            ServerLimits("mta1.example.net", **{name: int(value) for name, value in limits.items()}),
+            access=Access(AccessRules(**rules), may_xclient=may_xclient),
         )
         self.out = self.conversation.greeting()
 
@@ -143,6 +152,19 @@ class Server:
         elif verb in {"finish", "shut"}:
             code, enhanced, text = rest.split(" ", 2)
             self.out += getattr(conversation, verb)(make_reply(int(code), enhanced, text))
+        elif verb == "wants":
+            wanted = conversation.access.wants
+            assert isinstance(wanted, Credentials)
+            assert f"{wanted.user} {wanted.password.decode()}" == rest
+        elif verb in {"let", "refuse"}:
+            code, enhanced, text = rest.removeprefix("in ").split(" ", 2)
+            user = "ann" if verb == "let" else ""
+            self.out += conversation.authenticated(make_reply(int(code), enhanced, text), user)
+        elif action == "secured":
+            assert conversation.access.wants is HANDSHAKE
+            conversation.secured()
+        elif action == "presented":
+            self.out += conversation.presented(None)
         elif action == "time out":
             self.out += conversation.time_out()
         elif action == "closing":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from engine.smtp.hello import ServerLimits, format_hello, offered
+import pytest
+
+from engine.core.errors import Refused
+from engine.smtp.hello import ServerLimits, format_hello, offered, parse_name
 
 LIMITS = ServerLimits("mta1.example.net", max_message_bytes=5000)
 
@@ -33,3 +36,11 @@ def test_requiretls_is_offered_only_under_tls() -> None:
 
 def test_binarymime_is_not_offered() -> None:
     assert "BINARYMIME" not in offered(LIMITS, is_tls=True)
+
+
+@pytest.mark.parametrize("octets", [b"", b" ", b"a b", b"a(b", b"\xc3\xb6", b"x" * 256, b"a\x7f"])
+def test_name_that_could_not_stand_in_received_is_refused(octets: bytes) -> None:
+    """RFC 5321 4.1.1.1, 4.4."""
+    with pytest.raises(Refused, match=r"501 5\.5\.4"):
+        parse_name(octets)
+    assert parse_name(b" client.example ") == "client.example"
