@@ -8,6 +8,7 @@
         NetworkError(phase, detail)         connect, greeting, tls, transaction
             TimedOut
             SourceUnavailable               the vmta's source address is not on this host
+            TlsFailed                       the peer's TLS does not work, or does not prove who it is
         ResolveError(name, detail)
             ResolveTemporary                ask again later
             ResolvePermanent                the domain can't receive mail; carries the reply to give
@@ -79,6 +80,14 @@ class TimedOut(NetworkError):
 
 class SourceUnavailable(NetworkError):
     """The vmta's source address can't be bound on this host."""
+
+
+class TlsFailed(NetworkError):
+    """TLS was begun and did not end as required; `result` is a result type of RFC 8460 section 4.3."""
+
+    def __init__(self, result: str, detail: str) -> None:
+        super().__init__("tls", detail)
+        self.result = result
 
 
 class ResolveError(MailrailError):

@@ -36,7 +36,7 @@ from engine.core.address import literal_address
 from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut
 from engine.core.reply import Reply, make_reply
 from engine.net.extensions import NO_EXTENSIONS, Extensions, parse_extensions
-from engine.net.tls import TLSFacts
+from engine.net.tls import VALIDATION_FAILURE, TlsFacts
 from engine.smtp.wire import ReplyReader
 
 # Linux, include/uapi/linux/in.h; the socket module of Python 3.11 lacks it. The kernel then picks the
@@ -81,7 +81,7 @@ class OpenSession:
         opening: _OpeningProtocol,
         greeting: Reply,
         extensions: Extensions,
-        tls: TLSFacts | None,
+        tls: TlsFacts | None,
     ) -> None:
         assert opening.transport is not None
         self.transport: asyncio.Transport = opening.transport  # type: ignore[assignment]
@@ -231,10 +231,11 @@ async def _start_tls(
     return True
 
 
-def _tls_facts(smtp: _Opener, context: ssl.SSLContext) -> TLSFacts:
+def _tls_facts(smtp: _Opener, context: ssl.SSLContext) -> TlsFacts:
     with _translated("tls", smtp, 0.0):
         name, version, _ = smtp.get_transport_info("cipher")
-    return TLSFacts(version, name, context.verify_mode is ssl.CERT_REQUIRED)
+    verification = "verified" if context.verify_mode is ssl.CERT_REQUIRED else VALIDATION_FAILURE
+    return TlsFacts(version, name, verification, is_resumed=False)
 
 
 class _OpeningProtocol(SMTPProtocol):
