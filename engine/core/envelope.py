@@ -31,6 +31,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defa
     peer: str = ""  # who injected it, for people
     job: str = ""
     tags: dict[str, str] = {}
+    requires_tls: bool = False  # REQUIRETLS at MAIL (RFC 8689): bounces rather than goes unprotected
+    is_tls_optional: bool = False  # "TLS-Required: No" in its header (RFC 8689 section 5)
 
 
 class Delivery(msgspec.Struct, gc=False, eq=False):

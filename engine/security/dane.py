@@ -73,9 +73,7 @@ def usable(records: Iterable[TLSARecord]) -> tuple[TLSARecord, ...]:
         key = record.usage, record.selector
         strongest[key] = max(strongest.get(key, 0), record.matching_type)
     return tuple(
-        record
-        for record in kept
-        if record.matching_type in (0, strongest[record.usage, record.selector])
+        record for record in kept if record.matching_type in (0, strongest[record.usage, record.selector])
     )
 
 

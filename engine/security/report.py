@@ -12,12 +12,12 @@ import gzip
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from engine.message.headers import format_date
 from engine.security.tally import DAY_S, FailureFacts, PolicyCounts, PolicyFacts
 
 MAX_URIS = 5  # of one record that are reported to: a domain must not make us its amplifier
@@ -46,8 +46,8 @@ class Report(msgspec.Struct, frozen=True):
 def parse_record(texts: Iterable[str]) -> tuple[str, ...]:
     """Return where the TXT records of `_smtp._tls.<domain>` want reports sent: mailto: and https: URIs.
 
-    Section 3: records that do not begin with "v=TLSRPTv1;" are others'; if not exactly one is left, the domain
-    wants none. Commas, semicolons and exclamation marks inside a URI are percent-encoded.
+    Section 3: records that do not begin with "v=TLSRPTv1;" are others'; if not exactly one is left, the
+    domain wants none. Commas, semicolons and exclamation marks inside a URI are percent-encoded.
     """
     found = [match[1] for match in map(_RECORD.match, texts) if match]
     if len(found) != 1:
@@ -142,7 +142,7 @@ def make_message(report: Report, sender: str, recipient: str, unix_now: float) -
     head = (
         f"From: <{sender}>\r\n"
         f"To: <{recipient}>\r\n"
-        f"Date: {format_date(unix_now)}\r\n"
+        f"Date: {format_datetime(datetime.fromtimestamp(int(unix_now), UTC))}\r\n"
         f"Message-ID: <{report.report_id}@{report.submitter}>\r\n"
         f"Subject: {subject}\r\n Report-ID: <{report.report_id}@{report.submitter}>\r\n"
         f"TLS-Report-Domain: {report.domain}\r\n"

@@ -55,7 +55,8 @@ def parse_record(texts: Iterable[str]) -> str | None:
 def parse_policy(octets: bytes) -> StsPolicy:
     """Return the policy that a web server sent.
 
-    Lines end in CRLF or LF; of a key that comes twice the first counts, `mx` excepted; unknown keys are passed over.
+    Lines end in CRLF or LF; of a key that comes twice the first counts, `mx` excepted; unknown keys are
+    passed over.
 
     Raises:
         ValueError: it is none, and why.

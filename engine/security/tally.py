@@ -19,12 +19,7 @@ MAX_FAILURES = 100  # kinds of failure of one policy; further ones are only adde
 
 DAY_S = 86400
 
-# RFC 8460 section 4.3; "dane-required" is for senders that a policy of their own makes insist on DANE.
-STARTTLS_NOT_SUPPORTED = "starttls-not-supported"
-CERTIFICATE_HOST_MISMATCH = "certificate-host-mismatch"
-CERTIFICATE_EXPIRED = "certificate-expired"
-CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
-VALIDATION_FAILURE = "validation-failure"
+# Result types of RFC 8460 sections 4.3.2.1 and 4.3.2.2; those of any session are in net.tls.
 TLSA_INVALID = "tlsa-invalid"
 DNSSEC_INVALID = "dnssec-invalid"
 STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
@@ -46,7 +41,7 @@ NO_POLICY = PolicyFacts("no-policy-found")
 class FailureFacts(msgspec.Struct, frozen=True, array_like=True):
     """One kind of failure."""
 
-    result: str  # one of the names above
+    result: str  # a result type
     source: str = ""  # our address
     host: str = ""  # the MX host
     address: str = ""

@@ -1,7 +1,7 @@
 """A certificate authority of the tests' own: roots, intermediates, leaves, as PEM files and DER.
 
-    ca = Authority("Test Root")
-    leaf = ca.issue("mx.example")          leaf.der, leaf.key_der, leaf.write(path)
+ca = Authority("Test Root")
+leaf = ca.issue("mx.example")          leaf.der, leaf.key_der, leaf.write(path)
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ _DAY = datetime.timedelta(days=1)
 class Authority:
     """A certificate with its key; a CA may issue others."""
 
-    def __init__(self, name: str, issuer: Authority | None = None, *, is_ca: bool = True, days: int = 30) -> None:
+    def __init__(
+        self, name: str, issuer: Authority | None = None, *, is_ca: bool = True, days: int = 30
+    ) -> None:
         """`days`: how long it is valid from now; negative: it ended so long ago."""
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.issuer = issuer
