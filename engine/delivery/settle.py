@@ -296,7 +296,7 @@ class Dispositions:
             destination = site_queue.destination
             event.destination = destination.name
             event.provider = destination.provider
-            event.site = site_queue.site.name
+            event.site = site_queue.site.plain_name
         return event
 
     def _count(self, cells: _Cells, event: Event) -> None:

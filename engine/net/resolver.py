@@ -84,7 +84,7 @@ class Resolver:
             keeping.size, clock, self._find_addresses
         )
         # Half the domains of a list share a few sites: one object each.
-        self._known_sites: WeakValueDictionary[str, Site] = WeakValueDictionary()
+        self._known_sites: WeakValueDictionary[tuple[str, bool], Site] = WeakValueDictionary()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -188,7 +188,7 @@ class Resolver:
                 return _refused(domain, "5.1.2", "does not exist"), self._negative_ttl_s
             if answer.records:
                 return self._mx_site(domain, answer)
-            return await self._address_site(domain)
+            return await self._address_site(domain, is_secure=answer.is_secure)
         except ResolveTemporary as error:
             return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
 
@@ -200,14 +200,18 @@ class Resolver:
     def _mx_site(self, domain: str, answer: Answer) -> tuple[Site | ResolveError, float]:
         hosts = [Host(name, preference) for preference, name in answer.records if _is_host(name)]
         if hosts:
-            return self._shared(make_site(hosts)), self._bounded(answer.ttl_s)
+            site = make_site(hosts, is_secure=answer.is_secure)
+            return self._shared(site), self._bounded(answer.ttl_s)
         if all(not name for _, name in answer.records):
             text = "does not accept mail (null MX)"
             return _refused(domain, "5.1.10", text, code=556), self._bounded(answer.ttl_s)
         return _refused(domain, "5.4.4", "has no MX host with a valid name"), self._bounded(answer.ttl_s)
 
-    async def _address_site(self, domain: str) -> tuple[Site | ResolveError, float]:
-        """Return the implicit MX (RFC 5321 section 5.1): the domain is its own host."""
+    async def _address_site(self, domain: str, *, is_secure: bool) -> tuple[Site | ResolveError, float]:
+        """Return the implicit MX (RFC 5321 section 5.1): the domain is its own host.
+
+        `is_secure`: DNSSEC vouches that it has no MX.
+        """
         answers = await asyncio.gather(
             self._dns.ask(domain, "A"), self._dns.ask(domain, "AAAA"), return_exceptions=True
         )
@@ -217,7 +221,7 @@ class Resolver:
                 ttls.append(self._bounded(answer.ttl_s))
                 self._addresses.keep((domain, record_type), _addresses_in(answer), ttls[-1])
         if ttls:
-            return self._shared(make_site([Host(domain)])), min(ttls)
+            return self._shared(make_site([Host(domain)], is_secure=is_secure)), min(ttls)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -236,7 +240,7 @@ class Resolver:
         return min(max(ttl_s, self._keeping.min_ttl_s), self._keeping.max_ttl_s)
 
     def _shared(self, site: Site) -> Site:
-        return self._known_sites.setdefault(site.name, site)
+        return self._known_sites.setdefault((site.name, site.is_secure), site)
 
 
 def _refused(domain: str, enhanced: str, detail: str, code: int = 550) -> ResolvePermanent:

@@ -24,6 +24,7 @@ MAX_URIS = 5  # of one record that are reported to: a domain must not make us it
 MEDIA_TYPE = "application/tlsrpt+gzip"
 
 _RECORD = re.compile(r"v=TLSRPTv1[ \t]*;(.*)", re.DOTALL)
+_HOST = re.compile(r"(?:[a-z0-9_-]{1,63}\.)+[a-z][a-z0-9-]{1,62}")
 _ADDRESS = re.compile(r"[^\s<>@\"(),:;\\]{1,64}@[A-Za-z0-9.-]{1,253}")
 
 
@@ -69,7 +70,9 @@ def is_uri(uri: str) -> bool:
         return False
     if parts.scheme == "mailto":
         return mailbox_of(uri) != ""
-    return parts.scheme == "https" and bool(parts.hostname) and parts.username is None and port != 0
+    # A host by name: addresses would pass by the look at prohibited networks.
+    is_named = bool(parts.hostname) and _HOST.fullmatch(parts.hostname or "") is not None
+    return parts.scheme == "https" and is_named and parts.username is None and port != 0
 
 
 def mailbox_of(uri: str) -> str:

@@ -232,7 +232,7 @@ class Answers:
             site = await engine.resolver.resolve(domain)
         except ResolveError as error:
             problem = str(error)
-        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         policies = engine.paths.policies
         destination = policies.destination(domain, name, hosts)
         caps = {

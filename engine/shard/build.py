@@ -294,7 +294,7 @@ class Engine:
         """Return what applies to a customer's mail to a domain, resolved or not."""
         policies = self.paths.policies
         site = self.resolver.lookup(domain)
-        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         return policies.effective(policies.destination(domain, name, hosts), customer, "")
 
     def pool_of(self, customer: str) -> str:
