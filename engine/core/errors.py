@@ -83,11 +83,15 @@ class SourceUnavailable(NetworkError):
 
 
 class TlsFailed(NetworkError):
-    """TLS was begun and did not end as required; `result` is a result type of RFC 8460 section 4.3."""
+    """TLS was begun and did not end as required; `result` is a result type of RFC 8460 section 4.3.
 
-    def __init__(self, result: str, detail: str) -> None:
+    Where it `was_resuming`, the peer may only dislike our ticket: a whole handshake is worth a try.
+    """
+
+    def __init__(self, result: str, detail: str, *, was_resuming: bool = False) -> None:
         super().__init__("tls", detail)
         self.result = result
+        self.was_resuming = was_resuming
 
 
 class ResolveError(MailrailError):

@@ -42,6 +42,7 @@ class PeerMemory:
 
     def __init__(self, max_faults: int = MAX_FAULTS) -> None:
         self._max_faults = max_faults
+        self.changes = 0  # how many there have been: whoever keeps it on disk writes where that has grown
         self._faults: dict[tuple[str, str], tuple[float, str]] = {}
 
     def remember(self, peer: str, fault: str, until: float, detail: str = "") -> None:
@@ -51,6 +52,7 @@ class PeerMemory:
         if len(self._faults) >= self._max_faults:
             del self._faults[next(iter(self._faults))]
         self._faults[key] = until, detail[:_MAX_DETAIL]
+        self.changes += 1
 
     def knows(self, peer: str, fault: str, now: float) -> bool:
         """Return whether that peer has that fault."""
@@ -64,7 +66,8 @@ class PeerMemory:
 
     def forget(self, peer: str, fault: str) -> None:
         """Take it back: the peer can, after all."""
-        self._faults.pop((peer, fault), None)
+        if self._faults.pop((peer, fault), None) is not None:
+            self.changes += 1
 
     def faults(self, now: float, peer: str = "") -> list[Fault]:
         """Return what is known, of one peer or of all, in the order in which it was learnt."""

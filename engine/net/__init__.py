@@ -13,6 +13,9 @@ sts         the MTA-STS policy in force for a domain
 demands     domain to site with what the domain asks of TLS
 extensions  what a peer offers in EHLO
 tls         what a session requires of TLS, and how that ended; contexts for the client's side
+handshake   one TLS handshake: context, ticket, what came of it
+tickets     TLS sessions that can be resumed, by peer
+certificates  whom a certificate names; would it have passed?
 connect     a socket from a source address; a session opened over it with aiosmtplib
 listen      listening sockets; is an address on this host?
 accepting   one connection at a time, so that shards share them

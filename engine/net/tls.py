@@ -17,8 +17,9 @@ import msgspec
 
 MINIMUM_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
-# Result types, RFC 8460 section 4.3. What ends well is none of them.
+# Result types, RFC 8460 section 4.3. What ends well, or was never asked for, is none of them.
 SUCCESS = "success"
+NOT_ASKED = ""
 STARTTLS_NOT_SUPPORTED = "starttls-not-supported"
 CERTIFICATE_HOST_MISMATCH = "certificate-host-mismatch"
 CERTIFICATE_EXPIRED = "certificate-expired"
@@ -84,15 +85,19 @@ class TlsFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class TlsOutcome(msgspec.Struct, frozen=True, gc=False):
-    """How TLS ended with a peer: `result` is SUCCESS or a result type, `detail` says more, to people."""
+    """How TLS ended with a peer: SUCCESS, NOT_ASKED or a result type; `detail` says more, to people."""
 
     result: str
     detail: str = ""
     facts: TlsFacts | None = None
 
 
-def make_client_context(*, minimum: str = "1.2", is_verifying: bool = False) -> ssl.SSLContext:
+def make_client_context(
+    *, minimum: str = "1.2", is_verifying: bool = False, ca_pem: str = ""
+) -> ssl.SSLContext:
     """Return a context for STARTTLS; share it between sessions (one takes 0.3 MB when verifying).
+
+    `ca_pem` holds the roots to trust; "" stands for those of the system.
 
     Without verification any certificate will do, a weak or expired one too: what it protects from is
     the listener on the line, and the alternative is clear text (RFC 7435). So the security level is
@@ -102,7 +107,11 @@ def make_client_context(*, minimum: str = "1.2", is_verifying: bool = False) -> 
     context.minimum_version = MINIMUM_VERSIONS[minimum]
     context.options |= ssl.OP_NO_COMPRESSION
     if is_verifying:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        context.hostname_checks_common_name = False  # RFC 9525 section 2: only subjectAltName counts
+        if ca_pem:
+            context.load_verify_locations(cadata=ca_pem)
+        else:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         return context
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -51,6 +51,8 @@ class Upkeep:
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
         self._file = directory / "limits"
+        self._peers_file = directory / "peers"
+        self._peers_kept = 0  # changes of the peer memory that are on disk
         self._marker = directory / MARKER
         self._forget_at = 0.0
         self._stuck_since: dict[SiteQueue, float] = {}
@@ -66,12 +68,22 @@ class Upkeep:
             pass
         except (OSError, ValueError) as error:
             log.error("kept limits unreadable, windows begin anew", file=str(self._file), error=str(error))
+        memory = engine.opener.memory
+        try:
+            memory.restore(self._peers_file.read_bytes(), engine.loop.time(), time.time())
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            file = str(self._peers_file)
+            log.error("kept faults of peers unreadable, they are learnt anew", file=file, error=str(error))
+        self._peers_kept = memory.changes
         self._timer = engine.loop.call_later(EVERY_S, self._tick)
 
     def close(self) -> None:
         """Keep everything that was spent: whoever comes next need not wait."""
         self._timer.cancel()
         self._keep(over_s=0.0, ahead_s=0.0)
+        self._keep_peers()
         if not self._engine.opener.sessions:
             self._marker.unlink(missing_ok=True)
 
@@ -82,6 +94,7 @@ class Upkeep:
         if engine.opener.sessions:
             self.mark()
         self._keep(LONG_WINDOW_S, AHEAD_S)
+        self._keep_peers()
         self._relieve(now)
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
@@ -102,18 +115,17 @@ class Upkeep:
         octets = engine.paths.export_limits(names, engine.loop.time(), time.time(), over_s, ahead_s)
         if octets == self._written:
             return
-        temporary = self._file.with_suffix(".new")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.write(descriptor, octets)
-            finally:
-                os.close(descriptor)
-            temporary.replace(self._file)
-        except OSError as error:
-            log.error("limits not kept", file=str(self._file), error=str(error))
-            return
-        self._written = octets
+        if _write(self._file, octets):
+            self._written = octets
+
+    def _keep_peers(self) -> None:
+        """Write what is known of peers, where that has changed."""
+        engine, memory = self._engine, self._engine.opener.memory
+        changes = memory.changes
+        if changes != self._peers_kept and _write(
+            self._peers_file, memory.export(engine.loop.time(), time.time())
+        ):
+            self._peers_kept = changes
 
     def _relieve(self, now: float) -> None:
         """Hand over what waits for a pool whose vmtas here are all held for that destination."""
@@ -138,3 +150,16 @@ class Upkeep:
             if not engine.handover.offer(delivery):
                 queue.queue.push_front(delivery)
         engine.readahead.refill_soon(queue)
+
+
+def _write(file: Path, octets: bytes) -> bool:
+    """Write a file whole or not at all; return whether that went well."""
+    temporary = file.with_suffix(".new")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as written:
+            written.write(octets)
+        temporary.replace(file)
+    except OSError as error:
+        log.error(f"{file.name} not kept", file=str(file), error=str(error))
+        return False
+    return True
