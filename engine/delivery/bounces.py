@@ -96,6 +96,8 @@ class Bouncer:
             "",
             envelope.job,
             envelope.tags,
+            # RFC 8689 section 5: what bounces a protected message is protected too.
+            requires_tls=envelope.requires_tls,
         )
         told = Delivery(message_id, 0, facts, domain_of(envelope.sender), [envelope.sender], now, message)
 

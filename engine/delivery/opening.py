@@ -23,6 +23,7 @@ from engine.net.connect import OpenSession
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host
 from engine.net.tls import TlsOutcome, TlsRequirement
+from engine.net.tlsa import HostTlsa
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
 from engine.telemetry.events import Peer
@@ -39,6 +40,7 @@ class Addresses(Protocol):
     """What opening needs of the resolver."""
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
+    async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
 
 
 class Opener:

@@ -292,7 +292,12 @@ class Session(asyncio.Protocol):
         flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
         try:
             written = self._conversation.begin(
-                envelope.sender, recipients, size, is_8bit=envelope.is_8bit, token=flight
+                envelope.sender,
+                recipients,
+                size,
+                is_8bit=envelope.is_8bit,
+                requires_tls=envelope.requires_tls,
+                token=flight,
             )
         except LocalProtocolError as error:
             raise AssertionError(f"{delivery.key.hex()}: {error}") from error

@@ -17,7 +17,7 @@ from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
 from engine.core.errors import PerhapsStored, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import Done, FeedContext
-from engine.message.headers import Controls, Scan, complete, from_domain, scan, take_controls
+from engine.message.headers import Controls, Scan, complete, from_domain, is_tls_optional, scan, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
 from engine.telemetry.metrics import Cell, Counters
@@ -178,6 +178,7 @@ class Acceptor:
             context.peer,
             controls.job or context.job,
             controls.tags or context.tags,
+            is_tls_optional=is_tls_optional(scanned),
         )
         self._store_or_forward(message_id, envelope, recipients, message, context, done)
 

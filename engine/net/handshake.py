@@ -131,7 +131,7 @@ class Handshake:
         is_naming = self._names == (host,)
         self._context = contexts.context_for(requirement, is_naming=is_naming)
         self._must_compare = requirement.mode == "verify" and not is_naming
-        self._key = (self._context, host, peer, requirement.verify_peer is not None)
+        self._key = (self._context, host, peer, requirement.verify_peer)
         self._ticket = contexts.tickets.take(self._key, contexts.unix_clock())
 
     @contextmanager

@@ -32,7 +32,6 @@ from engine.inject.accept import Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
-from engine.net.resolver import Keeping, Resolver
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -42,6 +41,7 @@ from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
+from engine.shard.resolving import make_resolver
 from engine.shard.step import StepRecord
 from engine.shard.upkeep import Upkeep, quiet_s
 from engine.store.environment import StoreOptions
@@ -90,7 +90,7 @@ class Engine:
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
-        self.resolver = make_resolver(settings)
+        self.shelf, self.resolver = make_resolver(settings)
         self.contexts = ClientContexts()
         self.shard_cap = Cap("max_connections_per_shard", settings.engine.max_connections_per_shard)
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
@@ -203,6 +203,8 @@ class Engine:
         for orphan in self.orphans.values():
             orphan.close()
         self.resolver.close()
+        if self.shelf is not None:
+            self.shelf.close()
         self.store.close()
         self.events.close()
 
@@ -371,20 +373,6 @@ class Engine:
     def _on_unhealthy(self, error: StoreError) -> None:
         """Nothing can be promised or settled any more: the next process opens the store anew."""
         raise AssertionError(f"the store failed: {error}")
-
-
-def make_resolver(settings: Settings) -> Resolver:
-    """Return a resolver as the settings say."""
-    engine = settings.engine
-    return Resolver(
-        nameservers=engine.nameservers,
-        port=engine.dns_port,
-        routes=settings.routes,
-        prohibited=engine.prohibited_networks,
-        keeping=Keeping(
-            engine.dns_min_ttl_s, engine.dns_max_ttl_s, engine.dns_negative_ttl_s, engine.dns_cache_size
-        ),
-    )
 
 
 def as_builtins(value: Any) -> Any:

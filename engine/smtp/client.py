@@ -171,9 +171,12 @@ class ClientConversation:
         size_bytes: int = 0,
         *,
         is_8bit: bool = False,
+        requires_tls: bool = False,
         token: Any = None,
     ) -> bytes:
         """Start a transaction; return what to write now.
+
+        `requires_tls`: with REQUIRETLS (RFC 8689), which the peer offers.
 
         Legal when `may_begin`, and when `wants_content` if what it returns is written behind that content.
         """
@@ -181,6 +184,7 @@ class ClientConversation:
         assert self.may_begin or (self._pipelining and self.wants_content)
         size = f" SIZE={size_bytes}" if self._sends_size and size_bytes else ""
         body = " BODY=8BITMIME" if is_8bit and self._sends_8bitmime else ""
+        body += " REQUIRETLS" if requires_tls else ""
         names = ">\r\nRCPT TO:<".join(recipients)
         envelope = f"MAIL FROM:<{sender}>{size}{body}\r\nRCPT TO:<{names}>\r\nDATA\r\n".encode()
         if envelope.count(b"\n") != len(recipients) + 2 or envelope.count(b"\r") != len(recipients) + 2:

@@ -22,6 +22,7 @@ from engine.loading import load_shipped_policies
 from engine.message.dsn import Failure
 from engine.net.extensions import Extensions
 from engine.net.site import Host, Site, make_site
+from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.fold import PolicySet
 from engine.policy.model import Policy
 from engine.policy.parse import parse_policies
@@ -94,6 +95,9 @@ class FakeResolver:
 
     async def addresses(self, host: Host, family: str) -> list[str]:
         return ["192.0.2.1"]
+
+    async def tlsa(self, host: Host, port: int) -> HostTlsa:
+        return NO_TLSA
 
     def _find(self, domain: str) -> Site | ResolveError:
         return self.sites.get(domain) or make_site([Host(f"mx.{domain}")])
