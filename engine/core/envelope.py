@@ -26,7 +26,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defa
     pool: str
     accepted_at: float
     size_bytes: int
-    feed: str  # smtp | socket | spool | http | bounce
+    feed: str  # smtp | socket | spool | http | bounce | report
     is_8bit: bool = False  # the body holds octets above 127
     peer: str = ""  # who injected it, for people
     job: str = ""

@@ -54,6 +54,7 @@ class Target(NamedTuple):
     port: int
     source: str
     secured: Secured
+    domain: str  # whose mail made us connect
 
     def __str__(self) -> str:
         return f"{self.host.name}[{self.address}]"
@@ -104,12 +105,13 @@ class Attempt:
             return
         left = MAX_ADDRESSES
         site = queues[0].site
+        domain = next((delivery.domain for queue in queues for delivery in queue.queue), "")
         for host in order_hosts(site, random.shuffle):
             port = host.port or self._policy.port
             secured = await secure(self._opener.resolver, site, host, port, self._policy)
             if isinstance(secured, Unusable):
                 self._fail(secured.reply)
-                self._tell_unusable(host, secured)
+                self._tell_unusable(host, secured, domain)
                 continue
             try:
                 addresses = await self._opener.resolver.addresses(host, family)
@@ -126,7 +128,7 @@ class Attempt:
                     return
                 left -= 1
                 source = vmta.v6 if ":" in address else vmta.v4
-                yield Target(host, address, port, source, secured)
+                yield Target(host, address, port, source, secured, domain)
 
     async def _visit(self, target: Target) -> OpenSession | None:
         """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
@@ -228,8 +230,8 @@ class Attempt:
         if self._opener.on_tls is not None:
             self._opener.on_tls(self.path, target, tls, outcome)
 
-    def _tell_unusable(self, host: Host, unusable: Unusable) -> None:
-        target = Target(host, "", 0, "", Secured(CLEAR, HostDemand("none"), unusable.tlsa))
+    def _tell_unusable(self, host: Host, unusable: Unusable, domain: str) -> None:
+        target = Target(host, "", 0, "", Secured(CLEAR, HostDemand("none"), unusable.tlsa), domain)
         self._tell(target, CLEAR, TlsOutcome(unusable.result, unusable.reply.text))
 
     async def _connect_again(self) -> bool:

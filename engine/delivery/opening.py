@@ -145,6 +145,7 @@ class Opener:
             f"{tls.version} {tls.cipher}" if tls else "",
             tls.verification if tls else "",
             tls.is_resumed if tls else False,
+            target.secured,
         )
         policy = self._paths.policy_of(path)
         return Session(

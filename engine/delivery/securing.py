@@ -23,7 +23,7 @@ from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsRequirement
 from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.model import Policy
 from engine.security.dane import TLSARecord, verify_chain
-from engine.security.demand import REQUIRED, HostDemand, judge
+from engine.security.demand import OPTIONAL, REQUIRED, HostDemand, judge
 from engine.security.tally import DNSSEC_INVALID
 
 # RFC 8689 section 4.2.1 names the codes.
@@ -37,6 +37,9 @@ class Secured(NamedTuple):
     tls: TlsRequirement
     demand: HostDemand
     tlsa: tuple[TLSARecord, ...] = ()  # what was found, for the report
+    is_counted: bool = (
+        True  # mail that is indifferent to TLS says nothing of the domain's (RFC 8689 section 5)
+    )
 
 
 class Unusable(NamedTuple):
@@ -82,7 +85,8 @@ async def secure(resolver: TlsaOf, site: Site, host: Host, port: int, policy: Po
     if judged.refusal:
         code, enhanced = (550, _NOT_PROTECTED) if demand.word == REQUIRED else (451, "4.7.5")
         return Unusable(make_reply(code, enhanced, judged.refusal), VALIDATION_FAILURE, tlsa.records)
-    return Secured(_requirement(judged, policy, tlsa, host), judged, tlsa.records)
+    requirement = _requirement(judged, policy, tlsa, host)
+    return Secured(requirement, judged, tlsa.records, demand.word != OPTIONAL)
 
 
 def _requirement(judged: HostDemand, policy: Policy, tlsa: HostTlsa, host: Host) -> TlsRequirement:

@@ -18,6 +18,7 @@ from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
 from engine.core.reply import make_reply
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.securing import Secured
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
 from engine.policy.model import Policy
@@ -45,6 +46,7 @@ class SessionFacts(NamedTuple):
     tls: str
     tls_verification: str = ""
     tls_resumed: bool = False
+    secured: Secured | None = None  # what it had to show of TLS
 
 
 class Flight(NamedTuple):

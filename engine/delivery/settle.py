@@ -106,6 +106,7 @@ class Dispositions:
         self._jitter = jitter
         self._cells: dict[str, _Cells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
+        self.on_carried: Callable[[Session, str], None] | None = None  # a session carried mail of a domain
 
     # -- a transaction ended ----------------------------------------------------------------------
 
@@ -118,6 +119,8 @@ class Dispositions:
         attempt_s = session.now - flight.begun_at
         cells.attempt.observe(attempt_s)
         cells.count_transaction(outcome, delivery)
+        if self.on_carried is not None:
+            self.on_carried(session, delivery.domain)
         deferred: list[str] = []
         waiting: list[Event] = []
         failed: list[Failure] = []

@@ -78,6 +78,10 @@ class DemandResolver:
         """Return the addresses of a host in the order to try them; raises as the resolver does."""
         return await self._resolver.addresses(host, family)
 
+    async def texts(self, name: str) -> list[str]:
+        """Return the TXT records of a name; raises ResolveTemporary."""
+        return await self._resolver.texts(name)
+
     async def tlsa(self, host: Host, port: int) -> HostTlsa:
         """Return the TLSA records of a host; none with DANE off, or where a route or a literal names it.
 
@@ -90,7 +94,10 @@ class DemandResolver:
 
     def sts_of(self, domain: str) -> StsState:
         """Return what is known of a domain's policy now."""
-        return (self._sts.find(domain) if self._sts is not None else None) or NOTHING
+        state = self._sts.find(domain) if self._sts is not None else None
+        if state is None and domain in self._varied:
+            state = self._varied[domain][1]  # it is being asked for anew
+        return state or NOTHING
 
     def _vary(self, domain: str, site: Site, state: StsState) -> Site:
         if state.policy is None and not (site.is_secure and self._tlsa is not None):

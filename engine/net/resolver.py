@@ -155,6 +155,14 @@ class Resolver:
             detail = "has no address" if len(_RECORD_TYPES[family]) == 2 else f"has no IP{family} address"
         raise ResolvePermanent(host.name, detail, make_reply(550, "5.4.4", f"Host {host.name} {detail}"))
 
+    async def texts(self, name: str) -> list[str]:
+        """Return the TXT records of a name; none are kept.
+
+        Raises:
+            ResolveTemporary: DNS did not answer.
+        """
+        return [text for _, text in (await self._dns.ask(name, "TXT")).records]
+
     async def _ask_addresses(self, host: Host, record_types: Sequence[str]) -> list[str]:
         if host.is_routed and host.name == "localhost":
             return [_LOCALHOST[record_type] for record_type in record_types]

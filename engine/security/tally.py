@@ -92,6 +92,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._domains: dict[str, DomainCounts] = {}
+        self.changes = 0
         self.uncounted = 0  # sessions of domains that there was no room for
 
     def __len__(self) -> int:
@@ -135,6 +136,7 @@ class Tally:
         )
 
     def _counts(self, domain: str, policy: PolicyFacts) -> PolicyCounts | None:
+        self.changes += 1
         policies = self._domains.get(domain)
         if policies is None:
             if len(self._domains) >= MAX_DOMAINS:

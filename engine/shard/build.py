@@ -41,6 +41,7 @@ from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import OrphanStore
+from engine.shard.reporting import Reporting
 from engine.shard.resolving import make_resolver
 from engine.shard.step import StepRecord
 from engine.shard.upkeep import Upkeep, quiet_s
@@ -116,6 +117,7 @@ class Engine:
         self.exchange.on_peer = self.lease.peer_changed
         self.dispatcher.on_cap_spent = self.lease.wait
         self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
+        self.reporting = Reporting(self)
         Gauges(self)
         self.opener.on_first_session = self.upkeep.mark
         self.quiet_s = quiet_s(data_dir, time.time())
@@ -185,6 +187,7 @@ class Engine:
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
+        self.reporting.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -199,6 +202,7 @@ class Engine:
         self.opener.close()
         self.lease.close()
         self.upkeep.close()
+        self.reporting.close()
         self.exchange.close()
         for orphan in self.orphans.values():
             orphan.close()
@@ -240,6 +244,7 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.contexts.use(settings.engine.tls_ca_file, model.keys)
         self.bouncer.use(settings)
+        self.reporting.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
 
     def disown(self, names: set[str]) -> list[EnginePath]:
