@@ -134,6 +134,7 @@ class Attempt:
         """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
         asked = tls = self._requirement(target)
         has_ticket = True
+        before = self.reply  # of the hosts before this one
         opened = await self._try(target, tls)
         while opened is None and self._tls_error is not None:
             error = self._tls_error
@@ -145,6 +146,7 @@ class Attempt:
             else:
                 # RFC 3463 section 3.8: X.7.5, a cryptographic failure.
                 reply = make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}")
+                self.reply = before
                 self._fail(refuse_unprotected(reply, error, target.secured.demand))
                 return None
             if not await self._connect_again():

@@ -25,7 +25,7 @@ from engine.security.tally import DNSSEC_INVALID
 from tests.delivery.test_opening import Rig, on_uvloop, until
 from tests.fakes.authority import Authority
 from tests.fakes.delivery_rig import make_delivery, make_policies
-from tests.fakes.tls_peer import TlsPeer
+from tests.fakes.tls_peer import TlsPeer, serve_tls
 
 HOST = Host("mx.example", port=25)
 
@@ -101,21 +101,18 @@ def scene(**options: Any) -> Callable[[Callable[..., Any]], Callable[[Path], Non
 
     def wrap(test: Callable[..., Any]) -> Callable[[Path], None]:
         def run(tmp_path: Path) -> None:
-            async def scenario() -> None:
-                authority = Authority("Test Root")
-                certificate = authority.issue(options.get("name", "mx.example"), days=options.get("days", 30))
-                peer = TlsPeer(
-                    certificate.write(tmp_path / "peer.pem") if options.get("has_tls", True) else None,
-                    offers=options.get("offers", ()),
-                )
-                server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
-                scene_rig = Scene(server.sockets[0].getsockname()[1], peer, authority, certificate)
-                try:
-                    await test(scene_rig)
-                finally:
-                    server.close()
+            authority = Authority("Test Root")
+            certificate = authority.issue(options.get("name", "mx.example"), days=options.get("days", 30))
+            peer = TlsPeer(
+                certificate.write(tmp_path / "peer.pem") if options.get("has_tls", True) else None,
+                offers=options.get("offers", ()),
+            )
+            with serve_tls(peer, "127.0.0.1", 0) as port:
 
-            on_uvloop(scenario())
+                async def scenario() -> None:
+                    await test(Scene(port, peer, authority, certificate))
+
+                on_uvloop(scenario())
 
         run.__name__ = test.__name__
         run.__doc__ = test.__doc__
@@ -130,7 +127,7 @@ class Scene:
         self.peer = peer
         self.authority = authority
         self.certificate = certificate
-        self.rig = Rig('[default]\ntls = "opportunistic"\nmax_messages_per_connection = 1\n')
+        self.rig = Rig('[domain."x.example"]\ntls = "opportunistic"\nmax_messages_per_connection = 1\n')
         self.rig.opener.contexts.use("ca", {"ca": authority.pem.decode()})
         self.rig.addresses_of = {name: ["127.0.0.1"] for name in ("mx.example", "other.example")}
         self.records = Records()
