@@ -192,7 +192,7 @@ def explain(error: ssl.SSLError) -> TlsFailed:
     if isinstance(error, ssl.SSLCertVerificationError):
         result = _RESULTS.get(error.verify_code, CERTIFICATE_NOT_TRUSTED)
         return TlsFailed(result, f"certificate: {error.verify_message}")
-    return TlsFailed(VALIDATION_FAILURE, error.reason or str(error))
+    return TlsFailed(VALIDATION_FAILURE, getattr(error, "reason", None) or str(error))
 
 
 def load_certificate(context: ssl.SSLContext, certificate_pem: str, key_pem: str) -> None:
