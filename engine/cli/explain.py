@@ -52,6 +52,7 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     text = format_explanation(msgspec.convert(answer, Explanation))
     site = answer.get("site")
     text = f"{text}\n  site: {site}" if site else text
+    text += "".join([f"\n  security: {line}" for line in answer.get("security", ())])
     return text + "".join(map(_format_fault, answer.get("peers", ())))
 
 

@@ -22,7 +22,7 @@ from engine.net.site import Host, Site
 from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsRequirement
 from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.model import Policy
-from engine.security.dane import TLSARecord, verify_chain
+from engine.security.dane import TLSARecord, usable, verify_chain
 from engine.security.demand import OPTIONAL, REQUIRED, HostDemand, judge
 from engine.security.tally import DNSSEC_INVALID
 
@@ -102,6 +102,24 @@ def _requirement(judged: HostDemand, policy: Policy, tlsa: HostTlsa, host: Host)
         key=policy.tls_key,
         verify_peer=check,
     )
+
+
+async def describe_hosts(resolver: TlsaOf, site: Site, port: int) -> list[str]:
+    """Return what DANE finds at each host of a site, in words; nothing where DANE does not come into it."""
+    lines = []
+    for host in site.hosts if site.demand.is_secure else ():
+        try:
+            records = (await resolver.tlsa(host, host.port or port)).records
+        except ResolveError as error:
+            lines.append(f"{host.name}: TLSA records not to be had, no mail goes there: {error}")
+            continue
+        if not records:
+            lines.append(f"{host.name}: no TLSA records")
+        elif count := len(usable(records)):
+            lines.append(f"{host.name}: must agree with one of {count} TLSA records")
+        else:
+            lines.append(f"{host.name}: TLSA records of which none can be used: TLS, unauthenticated")
+    return lines
 
 
 def may_carry(opened: OpenSession, demand: HostDemand) -> Reply | None:
