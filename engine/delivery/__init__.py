@@ -13,6 +13,8 @@ securing     what a host must show of TLS before it gets mail
 tls_outcomes what became of the TLS of sessions, counted by domain
 session      one open SMTP session and its transactions (hot path)
 settle       outcomes to dispositions: events, store, retries, bounces
+notices      which notifications a sender is owed, and when
+bounces      notifications: made, stored, sent like any mail
 handover     deliveries whose pool has no vmta here, to a shard that has one
 expiry       the sweep that ends what waited too long, held or not
 """

@@ -61,7 +61,7 @@ class Dispatcher:
         """
         self._loop = loop
         self._now = loop.time
-        self._unix = unix_clock
+        self.unix_clock = unix_clock
         self._open_session = open_session
         self._on_expired = on_expired
         self._on_room = on_room
@@ -256,7 +256,7 @@ class Dispatcher:
 
     def _pop(self, site_queue: SiteQueue) -> Delivery | None:
         queue = site_queue.queue
-        unix_now = self._unix()
+        unix_now = self.unix_clock()
         while True:
             delivery = queue.pop()
             if delivery is None:

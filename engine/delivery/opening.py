@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import structs
+
 from engine.core.errors import NetworkError
 from engine.core.reply import Reply, make_reply
 from engine.delivery.attempt import Attempt, Target
@@ -20,6 +22,7 @@ from engine.delivery.peer_memory import PeerMemory
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, Session, SessionFacts, Settler
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
+from engine.net.extensions import Extensions
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host
 from engine.net.tls import TlsOutcome, TlsRequirement
@@ -147,7 +150,7 @@ class Opener:
             tls.is_resumed if tls else False,
             target.secured,
         )
-        policy = self._paths.policy_of(path)
+        policy = within_limits(self._paths.policy_of(path), opened.extensions)
         return Session(
             opened, facts, path, attempt.demand, queues, policy, self.dispatcher, self.settler, self._gone
         )
@@ -222,3 +225,15 @@ class Opener:
 def _local_address(transport: asyncio.Transport) -> str:
     name = transport.get_extra_info("sockname")
     return str(name[0]) if name else ""
+
+
+def within_limits(policy: Policy, extensions: Extensions) -> Policy:
+    """Return the policy towards a peer that names limits of its own (RFC 9422): the smaller ones hold."""
+    if not (extensions.mail_max or extensions.rcpt_max):
+        return policy
+    messages, recipients = policy.max_messages_per_connection, policy.max_recipients_per_message
+    return structs.replace(
+        policy,
+        max_messages_per_connection=min(messages, extensions.mail_max or messages),
+        max_recipients_per_message=min(recipients, extensions.rcpt_max or recipients),
+    )

@@ -103,6 +103,8 @@ class ReadAhead:
         if key in self.in_memory or self.is_paused:
             return
         envelope = delivery.envelope
+        if envelope.terms is not None and delivery.due_at > self._unix():
+            return  # held until an instant of its own (RFC 4865): the scan finds it then
         if self._behind_of and queue_name(envelope.customer, delivery.domain) in self._behind_of:
             return
         self._bring(delivery, key)
@@ -119,7 +121,7 @@ class ReadAhead:
         site = self._resolver.lookup(delivery.domain)
         if site is None:
             return self._resolve_for(delivery, key)
-        if envelope.requires_tls or envelope.is_tls_optional:
+        if envelope.terms is not None or envelope.is_tls_optional:
             site = with_word(site, word_of(envelope))
         site_queue = self._sites.find(envelope.pool, envelope.customer, delivery.domain, site)
         if site_queue is None:

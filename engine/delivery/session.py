@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
-from engine.core.reply import make_reply
+from engine.core.reply import Reply, make_reply
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.securing import Secured
 from engine.delivery.site_queue import SiteQueue
@@ -24,6 +24,7 @@ from engine.net.connect import OpenSession
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
 from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.parameters import mail_parameters, rcpt_parameters, refusal
 from engine.smtp.wire import stuff
 from engine.telemetry.events import Peer
 
@@ -89,6 +90,7 @@ class Session(asyncio.Protocol):
         "_we_closed",
         "deadline",
         "demand",
+        "extensions",
         "facts",
         "messages",
         "opened_at",
@@ -118,10 +120,9 @@ class Session(asyncio.Protocol):
         extensions = opened.extensions
         self._is_pipelining = extensions.has_pipelining
         self._conversation = ClientConversation(
-            pipelining=extensions.has_pipelining,
-            size_limit=extensions.size_limit if "SIZE" in extensions.parameters else None,
-            has_8bitmime=extensions.has_8bitmime,
-        )
+            pipelining=extensions.has_pipelining, size_limit=None, has_8bitmime=False
+        )  # parameters are smtp.parameters' to write
+        self.extensions = extensions
         self.facts = facts
         self.path = path
         self.demand = demand
@@ -265,16 +266,21 @@ class Session(asyncio.Protocol):
             self._dispatcher.idle(self)
 
     def _take(self) -> Delivery | None:
-        """Return the next delivery; what is larger than the peer takes bounces unsent (RFC 1870 6.1)."""
-        limit = self._conversation.size_limit
+        """Return the next delivery; what the peer can't take as it is bounces unsent."""
         delivery = self._dispatcher.take(self)
-        while delivery is not None and 0 < limit < len(delivery.message):
+        while delivery is not None and (reply := self._refusal(delivery)) is not None:
             self.path.cancel_message(self.reserved_at)
             flight = Flight(delivery, delivery.recipients, self.taken_from, self._now(), self.reserved_at)
-            text = f"message of {len(delivery.message)} octets; {self.facts.peer.host} takes {limit}"
-            self._settler.settle(flight, Outcome(flight, make_reply(552, "5.3.4", text), [], None), self)
+            self._settler.settle(flight, Outcome(flight, reply, [], None), self)
             delivery = self._dispatcher.take(self)
         return delivery
+
+    def _refusal(self, delivery: Delivery) -> Reply | None:
+        envelope, host = delivery.envelope, self.facts.peer.host
+        return refusal(self.extensions, envelope, delivery.recipients, delivery.message, host, self._unix_now)
+
+    def _unix_now(self) -> float:
+        return self._dispatcher.unix_clock()
 
     def _leave_idle(self) -> None:
         if self._is_idle:
@@ -289,17 +295,15 @@ class Session(asyncio.Protocol):
         most = self._policy.max_recipients_per_message
         if delivery.deferred or untried > most:
             recipients = recipients[: min(untried, most)]
-        envelope = delivery.envelope
-        size = len(delivery.message)
+        envelope, message, extensions = delivery.envelope, delivery.message, self.extensions
         flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
         try:
             written = self._conversation.begin(
                 envelope.sender,
                 recipients,
-                size,
-                is_8bit=envelope.is_8bit,
-                requires_tls=envelope.requires_tls,
                 token=flight,
+                mail_parameters=mail_parameters(extensions, envelope, recipients, message, self._unix_now),
+                rcpt_parameters=rcpt_parameters(extensions, envelope, recipients, message),
             )
         except LocalProtocolError as error:
             raise AssertionError(f"{delivery.key.hex()}: {error}") from error

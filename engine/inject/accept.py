@@ -14,9 +14,12 @@ from typing import Any, Protocol
 
 from engine.core.address import domain_of, matches_sender
 from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
-from engine.core.errors import PerhapsStored, StoreError, StoreFull
+from engine.core.errors import PerhapsStored, Refused, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
+from engine.core.terms import Terms
 from engine.inject.context import Done, FeedContext
+from engine.inject.terms import mark_utf8, parse_asked
+from engine.message.encode import encode_8bit
 from engine.message.headers import Controls, Scan, complete, from_domain, is_tls_optional, scan, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
@@ -152,7 +155,17 @@ class Acceptor:
         if refusal is not None or customer is None:
             self._refuse(refusal or NO_CUSTOMER, context, done)
             return
+        if is_8bit and customer.encode_8bit == "always":
+            message = encode_8bit(message)
+            scanned, is_8bit = scan(message), not message.isascii()
         now = self._unix()
+        terms = context.terms
+        if terms is not None or controls.terms or is_8bit or context.feed != "smtp":
+            try:
+                terms = _agree(context, controls, sender, recipients, scanned, now)
+            except Refused as refused:
+                self._refuse(refused.reply, context, done)
+                return
         message_id = self._ids.make(now)
         added = complete(
             scanned,
@@ -163,6 +176,7 @@ class Acceptor:
             peer=context.peer,
             recipient=recipients[0] if len(recipients) == 1 else "",
             unix_now=now,
+            is_utf8=terms is not None and terms.is_utf8,
         )
         message = added + message
         if customer.dkim:
@@ -178,6 +192,7 @@ class Acceptor:
             context.peer,
             controls.job or context.job,
             controls.tags or context.tags,
+            terms,
             is_tls_optional=is_tls_optional(scanned),
         )
         self._store_or_forward(message_id, envelope, recipients, message, context, done)
@@ -342,15 +357,17 @@ class Acceptor:
 
 def make_deliveries(message_id: bytes, envelope: Envelope, recipients: list[str]) -> list[Delivery]:
     """Return one delivery for each recipient domain, or more where a domain has very many recipients."""
-    now = envelope.accepted_at
+    terms = envelope.terms
+    now = envelope.accepted_at if terms is None else terms.hold_until or envelope.accepted_at
     if len(recipients) == 1:
         return [Delivery(message_id, 0, envelope, domain_of(recipients[0]), recipients, now)]
-    by_domain: dict[str, list[str]] = {}
+    by_domain: dict[tuple[str, bool], list[str]] = {}
     for recipient in dict.fromkeys(recipients):
-        by_domain.setdefault(domain_of(recipient), []).append(recipient)
+        # Apart: a peer without SMTPUTF8 may still take those that don't need it.
+        by_domain.setdefault((domain_of(recipient), recipient.isascii()), []).append(recipient)
     groups = [
         (domain, group[start : start + MAX_RECIPIENTS_PER_DELIVERY])
-        for domain, group in by_domain.items()
+        for (domain, _), group in by_domain.items()
         for start in range(0, len(group), MAX_RECIPIENTS_PER_DELIVERY)
     ]
     assert len(groups) < MAX_DELIVERIES
@@ -358,6 +375,22 @@ def make_deliveries(message_id: bytes, envelope: Envelope, recipients: list[str]
         Delivery(message_id, index, envelope, domain, group, now)
         for index, (domain, group) in enumerate(groups)
     ]
+
+
+def _agree(
+    context: FeedContext,
+    controls: Controls,
+    sender: str,
+    recipients: list[str],
+    scanned: Scan,
+    unix_now: float,
+) -> Terms | None:
+    """Return the terms of a message that asks for something, or might without saying so."""
+    terms = context.terms
+    asked = context.asked or controls.terms
+    if asked:
+        terms = parse_asked(asked, terms, max_hold_s=context.max_hold_s, unix_now=unix_now)
+    return mark_utf8(terms, sender, recipients, scanned.header, context.feed)
 
 
 def _check_sender(customer: Customer, sender: str) -> Reply | None:

@@ -16,7 +16,7 @@ from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext, Intake
 from engine.inject.listener import Listener
 from engine.settings.model import ListenerSettings
-from engine.smtp.server import ServerLimits
+from engine.smtp.hello import ServerLimits
 from engine.telemetry.metrics import Counters
 
 
@@ -40,6 +40,7 @@ class SMTPListener(Listener):
             settings.hostname,
             max_message_bytes=settings.max_message_size_bytes,
             max_recipients=settings.max_recipients,
+            max_hold_s=settings.max_hold_s,
         )
         networks = tuple(ipaddress.ip_network(network) for network in settings.allow)
         self.may_inject = lru_cache(maxsize=4096)(lambda peer: _is_in(peer, networks))

@@ -12,14 +12,18 @@ Source: RFC 5321 4.5.3.2 (timers), 3.8 (421 when stopping). After: asyncio's own
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import cast
+
+from msgspec import structs
 
 from engine.core.reply import Reply
 from engine.inject.context import FeedContext
 from engine.inject.listener import FeedSession
 from engine.inject.room import Reservation
 from engine.inject.smtp import SMTPListener
-from engine.smtp.server import ServerConversation, Transaction
+from engine.smtp.server import ServerConversation
+from engine.smtp.transaction import Transaction
 from engine.smtp.wire import format_reply
 from engine.telemetry.log import Log
 
@@ -52,7 +56,7 @@ class SMTPSession(FeedSession):
 
     def __init__(self, listener: SMTPListener) -> None:
         super().__init__(listener)
-        self._conversation = ServerConversation(listener.limits, self._check_sender)
+        self._conversation = ServerConversation(listener.limits, self._check_sender, unix_clock=time.time)
         self._peer = ""
         self._context: FeedContext | None = None
         self._ticks = 0  # seconds since the last command, or the last piece of a message
@@ -146,6 +150,7 @@ class SMTPSession(FeedSession):
                 is_trusted=settings.trusted,
                 peer=self._peer,
                 helo=helo,
+                max_hold_s=settings.max_hold_s,
             )
         return context
 
@@ -167,12 +172,15 @@ class SMTPSession(FeedSession):
         """Return what the acceptor said at once; None: `_done` will be called."""
         self._reply = None
         self._is_handing = True
+        context = self._make_context()
+        if transaction.terms is not None:
+            context = structs.replace(context, terms=transaction.terms)
         self.listener.acceptor.accept(
             transaction.sender,
             transaction.recipients,
             transaction.message,
             transaction.is_8bit,
-            self._make_context(),
+            context,
             self._done,
         )
         self._is_handing = False

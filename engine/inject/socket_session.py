@@ -83,6 +83,7 @@ class SocketSession(FeedSession):
             customer=settings.customer,
             is_trusted=settings.trusted,
             peer=format_peer(transport.get_extra_info("socket")),
+            max_hold_s=settings.max_hold_s,
         )
         refusal = listener.refusal()
         if refusal is not None:

@@ -128,7 +128,6 @@ class OpenSession:
 
     def leave(self) -> None:
         """Say QUIT to a peer that we have no use for, and close without waiting for its word."""
-        self._opening = None
         self.transport.write(b"QUIT\r\n")
         self.transport.close()
 

@@ -61,7 +61,7 @@ class HostDemand(msgspec.Struct, frozen=True):
 
 def word_of(envelope: Envelope) -> str:
     """Return a message's word on TLS. REQUIRETLS outranks TLS-Required: No (RFC 8689 section 3)."""
-    if envelope.requires_tls:
+    if envelope.terms is not None and envelope.terms.requires_tls:
         return REQUIRED
     return OPTIONAL if envelope.is_tls_optional else ""
 

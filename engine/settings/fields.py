@@ -176,6 +176,7 @@ LISTENER = {
     "max_message_size": Field("max_message_size_bytes", fields.size(1000, 1 << 30)),
     "max_recipients": Field("max_recipients", fields.whole(1, 50_000)),
     "max_connections": Field("max_connections", fields.whole(1, 100_000)),
+    "max_hold": Field("max_hold_s", fields.duration(0, 366 * _DAY_S)),
     "mode": Field("mode", mode),
 }
 
@@ -209,6 +210,7 @@ CUSTOMER = {
     "pool": Field("pool", fields.name, required=True),
     "senders": Field("senders", fields.many(sender_pattern, 1, 100_000), required=True),
     "share": Field("share", fields.whole(1, 1000)),
+    "encode_8bit": Field("encode_8bit", fields.choice("always", "never")),
 }
 
 DKIM = {

@@ -88,6 +88,7 @@ class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_message_size_bytes: int = 50_000_000
     max_recipients: int = 1000
     max_connections: int = 1000  # of each shard
+    max_hold_s: float = 7 * 86400.0  # how long a message may ask to wait; 0: not at all
     mode: int = 0o660  # socket: permissions of the unix socket
 
 
@@ -131,6 +132,7 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     senders: tuple[str, ...]  # patterns: "*@acme.example", "*@*.acme.example", "ann@acme.example", "*"
     share: int = 1  # of a ready queue, against other customers
+    encode_8bit: str = "never"  # always | never: 8-bit parts become 7-bit ones at acceptance
     dkim: tuple[DkimKey, ...] = ()
 
 

@@ -21,6 +21,7 @@ import msgspec
 
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
+from engine.core.terms import format_terms
 from engine.delivery.securing import describe_hosts
 from engine.net.site import Site
 from engine.policy.explain import explain
@@ -217,6 +218,7 @@ class Answers:
             "held": delivery.held,
             "job": envelope.job,
             "tags": envelope.tags,
+            "terms": format_terms(envelope.terms),
         }
 
     # -- explain ----------------------------------------------------------------------------------

@@ -176,7 +176,15 @@ class Engine:
         )
         self.opener.dispatcher = self.dispatcher
         self.opener.settler = self.dispositions
-        self.expiry = Expiry(self.store, self.sites, self.readahead, self.policy_for, self._expire, time.time)
+        self.expiry = Expiry(
+            self.store,
+            self.sites,
+            self.readahead,
+            self.policy_for,
+            self._expire,
+            time.time,
+            self.dispositions.tell_late,
+        )
 
     # -- life -------------------------------------------------------------------------------------
 

@@ -171,12 +171,15 @@ class ClientConversation:
         size_bytes: int = 0,
         *,
         is_8bit: bool = False,
-        requires_tls: bool = False,
         token: Any = None,
+        mail_parameters: str = "",
+        rcpt_parameters: list[str] | None = None,
     ) -> bytes:
         """Start a transaction; return what to write now.
 
-        `requires_tls`: with REQUIRETLS (RFC 8689), which the peer offers.
+        Args:
+            mail_parameters: behind MAIL's path, each parameter behind its space (smtp.parameters).
+            rcpt_parameters: behind each recipient's path; None: nothing behind any.
 
         Legal when `may_begin`, and when `wants_content` if what it returns is written behind that content.
         """
@@ -184,9 +187,13 @@ class ClientConversation:
         assert self.may_begin or (self._pipelining and self.wants_content)
         size = f" SIZE={size_bytes}" if self._sends_size and size_bytes else ""
         body = " BODY=8BITMIME" if is_8bit and self._sends_8bitmime else ""
-        body += " REQUIRETLS" if requires_tls else ""
-        names = ">\r\nRCPT TO:<".join(recipients)
-        envelope = f"MAIL FROM:<{sender}>{size}{body}\r\nRCPT TO:<{names}>\r\nDATA\r\n".encode()
+        if rcpt_parameters is None:
+            names = ">\r\nRCPT TO:<".join(recipients) + ">"
+        else:
+            pairs = zip(recipients, rcpt_parameters, strict=True)
+            names = "\r\nRCPT TO:<".join([f"{recipient}>{behind}" for recipient, behind in pairs])
+        mail = f"MAIL FROM:<{sender}>{size}{body}{mail_parameters}"
+        envelope = f"{mail}\r\nRCPT TO:<{names}\r\nDATA\r\n".encode()
         if envelope.count(b"\n") != len(recipients) + 2 or envelope.count(b"\r") != len(recipients) + 2:
             raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")
         flight = _Flight(token, len(recipients))

@@ -9,22 +9,24 @@ else, so no two hosts can disagree about where a message ends ("SMTP smuggling",
 where it only helps (a space behind "FROM:", source routes).
 
 Owns: the order of commands, every bound of a session, which octets are a message.
-Never: reads a clock (the shell has the timers), decides about policy (`on_mail`, `on_rcpt` do).
+Never: reads a clock of its own (the shell has the timers), decides about policy (`on_mail`, `on_rcpt` do).
 Fails: never; whatever arrives gets a reply. AssertionError for a shell that finishes what is not complete.
-Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 2920 3.2; RFC 2034. After: h11's connection, Postfix's smtpd.
+Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 2920 3.2; RFC 3030 2. After: h11's connection, Postfix's smtpd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
+from msgspec import structs
 
 from engine.core.errors import Refused
-from engine.core.lines import MAX_LINE_BYTES, line_fault
 from engine.core.reply import Reply, make_reply
-from engine.smtp.command import parse_mail_parameters, parse_path
-from engine.smtp.content import ContentReader
+from engine.core.terms import NO_TERMS, Terms
+from engine.smtp.chunks import ChunkReader, parse_bdat
+from engine.smtp.content import MAX_DROPPED_BYTES, ContentReader
+from engine.smtp.hello import ServerLimits, format_hello, offered
+from engine.smtp.transaction import Transaction, message_fault, read_mail, read_rcpt, too_large
 from engine.smtp.wire import format_reply
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
@@ -36,37 +38,12 @@ _OK_MAIL = b"250 2.1.0 Sender ok\r\n"
 _OK_RCPT = b"250 2.1.5 Recipient ok\r\n"
 _OK_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _OK = b"250 2.0.0 Ok\r\n"
+_OK_CHUNK = b"250 2.0.0 Chunk ok\r\n"
 _IDLE_REPLIES = {
     b"NOOP": _OK,
     b"VRFY": b"252 2.5.2 Send some mail, it will be tried\r\n",  # whatever the name: no harvest
-    b"HELP": b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n",
+    b"HELP": b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT\r\n",
 }
-
-
-class ServerLimits(msgspec.Struct, frozen=True):
-    """What a listener allows one session. 0 transactions: no limit."""
-
-    hostname: str
-    max_message_bytes: int = 50_000_000
-    max_recipients: int = 1000
-    max_line_bytes: int = MAX_LINE_BYTES
-    max_transactions: int = 0
-    max_errors: int = 20  # between two messages; Postfix's smtpd_hard_error_limit
-    max_idle_commands: int = 100  # NOOP, RSET, EHLO ... between two messages; Postfix's junk command limit
-
-
-class Transaction(msgspec.Struct, gc=False):
-    """A message and its envelope, read and checked.
-
-    `recipients` are in normal form, in the order given, repeats included.
-    """
-
-    sender: str
-    recipients: list[str]
-    message: bytes
-    is_8bit: bool
-    helo: str
-    is_esmtp: bool
 
 
 class ServerConversation:
@@ -74,8 +51,11 @@ class ServerConversation:
 
     __slots__ = (
         "_buffer",
+        "_chunk_refusal",
+        "_chunks",
         "_content",
         "_errors",
+        "_extensions",
         "_idle_commands",
         "_in_content",
         "_is_esmtp",
@@ -85,9 +65,13 @@ class ServerConversation:
         "_recipients",
         "_sender",
         "_shut_reply",
+        "_terms",
+        "_terms_of",
+        "_unix",
         "completed",
         "helo",
         "is_closing",
+        "is_tls",
         "refusals",
         "transactions",
     )
@@ -97,11 +81,16 @@ class ServerConversation:
         limits: ServerLimits,
         on_mail: Callable[[str], Reply | None] | None = None,
         on_rcpt: Callable[[str], Reply | None] | None = None,
+        unix_clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Args: on_mail, on_rcpt: asked once per command; None accepts, a reply refuses."""
+        """Args:
+        on_mail, on_rcpt: asked once per command; None accepts, a reply refuses.
+        unix_clock: asked only where a parameter names an instant.
+        """
         self._limits = limits
         self._on_mail = on_mail
         self._on_rcpt = on_rcpt
+        self._unix = unix_clock
         self._buffer = b""  # a partial command, or all that came while resting
         self._errors = 0
         self._idle_commands = 0
@@ -111,8 +100,14 @@ class ServerConversation:
         self._recipients: list[str] = []
         self._in_content = False
         self._content = ContentReader(limits.max_message_bytes)
+        self._chunks = ChunkReader(limits.max_message_bytes)
+        self._chunk_refusal: Reply | None = None  # for the chunk whose octets are being dropped
+        self._extensions: tuple[str, ...] = ()  # what was offered to this client
+        self._terms: Terms | None = None
+        self._terms_of: dict[str, tuple[str, str]] = {}  # recipients that have terms of their own
         self.completed: Transaction | None = None
         self.helo = ""
+        self.is_tls = False  # the shell says so; REQUIRETLS is offered then
         self.is_closing = False  # write what was returned, then close
         self.refusals: list[int] = []  # codes above 399 that were said; the shell counts and clears them
         self.transactions = 0  # completed so far
@@ -129,7 +124,7 @@ class ServerConversation:
         """Which timer runs: "command" or "data"; None while the message is being finished."""
         if self.completed is not None:
             return None
-        return "data" if self._in_content else "command"
+        return "data" if self._in_content or self._chunks.is_begun or self._chunks.is_reading else "command"
 
     @property
     def buffered_bytes(self) -> int:
@@ -139,7 +134,7 @@ class ServerConversation:
     @property
     def content_bytes(self) -> int:
         """How much of a message that goes on has been read."""
-        return self._content.size_bytes
+        return self._content.size_bytes + self._chunks.size_bytes
 
     # -- what the shell does ------------------------------------------------------------------------------
 
@@ -192,8 +187,9 @@ class ServerConversation:
         out = b""
         position, end = 0, len(data)
         while position < end:
-            if self._in_content:
-                position, replies = self._read_content(data, position)
+            if self._in_content or self._chunks.is_reading:
+                read = self._read_content if self._in_content else self._read_chunk
+                position, replies = read(data, position)
                 out += replies
                 if self.completed is None and not self.is_closing:
                     continue
@@ -204,8 +200,8 @@ class ServerConversation:
                 break
             out += self._command(data[position : stop + 1])
             position = stop + 1
-            if self.is_closing:
-                return out
+            if self.is_closing or self.completed is not None:
+                break
         if position < end and not self.is_closing:
             self._buffer = data[position:]
         return out
@@ -240,26 +236,40 @@ class ServerConversation:
             flood = self._dismiss(552, "5.3.4", "Message far too large") if self._content.is_flood else b""
             return len(data), flood
         self._in_content = False
-        fault = self._fault(message)
+        return stop, self._complete(message, is_oversize=self._content.is_oversize)
+
+    def _read_chunk(self, data: bytes, start: int) -> tuple[int, bytes]:
+        """Read on in the chunk; return where to go on, and the reply if it is whole."""
+        stop, is_whole = self._chunks.read(data, start)
+        return stop, self._end_chunk() if is_whole else b""
+
+    def _end_chunk(self) -> bytes:
+        """A chunk is whole (RFC 3030 2): return the reply, none yet to the last of a message."""
+        chunks = self._chunks
+        refusal, self._chunk_refusal = self._chunk_refusal, None
+        if refusal is None and chunks.is_oversize:
+            refusal = too_large(self._limits)
+        if refusal is not None:  # chunks pipelined behind it find no transaction, and are refused too
+            return self._error(refusal) + self._reset()
+        if chunks.is_last:
+            return self._complete(chunks.take(), is_oversize=False)
+        return _OK_CHUNK
+
+    def _complete(self, message: bytes, *, is_oversize: bool) -> bytes:
+        """The message is whole: hand it out, or return why not."""
+        limits = self._limits
+        fault = message_fault(message, limits) if not is_oversize else too_large(limits)
         if fault is not None:
-            return stop, self._error(fault) + self._reset()
+            return self._error(fault) + self._reset()
         self.transactions += 1
         assert self._sender is not None
+        terms = self._terms
+        if self._terms_of:
+            terms = structs.replace(terms or NO_TERMS, recipients=self._terms_of)
         self.completed = Transaction(
-            self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp
+            self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp, terms
         )
-        return stop, b""
-
-    def _fault(self, message: bytes) -> Reply | None:
-        """Return the reply for a message that can't be taken, whoever sent it."""
-        if self._content.is_oversize:
-            return self._too_large()
-        if b"\0" in message:
-            return make_reply(550, "5.6.0", "Message holds a NUL")
-        fault = line_fault(message, self._limits.max_line_bytes)
-        if not fault:
-            return None
-        return make_reply(550, "5.6.11" if fault.startswith("bare") else "5.6.0", f"Message with a {fault}")
+        return b""
 
     # -- commands -----------------------------------------------------------------------------------------
 
@@ -273,13 +283,12 @@ class ServerConversation:
             raise Refused(make_reply(501, "5.5.2", "Syntax: MAIL FROM:<address>"))
         if limits.max_transactions and self.transactions >= limits.max_transactions:
             return self._dismiss(421, "4.7.0", f"{limits.hostname} Enough messages for one connection")
-        sender, parameters = parse_path(command[10:], is_sender=True)
-        if parameters and parse_mail_parameters(parameters) > limits.max_message_bytes:
-            raise Refused(self._too_large())
+        sender, terms = read_mail(command[10:], self._extensions, limits, self._unix)
         refusal = self._on_mail(sender) if self._on_mail is not None else None
         if refusal is not None:
             return self._reply(refusal)
         self._sender = sender
+        self._terms = terms
         return _OK_MAIL
 
     def _on_command_rcpt(self, command: bytes) -> bytes:
@@ -287,9 +296,9 @@ class ServerConversation:
             raise Refused(make_reply(503, "5.5.1", "Say MAIL first"))
         if command[:8].upper() != b"RCPT TO:":
             raise Refused(make_reply(501, "5.5.2", "Syntax: RCPT TO:<address>"))
-        recipient, parameters = parse_path(command[8:], is_sender=False)
-        if parameters.strip():
-            raise Refused(make_reply(555, "5.5.4", "Parameter not recognized or not offered"))
+        if self._chunks.is_begun:
+            raise Refused(make_reply(503, "5.5.1", "Recipients come before chunks"))
+        recipient, own_terms = read_rcpt(command[8:], self._extensions, self._terms)
         if len(self._recipients) >= self._limits.max_recipients:
             return self._reply(make_reply(452, "4.5.3", "Too many recipients"))
         if recipient == "postmaster":
@@ -298,6 +307,8 @@ class ServerConversation:
         if refusal is not None:
             return self._reply(refusal)
         self._recipients.append(recipient)
+        if own_terms is not None:
+            self._terms_of[recipient] = own_terms
         return _OK_RCPT
 
     def _on_command_data(self, command: bytes) -> bytes:
@@ -307,8 +318,27 @@ class ServerConversation:
             raise Refused(make_reply(503, "5.5.1", "Say MAIL first"))
         if not self._recipients:
             raise Refused(make_reply(554, "5.5.1", "No valid recipients"))
+        if self._chunks.is_begun:
+            raise Refused(make_reply(503, "5.5.1", "DATA behind BDAT"))
         self._in_content = True
         return _OK_DATA
+
+    def _on_command_bdat(self, command: bytes) -> bytes:
+        """BDAT: its octets follow whatever the reply will be, so that one is due when they have come."""
+        chunk = parse_bdat(command[4:])
+        if chunk is None:
+            return self._dismiss(501, "5.5.4", "Syntax: BDAT octets [LAST]")  # or octets become commands
+        size_bytes, is_last = chunk
+        if size_bytes > 2 * self._limits.max_message_bytes + MAX_DROPPED_BYTES:
+            return self._dismiss(552, "5.3.4", "Message far too large")
+        if "CHUNKING" not in self._extensions:
+            self._chunk_refusal = make_reply(503, "5.5.1", "Say EHLO first")
+        elif self._sender is None:
+            self._chunk_refusal = make_reply(503, "5.5.1", "Say MAIL first")
+        elif not self._recipients:
+            self._chunk_refusal = make_reply(554, "5.5.1", "No valid recipients")
+        self._chunks.begin(size_bytes, is_last=is_last, is_dropping=self._chunk_refusal is not None)
+        return b"" if size_bytes else self._end_chunk()
 
     def _on_command_hello(self, command: bytes) -> bytes:
         """EHLO and HELO; both end a transaction (RFC 5321 4.1.4)."""
@@ -317,14 +347,11 @@ class ServerConversation:
             raise Refused(make_reply(501, "5.5.4", "Syntax: EHLO name"))
         self._count_idle()
         self.helo = name.decode("ascii")
-        self._is_esmtp = command[:1] in b"Ee"
-        return self._hello_reply() + self._reset()
-
-    def _hello_reply(self) -> bytes:
-        hostname, size = self._limits.hostname, self._limits.max_message_bytes
-        if not self._is_esmtp:
-            return format_reply(250, "", hostname)
-        return format_reply(250, "", f"{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+        self._is_esmtp = is_esmtp = command[:1] in b"Ee"
+        limits, is_tls = self._limits, self.is_tls
+        self._extensions = offered(limits, is_tls=is_tls) if is_esmtp else ()
+        hello = format_hello(limits, is_esmtp=is_esmtp, is_tls=is_tls, unix_now=self._unix())
+        return hello + self._reset()
 
     def _on_command_rset(self, command: bytes) -> bytes:
         if command[4:].strip():
@@ -378,14 +405,15 @@ class ServerConversation:
                 make_reply(421, "4.7.0", f"{self._limits.hostname} Too many commands without a message")
             )
 
-    def _too_large(self) -> Reply:
-        return make_reply(552, "5.3.4", f"Message larger than {self._limits.max_message_bytes} octets")
-
     def _reset(self) -> bytes:
         """Forget the transaction; return the 421 that waited for its end."""
         self._sender = None
         self._recipients = []
+        self._terms = None
+        if self._terms_of:
+            self._terms_of = {}
         self._content.clear()
+        self._chunks.clear()
         if self._shut_reply is None or self.is_closing:
             return b""
         return self._reply(self._shut_reply)
@@ -395,6 +423,7 @@ _HANDLERS: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {
     b"MAIL": ServerConversation._on_command_mail,
     b"RCPT": ServerConversation._on_command_rcpt,
     b"DATA": ServerConversation._on_command_data,
+    b"BDAT": ServerConversation._on_command_bdat,
     b"EHLO": ServerConversation._on_command_hello,
     b"HELO": ServerConversation._on_command_hello,
     b"RSET": ServerConversation._on_command_rset,

@@ -99,7 +99,12 @@ _ROWS = (
         (),
         "Messages from another shard that this one had or remembered.",
     ),
-    Metric("mailrail_bounce_messages_total", "counter", (), "Bounce messages made (RFC 3464)."),
+    Metric(
+        "mailrail_bounce_messages_total",
+        "counter",
+        (),
+        "Notifications made (RFC 3464): bounce messages, and those that senders asked for.",
+    ),
     Metric(
         "mailrail_lookups_total",
         "counter",

@@ -16,14 +16,16 @@ from engine.core.errors import NetworkError, ResolvePermanent, ResolveTemporary
 from engine.core.reply import Reply, make_reply
 from engine.delivery import attempt, opening
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.opening import Opener
+from engine.delivery.opening import Opener, within_limits
 from engine.delivery.paths import PathTable
 from engine.delivery.session import Flight, Session
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
+from engine.net.extensions import parse_extensions
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host, Site, make_site
 from engine.net.tlsa import NO_TLSA, HostTlsa
+from engine.policy.model import Destination
 from engine.queue.path import Path
 from engine.settings.model import Pool, VirtualMTA
 from engine.smtp.client import Outcome
@@ -463,3 +465,13 @@ async def test_the_sweep_ends_sessions_whose_time_is_over() -> None:
         rig.opener.sweep()
         await until(lambda: not rig.opener.sessions)
         assert rig.in_use() == 0
+
+
+def test_limits_of_the_peer_hold_where_they_are_smaller() -> None:
+    """RFC 9422 4: no more transactions in a session, no more recipients in one, than the server takes."""
+    text = "[default]\nmax_messages_per_connection = 10\nmax_recipients_per_message = 20"
+    policy = make_policies(text).effective(Destination("x", "site", "", ""))
+    assert within_limits(policy, parse_extensions("LIMITS RCPTDOMAINMAX=1")) is policy
+    smaller = within_limits(policy, parse_extensions("LIMITS MAILMAX=3 RCPTMAX=50"))
+    assert smaller.max_messages_per_connection == 3
+    assert smaller.max_recipients_per_message == 20

@@ -13,6 +13,7 @@ import pytest
 
 from engine.core.errors import NetworkError, ResolveTemporary, TlsFailed
 from engine.core.reply import make_reply
+from engine.core.terms import Terms
 from engine.delivery.securing import Secured, Unusable, refuse_unprotected, secure
 from engine.net.site import Host, Site, make_site, with_demand
 from engine.net.tls import CLEAR
@@ -141,7 +142,7 @@ class Scene:
     def send(self, demand: Demand, *hosts: str) -> None:
         delivery = make_delivery()
         if demand.word == REQUIRED:
-            delivery.envelope = msgspec.structs.replace(delivery.envelope, requires_tls=True)
+            delivery.envelope = msgspec.structs.replace(delivery.envelope, terms=Terms(requires_tls=True))
         self.rig.push(self.site(demand, *hosts), delivery)
 
     async def delivered(self, count: int = 1) -> None:

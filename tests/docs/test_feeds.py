@@ -7,9 +7,10 @@ from pathlib import Path
 
 from engine.inject import frames, smtp_session, socket, socket_session
 from engine.inject.spool_directory import SpoolDirectory
-from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, Controls, scan, take_controls
+from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, TERMS, Controls, scan, take_controls
 from engine.message.pickup import parse_pickup
-from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation, ServerLimits
+from engine.smtp.hello import ServerLimits
+from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation
 from tests.docs.pages import blocks, read_names, read_page, read_rows, section
 
 PAGE = read_page("feeds")
@@ -58,12 +59,13 @@ def test_bounds_of_the_socket_are_those_of_the_code() -> None:
 def test_every_control_field_has_a_row_and_does_what_it_says() -> None:
     text = section(PAGE, "## Control fields")
     names = [name.removeprefix("X-Mailrail-").lower() for name in read_names(text)]
-    assert names == ["customer", "pool", "job", "tag"]
+    assert names == ["customer", "pool", "job", "tag", *[term.replace("_", "-") for term in TERMS]]
     assert f"up to {MAX_TAGS} times" in text
     assert f"cut at {MAX_CONTROL_CHARACTERS} characters" in text
     message = b"".join(f"X-Mailrail-{name}: a=b\r\n".encode() for name in (*names, "unknown")) + b"\r\n"
     controls, rest = take_controls(message, scan(message), is_trusted=True)
-    assert controls == Controls(customer="a=b", pool="a=b", job="a=b", tags={"a": "b"})
+    terms = dict.fromkeys(TERMS, "a=b")
+    assert controls == Controls(customer="a=b", pool="a=b", job="a=b", tags={"a": "b"}, terms=terms)
     assert rest == b"\r\n"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine.core.envelope import Delivery, Envelope, MessageIds
 from engine.core.errors import ResolveError
 from engine.core.reply import Reply, make_reply
+from engine.core.terms import Terms
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -66,10 +67,12 @@ def make_delivery(
     recipients: int = 1,
     now: float = UNIX_START,
     sender: str = "news@acme.example",
+    terms: Terms | None = None,
 ) -> Delivery:
-    envelope = Envelope(sender, customer, pool, now, len(MESSAGE), "smtp")
+    envelope = Envelope(sender, customer, pool, now, len(MESSAGE), "smtp", terms=terms)
     to = [f"u{number}@{domain}" for number in range(recipients)]
-    return Delivery(_ids.make(now), 0, envelope, domain, to, now, MESSAGE)
+    due_at = now if terms is None else terms.hold_until or now
+    return Delivery(_ids.make(now), 0, envelope, domain, to, due_at, MESSAGE)
 
 
 class FakeResolver:

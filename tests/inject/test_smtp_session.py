@@ -53,6 +53,18 @@ def test_message_reaches_the_acceptor_with_its_context() -> None:
     assert transport.is_closed
 
 
+def test_terms_are_those_of_their_own_message() -> None:
+    intake = Intake()
+    session, _ = connect_smtp(make_smtp(intake))
+    session.data_received(HELLO + b"MAIL FROM:<a@acme.example> ENVID=7 HOLDFOR=60\r\n")
+    session.data_received(b"RCPT TO:<b@x.example> NOTIFY=NEVER\r\nBDAT 3 LAST\r\na\r\n" + ENVELOPE + b".\r\n")
+    first, second = [context for *_, context in intake.taken]
+    assert first.terms.envid == "7"
+    assert first.terms.recipients == {"b@x.example": ("NEVER", "")}
+    assert first.terms.hold_until > 60
+    assert second.terms is None
+
+
 def test_reply_waits_for_the_commit_and_what_is_behind_waits_too() -> None:
     intake = Intake(reply=None)
     session, transport = connect_smtp(make_smtp(intake))
@@ -280,7 +292,8 @@ def test_stop_ends_idle_sessions_and_waits_for_transactions(run: Callable[..., A
             for reader, writer in (idle, busy):
                 await reader.readline()
                 writer.write(HELLO)
-                await reader.readuntil(b"250 ENHANCEDSTATUSCODES\r\n")
+                await reader.readuntil(b"\r\n250 ")
+                await reader.readline()
             busy[1].write(b"MAIL FROM:<a@acme.example>\r\n")
             await busy[0].readline()
             stopping = asyncio.create_task(made.stop(5.0))

@@ -50,3 +50,19 @@ def test_no_lines_are_no_extensions():
 @given(st.text())
 def test_any_text_is_read(text):
     parse_extensions(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "mails", "recipients"),
+    [
+        ("LIMITS MAILMAX=20 RCPTMAX=50 RCPTDOMAINMAX=1", 20, 50),
+        ("limits rcptmax=5", 0, 5),
+        ("LIMITS", 0, 0),
+        ("LIMITS MAILMAX=many RCPTMAX=-1 X=1", 0, 0),
+        ("LIMITS MAILMAX=1234567", 0, 0),
+    ],
+)
+def test_limits_that_the_peer_names(line, mails, recipients):
+    """RFC 9422 3."""
+    offer = parse_extensions(line)
+    assert (offer.mail_max, offer.rcpt_max) == (mails, recipients)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.envelope import Envelope
+from engine.core.terms import Terms
 from engine.security.dane import TLSARecord
 from engine.security.demand import (
     NO_DEMAND,
@@ -104,7 +105,7 @@ def test_requiretls_outranks_tls_required_no():
     envelope = Envelope("a@b.example", "acme", "acme", 0.0, 1, "smtp", is_tls_optional=True)
     assert word_of(envelope) == OPTIONAL
     envelope = Envelope(
-        "a@b.example", "acme", "acme", 0.0, 1, "smtp", requires_tls=True, is_tls_optional=True
+        "a@b.example", "acme", "acme", 0.0, 1, "smtp", terms=Terms(requires_tls=True), is_tls_optional=True
     )
     assert word_of(envelope) == REQUIRED
 

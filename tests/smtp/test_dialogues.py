@@ -23,7 +23,8 @@ import pytest
 from engine.core.errors import RemoteProtocolError
 from engine.core.reply import make_reply
 from engine.smtp.client import ClientConversation, Outcome
-from engine.smtp.server import ServerConversation, ServerLimits
+from engine.smtp.hello import ServerLimits
+from engine.smtp.server import ServerConversation
 from engine.smtp.wire import stuff
 
 DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.dlg"))
