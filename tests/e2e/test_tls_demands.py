@@ -210,6 +210,29 @@ def test_tls_required_no_goes_where_the_rest_is_refused(world: World) -> None:
     assert world.peers["wrong"].messages[0][0]  # under TLS, since that works
 
 
+def test_requiretls_goes_only_to_verified_peers_that_offer_it(world: World) -> None:
+    """RFC 8689 section 4.2.1."""
+    world.peers["valid"].offers = ("REQUIRETLS",)
+    world.peers["self"].offers = ("REQUIRETLS",)
+    world.engine.start()
+    header = "X-Mailrail-Requires-TLS: yes\r\n"
+    for domain in ("enforced.plain", "testing.plain", "none.plain", "pinned-mail.signed"):
+        world.send(domain, header=header)
+    assert world.event("enforced.plain")["event"] == "delivered"
+    assert world.peers["valid"].mails[0].endswith(" REQUIRETLS")
+    enhanced = {
+        domain: (world.event(domain)["event"], world.event(domain)["reply"]["enhanced"])
+        for domain in ("testing.plain", "none.plain", "pinned-mail.signed")
+    }
+    assert enhanced == {
+        "testing.plain": ("bounced", "5.7.10"),  # its certificate is nobody's
+        "none.plain": ("bounced", "5.7.10"),  # nobody vouches for its MX
+        "pinned-mail.signed": ("bounced", "5.7.30"),  # it does not offer REQUIRETLS
+    }
+    assert not world.peers["self"].messages
+    assert not world.peers["pinned"].messages
+
+
 def test_report_of_a_day_goes_out_by_mail_and_https(world: World) -> None:
     """RFC 8460: also to a host whose certificate nobody vouches for."""
     tally = Tally()
