@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from bench.postfix import TUNING, PostfixSetup, is_postfix_here, running_postfix
 from engine.core.errors import TlsFailed
+from engine.net.certificates import peer_chain
 from engine.net.connect import OpenSession, OpenTimeouts, open_session, open_socket
 from engine.net.handshake import ClientContexts
 from engine.net.tls import TlsOutcome, TlsRequirement
@@ -21,6 +23,7 @@ OPPORTUNISTIC = TlsRequirement(mode="opportunistic")
 REQUIRED = TlsRequirement(mode="required")
 VERIFY = TlsRequirement(mode="verify")
 LONG = OpenTimeouts(5.0, 5.0, 5.0)
+POSTFIX_PORT = 21690
 ROOT = Authority("Root")
 LEAF = ROOT.issue("mx.example")
 
@@ -246,7 +249,48 @@ async def test_the_requirements_own_check_sees_each_peer_resumed_or_not(port, se
 
 
 @scene
+async def test_another_check_gets_no_ticket_of_what_this_one_proved(port, server, contexts):
+    def check(ssl_object: ssl.SSLObject) -> str | None:
+        return None if peer_chain(ssl_object) == [LEAF.der, ROOT.der] else "validation-failure"
+
+    def other(ssl_object: ssl.SSLObject) -> str | None:
+        return check(ssl_object)
+
+    for verify_peer in (None, check, other):
+        tls = TlsRequirement(mode="required", verify_peer=verify_peer)
+        assert not (await open_to(port, tls, contexts)).facts.is_resumed
+
+
+@scene
 async def test_a_peer_that_fails_the_requirements_own_check_gets_no_session(port, server, contexts):
     tls = TlsRequirement(mode="required", verify_peer=lambda ssl_object: "tlsa-invalid")
     failed = await fail_at(port, tls, contexts)
     assert (failed.phase, failed.result) == ("tls", "tlsa-invalid")
+
+
+# -- a stranger ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.stranger("postfix")
+def test_postfix_is_verified_and_asks_for_our_certificate(run, stranger, tmp_path, contexts):
+    stranger("postfix")
+    if not is_postfix_here():
+        pytest.skip("a private Postfix needs root")
+    ours = ROOT.issue("mail1.acme.example").write(tmp_path / "ours.pem").read_text()
+    contexts.use("roots.pem", {"roots.pem": ROOT.pem.decode(), "ours.pem": ours})
+    roots = ROOT.write_certificate(tmp_path / "roots.pem")
+    tuning = {
+        **TUNING,
+        "smtpd_tls_security_level": "may",
+        "smtpd_tls_chain_files": str(LEAF.write(tmp_path / "mx.pem")),
+        "smtpd_tls_CAfile": str(roots),
+        "smtpd_tls_ask_ccert": "yes",
+        "smtpd_tls_loglevel": "1",
+    }
+    tls = TlsRequirement(mode="verify", certificate="ours.pem", key="ours.pem")
+    with running_postfix(PostfixSetup(POSTFIX_PORT, {}, tuning=tuning)) as postfix:
+        facts = [run(open_to(POSTFIX_PORT, tls, contexts)).facts for _ in range(2)]
+        log = postfix.log.read_text()
+    assert [each.verification for each in facts] == ["verified", "verified"]
+    assert "Trusted TLS connection established" in log

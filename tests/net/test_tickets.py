@@ -68,9 +68,12 @@ def test_the_least_lately_used_peer_goes_where_the_bound_is_reached():
 
 def test_one_peer_has_so_many_and_no_more():
     tickets = Tickets()
-    for _ in range(MAX_TICKETS_OF_PEER + 3):
+    for _ in range(MAX_TICKETS_OF_PEER):
+        assert not tickets.is_full("mx")
         tickets.put("mx", ticket())
-    assert len(tickets) == MAX_TICKETS_OF_PEER
+    assert tickets.is_full("mx")
+    tickets.take("mx", NOW)
+    assert not tickets.is_full("mx")
 
 
 def test_a_peers_tickets_can_be_forgotten():

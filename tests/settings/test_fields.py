@@ -47,6 +47,7 @@ PARSED = [
     (fields.listen_address, [("[::]:25", "[::]:25"), ("0.0.0.0:25", "0.0.0.0:25")]),
     (fields.admin_listen, [("/run/a.sock", "/run/a.sock"), ("127.0.0.1:1", "127.0.0.1:1")]),
     (fields.route_hop, [("[2001:DB8::1]", "[2001:db8::1]:25"), ("Relay.Example", "relay.example:25")]),
+    (fields.resolver_address, [("127.0.0.1", "127.0.0.1:53"), ("[::1]:5353", "[::1]:5353")]),
     (fields.mode, [("660", 0o660)]),
     (fields.weights, [({"a": 2}, {"a": 2})]),
 ]
