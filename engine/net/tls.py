@@ -46,9 +46,7 @@ class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()  # of "verify", reference identities; (): the host that is connected to
     certificate: str = ""  # ours, as files of the policy: both or neither
     key: str = ""
-    verify_peer: PeerCheck | None = (
-        None  # asked after each handshake, resumed ones too; equal ones share tickets
-    )
+    verify_peer: PeerCheck | None = None  # asked after each handshake; only equal ones share tickets
 
     @property
     def allows_clear(self) -> bool:
