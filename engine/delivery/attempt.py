@@ -23,13 +23,14 @@ from engine.core.errors import (
     TlsFailed,
 )
 from engine.core.reply import Reply, make_reply
+from engine.delivery.securing import Secured, Unusable, may_carry, refuse_unprotected, secure
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
 from engine.net.site import Host, order_hosts, pick_family
 from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsOutcome, TlsRequirement
-from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
+from engine.security.demand import HostDemand
 from engine.settings.model import VirtualMTA
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Target(NamedTuple):
     address: str
     port: int
     source: str
+    secured: Secured
+    domain: str  # whose mail made us connect
 
     def __str__(self) -> str:
         return f"{self.host.name}[{self.address}]"
@@ -101,7 +104,15 @@ class Attempt:
             )
             return
         left = MAX_ADDRESSES
-        for host in order_hosts(queues[0].site, random.shuffle):
+        site = queues[0].site
+        domain = next((delivery.domain for queue in queues for delivery in queue.queue), "")
+        for host in order_hosts(site, random.shuffle):
+            port = host.port or self._policy.port
+            secured = await secure(self._opener.resolver, site, host, port, self._policy)
+            if isinstance(secured, Unusable):
+                self._fail(secured.reply)
+                self._tell_unusable(host, secured, domain)
+                continue
             try:
                 addresses = await self._opener.resolver.addresses(host, family)
             except ResolvePermanent as error:
@@ -117,12 +128,13 @@ class Attempt:
                     return
                 left -= 1
                 source = vmta.v6 if ":" in address else vmta.v4
-                yield Target(host, address, host.port or self._policy.port, source)
+                yield Target(host, address, port, source, secured, domain)
 
     async def _visit(self, target: Target) -> OpenSession | None:
         """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
         asked = tls = self._requirement(target)
         has_ticket = True
+        before = self.reply  # of the hosts before this one
         opened = await self._try(target, tls)
         while opened is None and self._tls_error is not None:
             error = self._tls_error
@@ -133,7 +145,9 @@ class Attempt:
                 self._remember(target, error, min(UNPROVEN_S, self._policy.tls_failure_ttl_s))
             else:
                 # RFC 3463 section 3.8: X.7.5, a cryptographic failure.
-                self._fail(make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}"))
+                reply = make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}")
+                self.reply = before
+                self._fail(refuse_unprotected(reply, error, target.secured.demand))
                 return None
             if not await self._connect_again():
                 self.is_our_fault = self._policy.tls_failure_ttl_s > 0  # the next one begins where we stop
@@ -147,7 +161,7 @@ class Attempt:
 
     def _requirement(self, target: Target) -> TlsRequirement:
         """Return what a session to that address needs of TLS."""
-        requirement = tls_requirement(self._policy)
+        requirement = target.secured.tls
         if requirement.allows_clear and self._opener.memory.knows(target.address, "tls", self._now()):
             return CLEAR
         return requirement
@@ -196,17 +210,31 @@ class Attempt:
             return None
         if isinstance(opened, Rejection):
             self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
-            self._fail(opened.reply)
+            is_tls = opened.phase == "tls"
+            self._fail(
+                refuse_unprotected(opened.reply, None, target.secured.demand) if is_tls else opened.reply
+            )
             self._opener.count(self.path, opened.phase)
             if opened.tls is not None:
                 self._tell(target, tls, opened.tls)
             return None
         self._tell(target, tls, opened.outcome)
+        refusal = may_carry(opened, target.secured.demand)
+        if refusal is not None:
+            opened.leave()
+            self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
+            self._fail(refusal)
+            self._opener.count(self.path, "tls")
+            return None
         return opened
 
     def _tell(self, target: Target, tls: TlsRequirement, outcome: TlsOutcome) -> None:
         if self._opener.on_tls is not None:
             self._opener.on_tls(self.path, target, tls, outcome)
+
+    def _tell_unusable(self, host: Host, unusable: Unusable, domain: str) -> None:
+        target = Target(host, "", 0, "", Secured(CLEAR, HostDemand("none"), unusable.tlsa), domain)
+        self._tell(target, CLEAR, TlsOutcome(unusable.result, unusable.reply.text))
 
     async def _connect_again(self) -> bool:
         """The next address is a connection of its own: it needs a slot and a place in the connection rate."""
@@ -227,16 +255,7 @@ class Attempt:
             self.path.limits.slots.release_at(now, now + after_s)
 
     def _fail(self, reply: Reply) -> None:
+        """Keep the last reply, but one of ours that is for good only where no host may do better later."""
+        if reply.synthetic and reply.is_permanent and self.reply is not None and self.reply.is_temporary:
+            return
         self.reply = reply
-
-
-def tls_requirement(policy: Policy) -> TlsRequirement:
-    """Return what policy alone asks of TLS."""
-    if policy.tls == "none":
-        return CLEAR
-    return TlsRequirement(
-        mode=policy.tls,
-        minimum=policy.tls_min_version,
-        certificate=policy.tls_certificate,
-        key=policy.tls_key,
-    )

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.core.envelope import Delivery
 from engine.core.reply import make_reply
+from engine.delivery.securing import Secured
 from engine.delivery.site_queue import SiteQueue
 from engine.net.extensions import Extensions
 from engine.queue.path import Path
@@ -30,6 +31,7 @@ class SessionFacts(NamedTuple):
     tls: str
     tls_verification: str = ""
     tls_resumed: bool = False
+    secured: Secured | None = None  # what it had to show of TLS
 
 
 class Flight(msgspec.Struct, gc=False, eq=False):

@@ -24,6 +24,7 @@ from engine.net.connect import OpenSession
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host
 from engine.net.tls import TlsOutcome, TlsRequirement
+from engine.net.tlsa import HostTlsa
 from engine.policy.model import Policy
 from engine.queue.path import Path, PathLimits, SiteDemand
 from engine.telemetry.events import Peer
@@ -44,6 +45,7 @@ class Addresses(Protocol):
     """What opening needs of the resolver."""
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
+    async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
 
 
 class Opener:
@@ -183,6 +185,7 @@ class Opener:
             f"{tls.version} {tls.cipher}" if tls else "",
             tls.verification if tls else "",
             tls.is_resumed if tls else False,
+            target.secured,
         )
         policy = self._paths.policy_of(path)
         now = self._loop.time()

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from engine.security.demand import NO_DEMAND, Demand
+
 # Where a domain lists more, the least preferred are left out: nobody reaches the 21st
 # (Postfix tries 5 addresses, smtp_mx_address_limit), and a lie of 4,000 hosts stays small.
 MAX_HOSTS = 20
@@ -44,11 +46,22 @@ class Host(msgspec.Struct, frozen=True, gc=False):
 
 
 class Site(msgspec.Struct, frozen=True, weakref=True):
-    """The hosts that take a domain's mail, most preferred first; equal preferences by name."""
+    """The hosts that take a domain's mail, most preferred first; equal preferences by name.
+
+    Mail that asks something of TLS has a site of its own, whose name ends in what it asks: the queues and
+    sessions of a site are nobody else's. Its destination, and so its limits, are those of `plain_name`.
+    """
 
     name: str
     hosts: tuple[Host, ...]
     is_route: bool = False
+    is_secure: bool = False  # DNSSEC vouches for the MX answer that it came from
+    demand: Demand = NO_DEMAND
+
+    @property
+    def plain_name(self) -> str:
+        """The name without what is asked of TLS."""
+        return self.name.partition(" ")[0]
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -56,7 +69,21 @@ class Site(msgspec.Struct, frozen=True, weakref=True):
         return tuple(host.name for host in self.hosts)
 
 
-def make_site(hosts: Iterable[Host], *, is_route: bool = False) -> Site:
+def with_demand(site: Site, demand: Demand) -> Site:
+    """Return the site of mail that asks this of TLS; itself where that is what it is."""
+    if demand == site.demand:
+        return site
+    key = demand.key
+    name = f"{site.plain_name} +{key.replace(' ', '+')}" if key else site.plain_name
+    return Site(name, site.hosts, site.is_route, site.is_secure, demand)
+
+
+def with_word(site: Site, word: str) -> Site:
+    """Return the site of mail that has a word of its own on TLS (security.demand)."""
+    return with_demand(site, msgspec.structs.replace(site.demand, word=word)) if word else site
+
+
+def make_site(hosts: Iterable[Host], *, is_route: bool = False, is_secure: bool = False) -> Site:
     """Return the site of these hosts, with its canonical name.
 
     A host that is listed twice keeps its better preference. Preferences become ranks (0, 1, ...), so
@@ -72,7 +99,7 @@ def make_site(hosts: Iterable[Host], *, is_route: bool = False) -> Site:
         msgspec.structs.replace(host, preference=rank) for rank, group in enumerate(ranks) for host in group
     )
     name = ";".join(",".join(str(host) for host in group) for group in ranks)
-    return Site("route:" + name if is_route else name, ranked, is_route)
+    return Site("route:" + name if is_route else name, ranked, is_route, is_secure)
 
 
 def order_hosts(site: Site, shuffle: Shuffle) -> list[Host]:

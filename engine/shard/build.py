@@ -32,7 +32,6 @@ from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
-from engine.net.resolver import make_resolver
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -43,6 +42,8 @@ from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import LeftStores
+from engine.shard.reporting import Reporting
+from engine.shard.resolving import make_resolver
 from engine.shard.retrying import POISON
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
@@ -95,7 +96,7 @@ class Engine:
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
-        self.resolver = make_resolver(settings)
+        self.shelf, self.resolver = make_resolver(settings)
         self.contexts = ClientContexts()
         self.shard_cap = Cap("max_connections_per_shard", settings.engine.max_connections_per_shard)
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
@@ -123,6 +124,7 @@ class Engine:
         self.exchange.on_peer = self.lease.peer_changed
         self.dispatcher.on_cap_spent = self.lease.wait
         self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
+        self.reporting = Reporting(self)
         Gauges(self)
         self.opener.on_first_session = self.upkeep.mark
         self.quiet_s = quiet_s(data_dir, time.time())
@@ -204,6 +206,7 @@ class Engine:
         self.dispatcher.step = self.step
         self.upkeep.open()
         self.balance.open()
+        self.reporting.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -220,11 +223,14 @@ class Engine:
         self.lease.close()
         self.upkeep.close()
         self.balance.close()
+        self.reporting.close()
         self.exchange.close()
         self.salvages.close()
         for orphan in self.orphans.values():
             orphan.close()
         self.resolver.close()
+        if self.shelf is not None:
+            self.shelf.close()
         self.store.close()
         self.events.close()
 
@@ -269,6 +275,7 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.contexts.use(settings.engine.tls_ca_file, model.pems)
         self.bouncer.use(settings)
+        self.reporting.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
 
     def _quiet_s(
@@ -326,7 +333,7 @@ class Engine:
         """Return what applies to a customer's mail to a domain, resolved or not."""
         policies = self.paths.policies
         site = self.resolver.lookup(domain)
-        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         return policies.effective(policies.destination(domain, name, hosts), customer, "")
 
     def pool_of(self, customer: str) -> str:
