@@ -118,6 +118,8 @@ def test_own_protocol_learns_that_the_peer_has_closed(run, peer):
 
 
 def test_replies_that_come_byte_by_byte_are_read(run, peer):
+    """RFC 5321 section 4.2.1."""
+
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for reply in (b"220-mx\r\n220 ESMTP\r\n", EHLO_REPLY):
@@ -196,6 +198,8 @@ def test_hand_over_after_the_peer_closed_says_what_it_said(run, peer):
 
 
 def test_refusing_greeting_is_a_value_and_gets_a_quit(run, peer):
+    """RFC 5321 section 3.1."""
+
     async def scenario() -> None:
         heard = asyncio.get_running_loop().create_future()
 
@@ -216,6 +220,8 @@ def test_refusing_greeting_is_a_value_and_gets_a_quit(run, peer):
 
 @pytest.mark.parametrize("tail", [b"", b"250 2.0.0 hm\r\n"])
 def test_ehlo_answered_with_421_is_a_rejection(run, peer, tail):
+    """RFC 5321 section 3.8."""
+
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n", (b"EHLO", b"421 4.7.0 busy\r\n" + tail))) as port:
             refused = await open_to(port)
@@ -225,6 +231,8 @@ def test_ehlo_answered_with_421_is_a_rejection(run, peer, tail):
 
 
 def test_peer_without_ehlo_gets_helo(run, peer):
+    """RFC 5321 section 3.2."""
+
     async def scenario() -> None:
         dialogue = script(b"220 old\r\n", (b"EHLO", b"502 what?\r\n"), (b"HELO MAIL1", b"250 old\r\n"))
         async with peer(dialogue) as port:
@@ -236,6 +244,8 @@ def test_peer_without_ehlo_gets_helo(run, peer):
 
 
 def test_peer_that_refuses_helo_too_is_a_rejection(run, peer):
+    """RFC 5321 section 3.2."""
+
     async def scenario() -> None:
         dialogue = script(b"220 hi\r\n", (b"EHLO", b"550 no\r\n"), (b"HELO", b"550 5.7.1 bad name\r\n"))
         async with peer(dialogue) as port:
@@ -246,6 +256,8 @@ def test_peer_that_refuses_helo_too_is_a_rejection(run, peer):
 
 
 def test_421_behind_the_greeting_is_a_rejection(run, peer):
+    """RFC 5321 section 3.8."""
+
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n421 4.3.2 or rather not\r\n", then_close=True)) as port:
             refused = await open_to(port)
@@ -255,6 +267,8 @@ def test_421_behind_the_greeting_is_a_rejection(run, peer):
 
 
 def test_non_ascii_text_is_kept(run, peer):
+    """RFC 5321 section 4.2."""
+
     async def scenario() -> None:
         async with peer(script(b"554 gr\xfc\xdfe\r\n")) as port:
             refused = await open_to(port)
@@ -277,6 +291,8 @@ def test_non_ascii_text_is_kept(run, peer):
     ids=["http", "tls", "code", "two replies", "long line", "many lines", "flood"],
 )
 def test_nonsense_ends_the_session(run, peer, greeting):
+    """RFC 5321 section 4.5.3.1.5."""
+
     async def scenario() -> None:
         async with peer(script(greeting)) as port:
             with pytest.raises((RemoteProtocolError, NetworkError)):
@@ -294,6 +310,8 @@ def test_nonsense_ends_the_session(run, peer, greeting):
     ],
 )
 def test_silence_times_out_in_its_phase(run, peer, steps, phase):
+    """RFC 5321 section 4.5.3.2.1."""
+
     async def scenario() -> None:
         async with peer(script(*steps)) as port:
             with pytest.raises(TimedOut, match=r"no reply in 0.05 s") as caught:
@@ -392,6 +410,8 @@ def tls_peer(certificate: Path, behind: bytes = b"") -> Callable[..., Any]:
 
 
 def test_session_is_handed_over_after_starttls(run, peer, certificate):
+    """RFC 3207 section 4.2."""
+
     async def scenario() -> None:
         async with peer(tls_peer(certificate)) as port:
             session = await open_ok(port, tls="opportunistic", tls_context=make_client_context())
@@ -411,6 +431,8 @@ def test_session_is_handed_over_after_starttls(run, peer, certificate):
 
 
 def test_certificate_is_verified_where_asked(run, peer, certificate):
+    """RFC 9525 section 6."""
+
     async def scenario() -> None:
         context = make_client_context(is_verifying=True)
         async with peer(tls_peer(certificate)) as port:
@@ -425,6 +447,8 @@ def test_certificate_is_verified_where_asked(run, peer, certificate):
 
 
 def test_octets_in_clear_behind_starttls_are_refused(run, peer, certificate):
+    """RFC 3207 section 4.2."""
+
     async def scenario() -> None:
         async with peer(tls_peer(certificate, b"250-mx\r\n250 AUTH\r\n")) as port:
             with pytest.raises(RemoteProtocolError, match="clear"):
@@ -450,6 +474,8 @@ def test_nothing_of_aiosmtplib_remains_after_starttls(run, peer, certificate):
 @pytest.mark.parametrize(("tls", "has_session"), [("opportunistic", True), ("required", False)])
 @pytest.mark.parametrize("reply", [b"454 4.7.0 no certificate\r\n", b"502 what?\r\n"])
 def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, tls, has_session, reply):
+    """RFC 3207 section 4.1."""
+
     async def scenario() -> None:
         dialogue = script(b"220 hi\r\n", (b"EHLO", b"250-mx\r\n250 STARTTLS\r\n"), (b"STARTTLS", reply))
         async with peer(dialogue) as port:
@@ -464,6 +490,8 @@ def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, t
 
 
 def test_required_tls_that_is_not_offered_is_a_rejection(run, peer):
+    """RFC 3207 section 4.1."""
+
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
             refused = await open_to(port, tls="required", tls_context=make_client_context())

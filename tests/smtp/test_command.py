@@ -27,6 +27,7 @@ from engine.smtp.command import parse_mail_parameters, parse_path
     ],
 )
 def test_path(rest: bytes, expected: tuple[str, bytes]) -> None:
+    """RFC 5321 section 4.1.2."""
     assert parse_path(rest, is_sender=True) == expected
 
 
@@ -48,12 +49,14 @@ def test_path(rest: bytes, expected: tuple[str, bytes]) -> None:
     ],
 )
 def test_bad_path(rest: bytes, code: int) -> None:
+    """RFC 5321 section 4.1.2."""
     with pytest.raises(Refused) as refused:
         parse_path(rest, is_sender=False)
     assert refused.value.reply.code == code
 
 
 def test_null_path_is_no_recipient_and_postmaster_needs_no_domain() -> None:
+    """RFC 5321 section 4.5.1."""
     with pytest.raises(Refused):
         parse_path(b"<>", is_sender=False)
     with pytest.raises(Refused):
@@ -83,6 +86,7 @@ def test_parameters() -> None:
     ],
 )
 def test_bad_parameters(octets: bytes, code: int) -> None:
+    """RFC 5321 section 4.1.1.11."""
     with pytest.raises(Refused) as refused:
         parse_mail_parameters(octets)
     assert refused.value.reply.code == code
