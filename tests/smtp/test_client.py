@@ -285,6 +285,15 @@ def test_peer_that_loses_step_never_gets_content(octets: bytes) -> None:
     assert codes(outcome) == [0]
 
 
+def test_nonsense_behind_a_421_is_nobodys_fault() -> None:
+    for pieces in ([b"421 4.3.2 closing\r\nnonsense\r\n"], [b"421 4.3.2 closing\r\n", b"nonsense\r\n"]):
+        conv = conversation()
+        conv.begin(FROM, [TO])
+        for piece in pieces:
+            assert conv.receive(piece) == b""
+        assert codes(conv.pop_outcome()) == [421]
+
+
 def test_outcome_before_nonsense_survives_it() -> None:
     conv = conversation()
     conv.begin(FROM, [TO])
