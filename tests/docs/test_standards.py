@@ -51,15 +51,15 @@ def test_a_row_names_tests_that_exist_and_cite_its_clause(row: list[str]) -> Non
         assert any(is_within(clause, outer) for clause in cited), f"no test of the row cites RFC {outer}"
 
 
-def test_every_clause_that_a_test_cites_has_a_row() -> None:
-    rows = {(name, number) for row in ROWS for name in named_in(row) for number, _ in clauses_of(row)}
+def test_every_test_that_cites_a_clause_has_a_row() -> None:
+    """One at least: what else it cites may be said in passing."""
+    named = {name for row in ROWS for name in named_in(row)}
     missing = sorted(
-        f"RFC {number} by {name}"
+        f"{name} cites {sorted(found.docstring)}"
         for name, found in TESTS.items()
-        for number in {number for number, _ in found.docstring}
-        if (name, number) not in rows
+        if found.docstring and name not in named
     )
-    assert not missing, "cited in a docstring, without a row in docs/standards.md:\n" + "\n".join(missing)
+    assert not missing, "cites in its docstring, without a row in docs/standards.md:\n" + "\n".join(missing)
 
 
 def test_what_is_tested_is_not_listed_as_lacking_whole() -> None:
