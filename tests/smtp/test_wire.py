@@ -60,6 +60,7 @@ BAD = [
 
 @pytest.mark.parametrize(("octets", "reply"), CASES)
 def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, reply: Reply) -> None:
+    """RFC 5321 section 4.2.1, RFC 2034 section 4, RFC 3463 section 2."""
     assert ReplyReader().feed(octets) == [reply]
     reader = ReplyReader()
     assert [r for i in range(len(octets)) for r in reader.feed(octets[i : i + 1])] == [reply]
@@ -72,6 +73,7 @@ def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, 
 
 @pytest.mark.parametrize("octets", BAD)
 def test_what_is_no_reply_raises_whole_and_bytewise(octets: bytes) -> None:
+    """RFC 5321 section 4.5.3.1.5."""
     with pytest.raises(RemoteProtocolError):
         ReplyReader().feed(octets)
     reader = ReplyReader()
@@ -134,6 +136,7 @@ def test_format_reply_cannot_be_made_to_inject() -> None:
     ],
 )
 def test_stuff(message: bytes, stuffed: bytes) -> None:
+    """RFC 5321 section 4.5.2."""
     assert stuff(message) == stuffed
 
 
@@ -144,6 +147,7 @@ lines = st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\r", b"").repl
 
 @given(lines)
 def test_stuffing_round_trip_and_only_one_end(message: bytes) -> None:
+    """RFC 5321 section 4.5.2."""
     stuffed = stuff(message)
     assert unstuff(stuffed[:-3]) == message
     assert (b"\r\n" + stuffed).index(b"\r\n.\r\n") == len(stuffed) - 3
