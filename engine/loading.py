@@ -8,6 +8,7 @@ Fails: ConfigError naming the file, and the line that asked for it.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,11 @@ from engine.core.errors import ConfigError, Origin
 from engine.core.fields import describe, suggest
 from engine.core.finding import Finding
 from engine.message.dkim import PrivateKey, load_key
+from engine.net.handshake import load_certificate
+from engine.net.tls import make_client_context
 from engine.policy.check import check_policies
 from engine.policy.fold import PolicySet
-from engine.policy.layers import Scope
+from engine.policy.layers import Scope, Section
 from engine.policy.parse import parse_policies
 from engine.settings.check import check_settings
 from engine.settings.model import Settings
@@ -38,7 +41,7 @@ class Texts(msgspec.Struct, frozen=True):
     config_path: str
     settings: str
     policies: list[tuple[str, str]]  # shipped ones first, then the operator's, in the order of reading
-    keys: dict[str, str]  # private keys (PEM) by path, as [[customer.dkim]] names them
+    keys: dict[str, str]  # keys and certificates (PEM) by path, as settings and policies name them
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -50,7 +53,7 @@ class Model(msgspec.Struct, frozen=True):
 
 
 def load_texts(config_path: str) -> Texts:
-    """Read mailrail.toml, the policies that ship, those it names, and its DKIM keys."""
+    """Read mailrail.toml, the policies that ship, those it names, and the keys and certificates of both."""
     text = _read(config_path, Origin(config_path, 0))
     settings = parse_settings(config_path, text)
     document = Document(config_path, text)
@@ -59,6 +62,10 @@ def load_texts(config_path: str) -> Texts:
         asked_by = document.origin(("engine", "policies", index))
         policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
     keys = {file: _read(file, document.origin(path)) for path, file in _key_files(settings)}
+    if settings.engine.tls_ca_file:
+        keys |= _read_roots(settings.engine.tls_ca_file, document.origin(("engine", "tls_ca_file")))
+    for section in _sections(parse_policies(policies)):
+        keys |= _read_pair(section)
     return Texts(config_path, text, policies, keys)
 
 
@@ -96,6 +103,36 @@ def load_shipped_policies() -> list[tuple[str, str]]:
     raise ConfigError(
         Origin(str(package / "policies"), 0), "the policies that ship with Mailrail are missing"
     )
+
+
+def _sections(policies: PolicySet) -> Iterator[Section]:
+    for scope in policies.layers.scopes():
+        yield from scope.all()
+
+
+def _read_roots(file: str, asked_by: Origin) -> dict[str, str]:
+    """Read the CA file; one that holds no certificate would trust nobody."""
+    text = _read(file, asked_by)
+    try:
+        make_client_context(is_verifying=True, ca_pem=text or "none")
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigError(asked_by, f"engine: key tls_ca_file: {file}: no certificates: {error}") from error
+    return {file: text}
+
+
+def _read_pair(section: Section) -> dict[str, str]:
+    """Read the certificate and key that a section of the policies names, and see that they are a pair."""
+    certificate, key = (section.settings.get(each) for each in ("tls_certificate", "tls_key"))
+    if certificate is None or key is None or not certificate.value:
+        return {}
+    texts = {each.value: _read(each.value, each.origin) for each in (certificate, key)}
+    try:
+        load_certificate(make_client_context(), texts[certificate.value], texts[key.value])
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        detail = f"{certificate.value} and {key.value} are no certificate and its key: {reason}"
+        raise ConfigError(certificate.origin, f"{section.header}: key tls_certificate: {detail}") from error
+    return texts
 
 
 def _policy_files(place: Path, asked_by: Origin) -> list[Path]:

@@ -8,6 +8,7 @@
         NetworkError(phase, detail)         connect, greeting, tls, transaction
             TimedOut
             SourceUnavailable               the vmta's source address is not on this host
+            TlsFailed                       the peer's TLS does not work, or does not prove who it is
         ResolveError(name, detail)
             ResolveTemporary                ask again later
             ResolvePermanent                the domain can't receive mail; carries the reply to give
@@ -80,6 +81,18 @@ class TimedOut(NetworkError):
 
 class SourceUnavailable(NetworkError):
     """The vmta's source address can't be bound on this host."""
+
+
+class TlsFailed(NetworkError):
+    """TLS was begun and did not end as required; `result` is a result type of RFC 8460 section 4.3.
+
+    Where it `was_resuming`, the peer may only dislike our ticket: a whole handshake is worth a try.
+    """
+
+    def __init__(self, result: str, detail: str, *, was_resuming: bool = False) -> None:
+        super().__init__("tls", detail)
+        self.result = result
+        self.was_resuming = was_resuming
 
 
 class ResolveError(MailrailError):

@@ -187,6 +187,11 @@ def absolute_path(value: Any) -> str:
     return value.rstrip("/") or "/"
 
 
+def path_or_none(value: Any) -> str:
+    """An absolute path, or "" for none."""
+    return "" if value == "" else absolute_path(value)
+
+
 def address(value: Any) -> str:
     """An IPv4 or IPv6 address in its canonical form."""
     try:

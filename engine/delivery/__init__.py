@@ -8,6 +8,7 @@ dispatcher   hands ready deliveries to sessions; opens sessions where decide() s
 idle         the sessions that have nothing to do
 scarcity     who makes room for whom, where connections are scarce
 opening      connects one session, host by host
+peer_memory  faults of peers that are known for a while
 session      one open SMTP session and its transactions (hot path)
 settle       outcomes to dispositions: events, store, retries, bounces
 handover     deliveries whose pool has no vmta here, to a shard that has one

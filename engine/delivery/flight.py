@@ -27,6 +27,8 @@ class SessionFacts(NamedTuple):
     hostname: str
     peer: Peer
     tls: str
+    tls_verification: str = ""
+    tls_resumed: bool = False
 
 
 class Flight(msgspec.Struct, gc=False, eq=False):

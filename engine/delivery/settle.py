@@ -352,3 +352,5 @@ def _describe(event: Event, session: Bearer) -> None:
     event.peer = facts.peer
     event.session = facts.id
     event.tls = facts.tls
+    event.tls_verification = facts.tls_verification
+    event.tls_resumed = facts.tls_resumed

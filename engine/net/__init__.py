@@ -7,7 +7,10 @@ dns         one question over aiodns, answered by a value
 cache       values kept for a while, and the look-ups under way for those that are not
 resolver    domain to site, host to addresses, over the five above
 extensions  what a peer offers in EHLO
-tls         contexts for the client side of TLS
+tls         what a session requires of TLS, and how that ended; contexts for the client's side
+handshake   one TLS handshake: context, ticket, what came of it
+tickets     TLS sessions that can be resumed, by peer
+certificates  whom a certificate names; would it have passed?
 connect     a socket from a source address; a session opened over it with aiosmtplib
 listen      listening sockets; is an address on this host?
 accepting   one connection at a time, so that shards share them

@@ -33,10 +33,19 @@ from aiosmtplib import (
 from aiosmtplib.protocol import SMTPProtocol
 
 from engine.core.address import literal_address
-from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut
+from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut, TlsFailed
 from engine.core.reply import Reply, make_reply
 from engine.net.extensions import NO_EXTENSIONS, Extensions, parse_extensions
-from engine.net.tls import TLSFacts
+from engine.net.handshake import ClientContexts, Handshake, explain
+from engine.net.tls import (
+    CLEAR,
+    NOT_ASKED,
+    STARTTLS_NOT_SUPPORTED,
+    SUCCESS,
+    TlsFacts,
+    TlsOutcome,
+    TlsRequirement,
+)
 from engine.smtp.wire import ReplyReader
 
 # Linux, include/uapi/linux/in.h; the socket module of Python 3.11 lacks it. The kernel then picks the
@@ -65,30 +74,39 @@ class OpenTimeouts(NamedTuple):
 
 
 class Rejection(msgspec.Struct, frozen=True):
-    """The peer (or the policy's TLS requirement) refused the session in `phase`: greeting, ehlo or tls."""
+    """The peer (or the TLS requirement) refused the session in `phase`: greeting, ehlo or tls.
+
+    `tls` says more where the requirement did.
+    """
 
     phase: str
     reply: Reply
+    tls: TlsOutcome | None = None
 
 
 class OpenSession:
     """A session that is open: greeted, EHLO said, TLS up where it should be."""
 
-    __slots__ = ("_opening", "extensions", "greeting", "tls", "transport")
+    __slots__ = ("_opening", "extensions", "greeting", "outcome", "transport")
 
     def __init__(
         self,
         opening: _OpeningProtocol,
         greeting: Reply,
         extensions: Extensions,
-        tls: TLSFacts | None,
+        outcome: TlsOutcome,
     ) -> None:
         assert opening.transport is not None
         self.transport: asyncio.Transport = opening.transport  # type: ignore[assignment]
         self.greeting = greeting
         self.extensions = extensions
-        self.tls = tls
+        self.outcome = outcome
         self._opening: _OpeningProtocol | None = opening
+
+    @property
+    def tls(self) -> TlsFacts | None:
+        """What protects it; None in clear."""
+        return self.outcome.facts
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         """Make `protocol` the transport's own: calls its `connection_made`, and `data_received` with
@@ -149,35 +167,38 @@ async def open_session(
     peer_host: str,
     helo: str,
     timeouts: OpenTimeouts,
-    tls: str = "none",
-    tls_context: ssl.SSLContext | None = None,
+    tls: TlsRequirement = CLEAR,
+    contexts: ClientContexts | None = None,
 ) -> OpenSession | Rejection:
     """Open an SMTP session over a connected socket, which from now on belongs to the session.
 
     Args:
-        peer_host: the MX host's name (or the domain literal): SNI, and what a verifying context compares
-            the certificate with.
+        peer_host: the MX host's name (or the domain literal): SNI, and whom the certificate must name
+            where the requirement verifies and has no names of its own.
         helo: the name to give in EHLO.
-        tls: "none"; "opportunistic" (where offered; in clear where the peer then refuses STARTTLS);
-            "required" (with a verifying context: "verify").
+        contexts: of the shard; needed unless `tls` is "none".
 
     Raises:
         NetworkError, TimedOut: phase is greeting, ehlo or tls; the socket is closed.
+        TlsFailed: the handshake failed, or did not prove what is required.
         RemoteProtocolError: what the peer said is no reply, or came where it may not.
     """
-    assert tls == "none" or tls_context is not None
     smtp = _Opener(sock, literal_address(peer_host) or peer_host, helo)
     try:
         greeting = await _read_greeting(smtp, timeouts.greeting_s)
         extensions = await _say_hello(smtp, timeouts.ehlo_s)
-        facts = None
-        if tls_context is not None and await _start_tls(smtp, extensions, timeouts.tls_s, tls, tls_context):
-            facts = _tls_facts(smtp, tls_context)
+        outcome = TlsOutcome(NOT_ASKED)
+        if tls.mode != "none":
+            assert contexts is not None
+            handshake = Handshake(contexts, tls, smtp.hostname or "", sock.getpeername()[:2])
+            outcome = await _start_tls(smtp, extensions, timeouts.tls_s, tls, handshake)
+        if outcome.facts is not None:
             extensions = await _say_hello(smtp, timeouts.ehlo_s)
-        return OpenSession(smtp.release(), greeting, extensions, facts)
+            handshake.keep_ticket(smtp.get_transport_info("ssl_object"), outcome.facts)
+        return OpenSession(smtp.release(), greeting, extensions, outcome)
     except _RejectedError as refused:
         smtp.leave()
-        return Rejection(refused.phase, refused.reply)
+        return Rejection(refused.phase, refused.reply, refused.tls)
     except BaseException:
         smtp.abandon()
         raise
@@ -208,33 +229,38 @@ async def _say_hello(smtp: _Opener, timeout_s: float) -> Extensions:
 
 
 async def _start_tls(
-    smtp: _Opener, extensions: Extensions, timeout_s: float, tls: str, context: ssl.SSLContext
-) -> bool:
-    """Encrypt the session; return False where it stays in clear, which only "opportunistic" allows."""
-    if tls == "none" or (tls == "opportunistic" and not extensions.has_starttls):
-        return False
+    smtp: _Opener, extensions: Extensions, timeout_s: float, tls: TlsRequirement, handshake: Handshake
+) -> TlsOutcome:
+    """Encrypt the session, or leave it in clear where the peer will not and the requirement allows that."""
     if not extensions.has_starttls:
-        raise _RejectedError(
-            "tls", make_reply(451, "4.7.4", "TLS is required, but the peer does not offer it")
-        )
+        return _stay_clear(tls, "the peer does not offer STARTTLS")
     with _translated("tls", smtp, timeout_s):
         smtp.check_silence()
-        try:
+    try:
+        with _translated("tls", smtp, timeout_s), handshake.context() as context:
             await smtp.starttls(tls_context=context, timeout=timeout_s)
-        except SMTPResponseException as error:
-            if tls == "opportunistic" and 400 <= error.code < 600 and error.code != 421:
-                return False
+    except _RejectedError as refused:
+        if refused.reply.code == 421:
             raise
-        if smtp.opening.surplus:
-            # RFC 3207 section 4.2: what came in clear behind the 220 may be another's word.
-            raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
-    return True
+        return _stay_clear(tls, f"STARTTLS refused: {refused.reply}")
+    except NetworkError as error:
+        raise handshake.failed(error) from error
+    if smtp.opening.surplus:
+        # RFC 3207 section 4.2: what came in clear behind the 220 may be another's word.
+        raise RemoteProtocolError("octets in clear behind the reply to STARTTLS")
+    try:
+        facts = handshake.check(smtp.get_transport_info("ssl_object"))
+    except TlsFailed as error:
+        raise handshake.failed(error) from None
+    return TlsOutcome(SUCCESS, "", facts)
 
 
-def _tls_facts(smtp: _Opener, context: ssl.SSLContext) -> TLSFacts:
-    with _translated("tls", smtp, 0.0):
-        name, version, _ = smtp.get_transport_info("cipher")
-    return TLSFacts(version, name, context.verify_mode is ssl.CERT_REQUIRED)
+def _stay_clear(tls: TlsRequirement, why: str) -> TlsOutcome:
+    outcome = TlsOutcome(STARTTLS_NOT_SUPPORTED, why)
+    if tls.allows_clear:
+        return outcome
+    # RFC 3463 section 3.8: X.7.4, a security feature that is required but not supported.
+    raise _RejectedError("tls", make_reply(451, "4.7.4", f"TLS is required: {why}"), outcome)
 
 
 class _OpeningProtocol(SMTPProtocol):
@@ -329,9 +355,10 @@ class _Opener(SMTP):
 class _RejectedError(Exception):
     """Carries a rejection up to `open_session`, from where aiosmtplib raised it."""
 
-    def __init__(self, phase: str, reply: Reply) -> None:
+    def __init__(self, phase: str, reply: Reply, tls: TlsOutcome | None = None) -> None:
         self.phase = phase
         self.reply = reply
+        self.tls = tls
 
 
 @contextmanager
@@ -344,7 +371,7 @@ def _translated(phase: str, smtp: _Opener, timeout_s: float) -> Iterator[None]:
     except (SMTPTimeoutError, TimeoutError):
         raise TimedOut(phase, f"no reply in {timeout_s:g} s") from None
     except ssl.SSLError as error:
-        raise NetworkError("tls", error.reason or str(error)) from error
+        raise explain(error) from error
     except (SMTPException, OSError) as error:
         response = smtp.opening.unasked_reply()
         if response is not None:  # the peer said why, and closed

@@ -43,7 +43,11 @@ POLICY = {
     "ready_limit": Field("ready_limit", fields.whole(1, 1_000_000)),
     "port": Field("port", fields.whole(1, 65535)),
     "address_family": Field("address_family", fields.choice("v4", "v6", "prefer_v4", "prefer_v6")),
-    "tls": Field("tls", fields.choice("none", "opportunistic", "required")),
+    "tls": Field("tls", fields.choice("none", "opportunistic", "required", "verify")),
+    "tls_min_version": Field("tls_min_version", fields.choice("1.2", "1.3")),
+    "tls_certificate": Field("tls_certificate", fields.path_or_none),
+    "tls_key": Field("tls_key", fields.path_or_none),
+    "tls_failure_ttl": Field("tls_failure_ttl_s", fields.duration(0, 30 * _DAY_S)),
     "outstanding": Field("outstanding", fields.whole(1, 100)),
 }
 

@@ -48,7 +48,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     # how to reach and to talk to the peer
     port: int
     address_family: str  # v4 | v6 | prefer_v4 | prefer_v6
-    tls: str  # none | opportunistic | required
+    tls: str  # none | opportunistic | required | verify
+    tls_min_version: str  # 1.2 | 1.3
+    tls_certificate: str  # path; "" for none
+    tls_key: str
+    tls_failure_ttl_s: float
     outstanding: int
 
 

@@ -42,6 +42,9 @@ def parse_policies(texts: Iterable[tuple[str, str]]) -> PolicySet:
     _require_defaults(layers)
     for section in layers.base.providers.values():
         _require_match(section)
+    for scope in layers.scopes():
+        for section in scope.all():
+            _require_pair(section)
     for scope in (*layers.customers.values(), *layers.vmtas.values()):
         _require_providers(scope, layers.base.providers)
     return PolicySet(layers)
@@ -145,6 +148,17 @@ def _require_match(section: Section) -> None:
     """A provider that nothing can match is a slip, most often of its name."""
     if "mx" not in section.attributes and "domains" not in section.attributes:
         raise ConfigError(section.origin, f"{section.header}: neither mx nor domains: nothing can match it")
+
+
+def _require_pair(section: Section) -> None:
+    """A certificate of one section with the key of another is a pair that nobody has seen together."""
+    certificate, key = (section.settings.get(each) for each in ("tls_certificate", "tls_key"))
+    found = certificate or key
+    if found is None:
+        return
+    if certificate is None or key is None or bool(certificate.value) != bool(key.value):
+        detail = "tls_certificate and tls_key stand together, in one section; they may name the same file"
+        raise ConfigError(found.origin, f"{section.header}: {detail}")
 
 
 def _require_providers(scope: Scope, providers: dict[str, Section]) -> None:

@@ -146,6 +146,7 @@ ENGINE = {
     "max_connections": Field("max_connections", fields.whole(0, 1_000_000)),
     "max_connections_per_shard": Field("max_connections_per_shard", fields.whole(0, 1_000_000)),
     "prohibited_networks": Field("prohibited_networks", fields.many(fields.network, 0, 1000)),
+    "tls_ca_file": Field("tls_ca_file", fields.absolute_path),
     "nameservers": Field("nameservers", fields.many(fields.address, 1, 16)),
     "dns_port": Field("dns_port", fields.whole(1, 65535)),
     "dns_min_ttl": Field("dns_min_ttl_s", fields.duration(0, _DAY_S)),

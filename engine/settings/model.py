@@ -46,6 +46,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_per_shard: int = 0
     prohibited_networks: tuple[str, ...] = PROHIBITED_NETWORKS
 
+    tls_ca_file: str = ""  # roots that `tls = "verify"` trusts; none: the system's
+
     nameservers: tuple[str, ...] = ()  # addresses; none: those of /etc/resolv.conf
     dns_port: int = 53
     dns_min_ttl_s: float = 30.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -31,8 +30,8 @@ from engine.delivery.sites import SiteQueues
 from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
+from engine.net.handshake import ClientContexts
 from engine.net.resolver import make_resolver
-from engine.net.tls import make_client_context
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -95,6 +94,7 @@ class Engine:
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
         self.resolver = make_resolver(settings)
+        self.contexts = ClientContexts()
         self.shard_cap = Cap("max_connections_per_shard", settings.engine.max_connections_per_shard)
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
         self.lease = ConnectionLease(shard, self.total_cap)
@@ -132,7 +132,7 @@ class Engine:
 
     def _build_delivery(self, settings: Settings) -> None:
         self.opener = Opener(
-            self.resolver, self.paths, client_context, self.counters, self.labels.peek, self._on_unreachable
+            self.resolver, self.paths, self.contexts, self.counters, self.labels.peek, self._on_unreachable
         )
         self.dispatcher = Dispatcher(
             self.loop,
@@ -253,6 +253,7 @@ class Engine:
         self.window.max_count = settings.engine.window_messages
         self.window.max_bytes = settings.engine.window_size_bytes
         self.signers = Signers(settings, model.keys)
+        self.contexts.use(settings.engine.tls_ca_file, model.keys)
         self.bouncer.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
 
@@ -422,9 +423,3 @@ class Engine:
 
 def _die_of(error: StoreError) -> None:
     raise AssertionError(f"the store failed: {error}")
-
-
-@functools.lru_cache(maxsize=1)
-def client_context() -> ssl.SSLContext:
-    """Return the one context of opportunistic sessions; made when first needed, it takes 0.3 MB."""
-    return make_client_context()

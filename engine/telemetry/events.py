@@ -54,6 +54,8 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     peer: Peer | None = None
     session: str = ""
     tls: str = ""
+    tls_verification: str = ""  # verified, dane, or why it would not have been
+    tls_resumed: bool = False
     reply: Reply | None = None
     attempt: int = 0  # 1 for the first; 0 where there was none (expired before one, cancelled)
     attempt_s: float = 0.0

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 
 from engine.core.envelope import Delivery
-from engine.core.errors import ResolvePermanent, ResolveTemporary
+from engine.core.errors import NetworkError, ResolvePermanent, ResolveTemporary
 from engine.core.reply import Reply, make_reply
-from engine.delivery import opening
+from engine.delivery import attempt, opening
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import Flight
 from engine.delivery.opening import Opener
@@ -22,6 +22,7 @@ from engine.delivery.paths import PathTable
 from engine.delivery.session import Session
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
+from engine.net.handshake import ClientContexts
 from engine.net.site import Host, Site, make_site
 from engine.queue.path import Path
 from engine.settings.model import Pool, VirtualMTA
@@ -118,7 +119,7 @@ class Rig:
         vmta = vmta or VirtualMTA(name="v1", v4="127.0.0.9", v6="", hostname="v1.acme.example")
         self.paths.own([vmta], 0.0)
         self.opener = Opener(
-            self, self.paths, no_tls, self.counters, lambda name: "other", self.note_unreachable
+            self, self.paths, ClientContexts(), self.counters, lambda name: "other", self.note_unreachable
         )
         self.dispatcher = Dispatcher(
             self.loop, self.opener.open_soon, lambda delivery, queue: None, lambda queue: None, time.time
@@ -163,10 +164,6 @@ class Rig:
     def opened(self) -> dict[str, float]:
         rows = self.counters.snapshot()["counters"]
         return {labels[1]: value for name, labels, value in rows if name.endswith("opened_total")}
-
-
-def no_tls() -> Any:
-    raise AssertionError("TLS is off")
 
 
 async def until(is_so: Callable[[], Any], seconds: float = 5.0) -> None:
@@ -255,7 +252,7 @@ async def test_a_host_that_has_no_address_is_passed_over() -> None:
 async def test_at_a_host_that_refuses_to_greet_the_next_one_waits_for_the_slot() -> None:
     """The refused connection's slot rests for 5 s; with one slot the backup would never be met."""
     bad, good = Peer(b"554 no service here\r\n"), Peer()
-    rests, opening.SLOT_AFTER_OUR_CLOSE_S = opening.SLOT_AFTER_OUR_CLOSE_S, 0.2
+    rests, attempt.SLOT_AFTER_OUR_CLOSE_S = attempt.SLOT_AFTER_OUR_CLOSE_S, 0.2
     try:
         async with bad.listen("127.0.0.2") as port, good.listen("127.0.0.3", port):
             rig = Rig("max_connections = 1")
@@ -268,7 +265,7 @@ async def test_at_a_host_that_refuses_to_greet_the_next_one_waits_for_the_slot()
                 session.quit()
             await until(lambda: not rig.opener.sessions)
     finally:
-        opening.SLOT_AFTER_OUR_CLOSE_S = rests
+        attempt.SLOT_AFTER_OUR_CLOSE_S = rests
 
 
 @scene
@@ -373,9 +370,9 @@ async def test_a_host_without_descriptors_waits_a_moment_and_blames_no_peer() ->
     async def no_descriptor(*_: Any) -> Any:
         nonlocal tries
         tries += 1
-        raise opening.NetworkError("local", "no socket: Too many open files")
+        raise NetworkError("local", "no socket: Too many open files")
 
-    real, opening.open_socket = opening.open_socket, no_descriptor  # type: ignore[assignment]
+    real, attempt.open_socket = attempt.open_socket, no_descriptor  # type: ignore[assignment]
     try:
         rig.push(site_of("mx", port=25), make_delivery())
         await until(lambda: rig.path.holds)
@@ -386,7 +383,7 @@ async def test_a_host_without_descriptors_waits_a_moment_and_blames_no_peer() ->
         assert demand.failures == 0
         assert not rig.unreachable
     finally:
-        opening.open_socket = real
+        attempt.open_socket = real
 
 
 @scene

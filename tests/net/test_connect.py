@@ -16,12 +16,16 @@ from typing import Any
 
 import pytest
 
-from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut
+from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut, TlsFailed
 from engine.net import connect
 from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
-from engine.net.tls import make_client_context
+from engine.net.handshake import ClientContexts
+from engine.net.tls import TlsRequirement
 
 EHLO_REPLY = b"250-mx.example\r\n250-PIPELINING\r\n250-Size 1000\r\n250 8BITMIME\r\n"
+OPPORTUNISTIC = TlsRequirement(mode="opportunistic")
+REQUIRED = TlsRequirement(mode="required")
+VERIFY = TlsRequirement(mode="verify")
 SHORT = OpenTimeouts(0.05, 0.05, 0.05)
 LONG = OpenTimeouts(5.0, 5.0, 5.0)
 
@@ -394,7 +398,7 @@ def tls_peer(certificate: Path, behind: bytes = b"") -> Callable[..., Any]:
 def test_session_is_handed_over_after_starttls(run, peer, certificate):
     async def scenario() -> None:
         async with peer(tls_peer(certificate)) as port:
-            session = await open_ok(port, tls="opportunistic", tls_context=make_client_context())
+            session = await open_ok(port, tls=OPPORTUNISTIC, contexts=ClientContexts())
             assert session.tls.version == "TLSv1.3"
             assert not session.tls.is_verified
             assert not session.extensions.has_starttls  # what was said in clear is forgotten
@@ -412,12 +416,13 @@ def test_session_is_handed_over_after_starttls(run, peer, certificate):
 
 def test_certificate_is_verified_where_asked(run, peer, certificate):
     async def scenario() -> None:
-        context = make_client_context(is_verifying=True)
+        contexts = ClientContexts()
         async with peer(tls_peer(certificate)) as port:
-            with pytest.raises(NetworkError, match=r"tls: .*CERTIFICATE_VERIFY_FAILED"):
-                await open_to(port, tls="required", tls_context=context)
-            context.load_verify_locations(certificate)
-            session = await open_ok(port, tls="required", tls_context=context)
+            with pytest.raises(TlsFailed, match=r"tls: certificate: self-signed") as caught:
+                await open_to(port, tls=VERIFY, contexts=contexts)
+            assert caught.value.result == "certificate-not-trusted"
+            contexts.use("roots.pem", {"roots.pem": certificate.read_text()})
+            session = await open_ok(port, tls=VERIFY, contexts=contexts)
             assert session.tls.is_verified
             session.close()
 
@@ -428,7 +433,7 @@ def test_octets_in_clear_behind_starttls_are_refused(run, peer, certificate):
     async def scenario() -> None:
         async with peer(tls_peer(certificate, b"250-mx\r\n250 AUTH\r\n")) as port:
             with pytest.raises(RemoteProtocolError, match="clear"):
-                await open_to(port, tls="opportunistic", tls_context=make_client_context())
+                await open_to(port, tls=OPPORTUNISTIC, contexts=ClientContexts())
 
     run(scenario())
 
@@ -436,7 +441,7 @@ def test_octets_in_clear_behind_starttls_are_refused(run, peer, certificate):
 def test_nothing_of_aiosmtplib_remains_after_starttls(run, peer, certificate):
     async def scenario() -> None:
         async with peer(tls_peer(certificate)) as port:
-            session = await open_ok(port, tls="opportunistic", tls_context=make_client_context())
+            session = await open_ok(port, tls=OPPORTUNISTIC, contexts=ClientContexts())
             leftover = weakref.ref(session._opening)
             session.hand_over(Recorder())
             shell = leftover()
@@ -447,18 +452,21 @@ def test_nothing_of_aiosmtplib_remains_after_starttls(run, peer, certificate):
     run_without_gc(run, scenario())
 
 
-@pytest.mark.parametrize(("tls", "has_session"), [("opportunistic", True), ("required", False)])
+@pytest.mark.parametrize(("mode", "has_session"), [("opportunistic", True), ("required", False)])
 @pytest.mark.parametrize("reply", [b"454 4.7.0 no certificate\r\n", b"502 what?\r\n"])
-def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, tls, has_session, reply):
+def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, mode, has_session, reply):
     async def scenario() -> None:
         dialogue = script(b"220 hi\r\n", (b"EHLO", b"250-mx\r\n250 STARTTLS\r\n"), (b"STARTTLS", reply))
         async with peer(dialogue) as port:
-            outcome = await open_to(port, tls=tls, tls_context=make_client_context())
+            tls = TlsRequirement(mode=mode)
+            outcome = await open_to(port, tls=tls, contexts=ClientContexts())
             if has_session:
                 assert outcome.tls is None
                 outcome.close()
             else:
-                assert (outcome.phase, outcome.reply.code) == ("tls", int(reply[:3]))
+                assert (outcome.phase, outcome.reply.enhanced) == ("tls", "4.7.4")
+                assert outcome.reply.text.endswith(reply.decode().strip())
+                assert outcome.tls.result == "starttls-not-supported"
 
     run(scenario())
 
@@ -466,7 +474,7 @@ def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, t
 def test_required_tls_that_is_not_offered_is_a_rejection(run, peer):
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
-            refused = await open_to(port, tls="required", tls_context=make_client_context())
+            refused = await open_to(port, tls=REQUIRED, contexts=ClientContexts())
             assert (refused.phase, refused.reply.enhanced) == ("tls", "4.7.4")
             assert refused.reply.synthetic
 
@@ -484,7 +492,7 @@ def test_failed_handshake_is_a_network_error_of_phase_tls(run, peer, noise):
     async def scenario() -> None:
         async with peer(dialogue) as port:
             with pytest.raises(NetworkError) as caught:
-                await open_to(port, tls="opportunistic", tls_context=make_client_context())
+                await open_to(port, tls=OPPORTUNISTIC, contexts=ClientContexts())
             assert caught.value.phase == "tls"
 
     run(scenario())

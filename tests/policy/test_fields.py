@@ -65,6 +65,10 @@ def test_keys_of_the_message_are_keys() -> None:
         ("port", 0, 65536),
         ("address_family", "ipv4", 4),
         ("tls", "opportunistic ", True),
+        ("tls_min_version", "1.1", 1.3),
+        ("tls_certificate", "client.pem", 0),
+        ("tls_key", "client.pem", 0),
+        ("tls_failure_ttl", "-1s", "31d"),
         ("outstanding", 0, 101),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.core.envelope import Delivery
+from engine.delivery.peer_memory import PeerMemory
 from engine.queue.path import Hold
 from engine.shard.upkeep import (
     EVERY_S,
@@ -94,7 +95,7 @@ class Shard:
         self.exchange = Exchange()
         self.offered: list[Delivery] = []
         self.is_room = True
-        self.opener = SimpleNamespace(sessions={})
+        self.opener = SimpleNamespace(sessions={}, memory=PeerMemory())
         engine = make_engine(
             self.rig,
             opener=self.opener,

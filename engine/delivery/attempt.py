@@ -1,0 +1,242 @@
+"""One try to open one session, host by host and address by address.
+
+TLS that fails is tried again at the same address, each time with less: without the ticket that was offered,
+then (where policy allows it) in clear. Both are connections of their own, and count as such, not as attempts.
+
+Owns: the slot while it tries; which address is next; what a failed handshake is remembered as.
+Never: decides that a session is wanted (decide), counts sessions or makes one (opening).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.core.errors import (
+    NetworkError,
+    RemoteProtocolError,
+    ResolveError,
+    ResolvePermanent,
+    SourceUnavailable,
+    TlsFailed,
+)
+from engine.core.reply import Reply, make_reply
+from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
+from engine.delivery.site_queue import SiteQueue
+from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
+from engine.net.site import Host, order_hosts, pick_family
+from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsOutcome, TlsRequirement
+from engine.policy.model import Policy
+from engine.queue.path import Path, SiteDemand
+from engine.settings.model import VirtualMTA
+
+if TYPE_CHECKING:
+    from engine.delivery.opening import Opener
+
+# How many addresses one try goes through (Postfix: smtp_mx_address_limit = 5).
+MAX_ADDRESSES = 5
+LOCAL_PAUSE_S = 1.0  # where this host has no descriptor or port left, the path is asked again after so long
+# The next address needs a slot too; the last one's rests for SLOT_AFTER_OUR_CLOSE_S where the peer was met.
+NEXT_ADDRESS_WAIT_S = SLOT_AFTER_OUR_CLOSE_S + 1.0
+# A handshake that failed is remembered as policy says once the peer takes a session in clear: before, it may
+# have been the network. Until then for so long, in case this try finds no slot or rate left to go in clear.
+UNPROVEN_S = 600.0
+
+
+class Target(NamedTuple):
+    """One address to try."""
+
+    host: Host
+    address: str
+    port: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.host.name}[{self.address}]"
+
+
+class Attempt:
+    """One try to open one session, over the hosts of its site."""
+
+    def __init__(self, opener: Opener, path: Path, demand: SiteDemand, vmta: VirtualMTA) -> None:
+        self.vmta = vmta  # as it is now: it may leave this shard while we connect
+        self.path = path
+        self.demand = demand
+        self.reply: Reply | None = None
+        self.is_our_fault = False
+        self._opener = opener
+        self._now = asyncio.get_running_loop().time
+        self._has_slot = True
+        self._policy = opener.policy_of(path)
+        self._tls_error: NetworkError | None = None  # of the last connection
+
+    async def run(self, queues: list[SiteQueue]) -> tuple[OpenSession, Target] | None:
+        """Return the first session that opens."""
+        if not queues:
+            self.is_our_fault = True
+            return None
+        is_first = True
+        async for target in self._targets(queues):
+            if not is_first and not await self._connect_again():
+                return None
+            is_first = False
+            opened = await self._visit(target)
+            if opened is not None:
+                return opened, target
+            if self.is_our_fault:
+                return None
+        return None
+
+    async def _targets(self, queues: list[SiteQueue]) -> AsyncIterator[Target]:
+        """Yield addresses of the site, most preferred host first; only families that have a source."""
+        vmta = self.vmta
+        family = pick_family(self._policy.address_family, [each for each in (vmta.v4, vmta.v6) if each])
+        if not family:
+            self._fail(
+                make_reply(
+                    451, "4.4.4", f"vmta {vmta.name} has no source of family {self._policy.address_family}"
+                )
+            )
+            return
+        left = MAX_ADDRESSES
+        for host in order_hosts(queues[0].site, random.shuffle):
+            try:
+                addresses = await self._opener.resolver.addresses(host, family)
+            except ResolvePermanent as error:
+                if self.reply is None:  # another family might do where ours was narrowed
+                    is_narrowed = family in ("v4", "v6")
+                    self._fail(make_reply(451, "4.4.4", str(error)) if is_narrowed else error.reply)
+                continue
+            except ResolveError as error:
+                self._fail(make_reply(451, "4.4.3", str(error)))
+                continue
+            for address in addresses:
+                if not left:
+                    return
+                left -= 1
+                source = vmta.v6 if ":" in address else vmta.v4
+                yield Target(host, address, host.port or self._policy.port, source)
+
+    async def _visit(self, target: Target) -> OpenSession | None:
+        """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
+        asked = tls = self._requirement(target)
+        has_ticket = True
+        opened = await self._try(target, tls)
+        while opened is None and self._tls_error is not None:
+            error = self._tls_error
+            if has_ticket and isinstance(error, TlsFailed) and error.was_resuming:
+                has_ticket = False
+            elif tls.allows_clear:
+                tls = CLEAR
+                self._remember(target, error, min(UNPROVEN_S, self._policy.tls_failure_ttl_s))
+            else:
+                # RFC 3463 section 3.8: X.7.5, a cryptographic failure.
+                self._fail(make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}"))
+                return None
+            if not await self._connect_again():
+                self.is_our_fault = self._policy.tls_failure_ttl_s > 0  # the next one begins where we stop
+                return None
+            opened = await self._try(target, tls)
+        if tls is not asked and opened is not None:
+            self._remember(target, error, self._policy.tls_failure_ttl_s)
+        elif tls is not asked and not self.is_our_fault:
+            self._opener.memory.forget(target.address, "tls")
+        return opened
+
+    def _requirement(self, target: Target) -> TlsRequirement:
+        """Return what a session to that address needs of TLS."""
+        requirement = tls_requirement(self._policy)
+        if requirement.allows_clear and self._opener.memory.knows(target.address, "tls", self._now()):
+            return CLEAR
+        return requirement
+
+    def _remember(self, target: Target, error: NetworkError, ttl_s: float) -> None:
+        if ttl_s > 0:
+            detail = f"{target.host.name}: {error.detail}"
+            self._opener.memory.remember(target.address, "tls", self._now() + ttl_s, detail)
+
+    async def _try(self, target: Target, tls: TlsRequirement) -> OpenSession | None:
+        policy = self._policy
+        self._tls_error = None
+        try:
+            sock = await open_socket(
+                target.source or None, target.address, target.port, policy.connect_timeout_s
+            )
+        except SourceUnavailable as error:
+            self.is_our_fault = True
+            self._opener.hold_source(self.path, target.source, error.detail)
+            return None
+        except NetworkError as error:
+            if error.phase == "local":
+                self.is_our_fault = True
+                self.path.hold("local", str(error), self._now() + LOCAL_PAUSE_S)
+            self._fail(make_reply(451, "4.4.1", str(error)))
+            self._opener.count(self.path, error.phase)
+            return None
+        timeouts = OpenTimeouts(policy.greeting_timeout_s, policy.ehlo_timeout_s, policy.tls_timeout_s)
+        try:
+            opened = await open_session(
+                sock,
+                peer_host=target.host.name,
+                helo=self.vmta.hostname,
+                timeouts=timeouts,
+                tls=tls,
+                contexts=self._opener.contexts,
+            )
+        except (NetworkError, RemoteProtocolError) as error:
+            self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
+            if isinstance(error, NetworkError) and error.phase == "tls":
+                self._tls_error = error
+                result = error.result if isinstance(error, TlsFailed) else VALIDATION_FAILURE
+                self._tell(target, tls, TlsOutcome(result, error.detail))
+            self._fail(make_reply(451, "4.4.2", f"{target} {error}"))
+            self._opener.count(self.path, getattr(error, "phase", "protocol"))
+            return None
+        if isinstance(opened, Rejection):
+            self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
+            self._fail(opened.reply)
+            self._opener.count(self.path, opened.phase)
+            if opened.tls is not None:
+                self._tell(target, tls, opened.tls)
+            return None
+        self._tell(target, tls, opened.outcome)
+        return opened
+
+    def _tell(self, target: Target, tls: TlsRequirement, outcome: TlsOutcome) -> None:
+        if self._opener.on_tls is not None:
+            self._opener.on_tls(self.path, target, tls, outcome)
+
+    async def _connect_again(self) -> bool:
+        """The next address is a connection of its own: it needs a slot and a place in the connection rate."""
+        self.give_slot_back(0.0)
+        path, now = self.path, self._now()
+        free_at = path.limits.slots.next_free_at(path.policy.max_connections, now)
+        at = max(free_at, path.connect_ready_at(now))
+        if now < at <= now + NEXT_ADDRESS_WAIT_S:
+            await asyncio.sleep(at - now + 0.001)  # timers of the loop may be early by that
+        self._has_slot = path.try_connect(self._now())
+        return self._has_slot
+
+    def give_slot_back(self, after_s: float) -> None:
+        """The peer may still count a connection that we closed: its slot rests first."""
+        if self._has_slot:
+            self._has_slot = False
+            now = self._now()
+            self.path.limits.slots.release_at(now, now + after_s)
+
+    def _fail(self, reply: Reply) -> None:
+        self.reply = reply
+
+
+def tls_requirement(policy: Policy) -> TlsRequirement:
+    """Return what policy alone asks of TLS."""
+    if policy.tls == "none":
+        return CLEAR
+    return TlsRequirement(
+        mode=policy.tls,
+        minimum=policy.tls_min_version,
+        certificate=policy.tls_certificate,
+        key=policy.tls_key,
+    )

@@ -1,0 +1,98 @@
+"""What is remembered of a peer for a while: what it can't do although it says so.
+
+A fault is a word ("tls": its handshake fails); the peer is an address or an MX host's name. Times are the
+loop's, as everywhere in delivery; on disk they are Unix UTC, so that they hold across a restart.
+
+Owns: which faults of which peers are known, and until when.
+Never: reads a clock or a file (upkeep keeps it on disk), decides what follows from a fault.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+# Peers are found by whoever publishes MX records, so the memory has a bound: 10,000 faults are about 3 MB.
+# When it is reached, the one that was remembered first goes: the peer is then tried, and learnt, again.
+MAX_FAULTS = 10_000
+_MAX_DETAIL = 200
+
+
+class Fault(NamedTuple):
+    """A fault of a peer, in force until then."""
+
+    peer: str
+    fault: str
+    until: float
+    detail: str
+
+
+class _Kept(msgspec.Struct, frozen=True, array_like=True):
+    """As it is on disk."""
+
+    peer: str
+    fault: str
+    until_at: float
+    detail: str
+
+
+class PeerMemory:
+    """Faults of peers."""
+
+    def __init__(self, max_faults: int = MAX_FAULTS) -> None:
+        self._max_faults = max_faults
+        self.changes = 0  # how many there have been: whoever keeps it on disk writes where that has grown
+        self._faults: dict[tuple[str, str], tuple[float, str]] = {}
+
+    def remember(self, peer: str, fault: str, until: float, detail: str = "") -> None:
+        """Remember a fault until that time; a later word replaces the earlier."""
+        key = (peer, fault)
+        self._faults.pop(key, None)
+        if len(self._faults) >= self._max_faults:
+            del self._faults[next(iter(self._faults))]
+        self._faults[key] = until, detail[:_MAX_DETAIL]
+        self.changes += 1
+
+    def knows(self, peer: str, fault: str, now: float) -> bool:
+        """Return whether that peer has that fault."""
+        found = self._faults.get((peer, fault))
+        if found is None:
+            return False
+        if found[0] <= now:
+            del self._faults[peer, fault]
+            return False
+        return True
+
+    def forget(self, peer: str, fault: str) -> None:
+        """Take it back: the peer can, after all."""
+        if self._faults.pop((peer, fault), None) is not None:
+            self.changes += 1
+
+    def faults(self, now: float, peer: str = "") -> list[Fault]:
+        """Return what is known, of one peer or of all, in the order in which it was learnt."""
+        return [
+            Fault(name, fault, until, detail)
+            for (name, fault), (until, detail) in self._faults.items()
+            if until > now and peer in ("", name)
+        ]
+
+    # -- across a restart -------------------------------------------------------------------------
+
+    def export(self, now: float, unix_now: float) -> bytes:
+        """Return everything that is in force, to be kept on disk."""
+        kept = [
+            _Kept(each.peer, each.fault, round(each.until - now + unix_now), each.detail)
+            for each in self.faults(now)
+        ]
+        return msgspec.msgpack.encode(kept)
+
+    def restore(self, octets: bytes, now: float, unix_now: float) -> None:
+        """Take over what `export` returned.
+
+        Raises:
+            ValueError: `octets` is no such thing.
+        """
+        for kept in msgspec.msgpack.decode(octets, type=list[_Kept]):
+            if kept.until_at > unix_now:
+                self.remember(kept.peer, kept.fault, kept.until_at - unix_now + now, kept.detail)
