@@ -50,6 +50,7 @@ class Model(msgspec.Struct, frozen=True):
     settings: Settings
     policies: PolicySet
     keys: dict[str, PrivateKey]  # by path
+    pem: dict[str, str] = {}  # certificates, their keys and roots, for TLS: texts by path
 
 
 def load_texts(config_path: str) -> Texts:
@@ -75,7 +76,7 @@ def build_model(texts: Texts) -> Model:
     policies = parse_policies(texts.policies)
     _require_names("customer", policies.layers.customers, settings.customers)
     _require_names("vmta", policies.layers.vmtas, settings.vmtas)
-    return Model(settings, policies, _load_keys(texts, settings))
+    return Model(settings, policies, _load_keys(texts, settings), texts.keys)
 
 
 def check_texts(texts: Texts) -> list[Finding]:

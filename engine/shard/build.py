@@ -253,7 +253,7 @@ class Engine:
         self.window.max_count = settings.engine.window_messages
         self.window.max_bytes = settings.engine.window_size_bytes
         self.signers = Signers(settings, model.keys)
-        self.contexts.use(settings.engine.tls_ca_file, model.keys)
+        self.contexts.use(settings.engine.tls_ca_file, model.pem)
         self.bouncer.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
 

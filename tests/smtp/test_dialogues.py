@@ -2,6 +2,7 @@
 
     # comment
     role: client | server         which end is ours
+    protocol: lmtp                client: what is spoken, if not SMTP
     offers: PIPELINING SIZE=1000 8BITMIME        client: what the peer said to EHLO
     limits: max_recipients=2                     server: limits other than the defaults
     C: line, CRLF added           what the client writes
@@ -23,6 +24,7 @@ import pytest
 from engine.core.errors import RemoteProtocolError
 from engine.core.reply import make_reply
 from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.lmtp import LmtpConversation
 from engine.smtp.server import ServerConversation, ServerLimits
 from engine.smtp.wire import stuff
 
@@ -44,7 +46,8 @@ class Client:
 
     def __init__(self, headers: dict[str, str]) -> None:
         offers = dict(offer.partition("=")[::2] for offer in headers.get("offers", "").split())
-        self.conversation = ClientConversation(
+        conversation = LmtpConversation if headers.get("protocol") == "lmtp" else ClientConversation
+        self.conversation = conversation(
             pipelining="PIPELINING" in offers,
             size_limit=int(offers["SIZE"] or 0) if "SIZE" in offers else None,
             has_8bitmime="8BITMIME" in offers,
