@@ -29,6 +29,7 @@ class SessionFacts(NamedTuple):
     tls: str
     tls_verification: str = ""
     tls_resumed: bool = False
+    proxy: str = ""
 
 
 class Flight(msgspec.Struct, gc=False, eq=False):

@@ -8,7 +8,7 @@ Never: decides that a session is wanted (decide), carries mail (session).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from engine.core.errors import NetworkError
@@ -40,6 +40,7 @@ class Addresses(Protocol):
     """What opening needs of the resolver."""
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
+    async def is_ours(self, hosts: Iterable[Host]) -> bool: ...
 
 
 class Opener:
@@ -179,6 +180,7 @@ class Opener:
             f"{tls.version} {tls.cipher}" if tls else "",
             tls.verification if tls else "",
             tls.is_resumed if tls else False,
+            str(target.proxy or ""),
         )
         policy = self._paths.policy_of(path)
         return Session(

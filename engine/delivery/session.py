@@ -33,6 +33,7 @@ from engine.net.connect import OpenSession
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
 from engine.smtp.client import ClientConversation
+from engine.smtp.lmtp import LmtpConversation
 from engine.smtp.wire import stuff
 
 # Design section 5: a slot comes back at the peer's EOF or RST, or so long after our own close.
@@ -99,7 +100,8 @@ class Session(Line):
         self._is_pipelining = extensions.has_pipelining and "pipelining" not in faults
         self._is_chunking = extensions.has_chunking and self._is_pipelining and "chunking" not in faults
         self._depth = 1  # transactions that may await their final reply; more after a success (`outstanding`)
-        self._conversation = ClientConversation(
+        conversation = LmtpConversation if extensions.is_lmtp else ClientConversation
+        self._conversation = conversation(
             pipelining=self._is_pipelining,
             size_limit=extensions.size_limit if "SIZE" in extensions.parameters else None,
             has_8bitmime=extensions.has_8bitmime,

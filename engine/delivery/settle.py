@@ -133,8 +133,8 @@ class Dispositions:
                 deferred.append(recipient)
                 waiting.append(event)
                 delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
-                event.is_uncertain = outcome.is_uncertain
-                self._uncertain[0] += outcome.is_uncertain
+                event.is_uncertain = outcome.is_uncertain and reply is outcome.final
+                self._uncertain[0] += event.is_uncertain
             elif disposition == "bounced":
                 failed.append(Failure(recipient, reply, session.facts.peer.host))
             self._add_event(event)
@@ -354,3 +354,4 @@ def _describe(event: Event, session: Bearer) -> None:
     event.tls = facts.tls
     event.tls_verification = facts.tls_verification
     event.tls_resumed = facts.tls_resumed
+    event.proxy = facts.proxy

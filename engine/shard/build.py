@@ -31,6 +31,7 @@ from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
+from engine.net.own import own_hosts
 from engine.net.resolver import make_resolver
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
@@ -230,19 +231,24 @@ class Engine:
         self.readahead.put_all_back()
         self._use(model, assignment, released)
         self.sites.clear(model.settings.pools, self.share_of)
-        self.resolver.use(model.settings.routes, model.settings.engine.prohibited_networks)
+        settings = model.settings
+        self.resolver.use(settings.routes, settings.engine.prohibited_networks, own_hosts(settings))
 
     def _use(self, model: Model, assignment: dict[str, int], released: frozenset[str] = frozenset()) -> None:
         settings = model.settings
         before, self.assignment = self.assignment, assignment
         self.model = model
         ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
-        known = {name: (vmta.addresses, vmta.hostname) for name, vmta in self.paths.vmtas.items()}
+        known = {
+            name: (vmta.addresses, (vmta.hostname, vmta.proxy)) for name, vmta in self.paths.vmtas.items()
+        }
         kept = {vmta.name for vmta in ours if known.get(vmta.name, ([], ""))[0] == vmta.addresses}
         if known.keys() - kept:
             self.disown(known.keys() - kept)
-        renamed = {vmta.name for vmta in ours if vmta.name in kept and known[vmta.name][1] != vmta.hostname}
-        self.quit_sessions(renamed)  # the next ones say the new name
+        changed = {
+            each.name for each in ours if known.get(each.name, ([], None))[1] != (each.hostname, each.proxy)
+        }
+        self.quit_sessions(changed & kept)  # the next ones say the new name, go the new way
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard

@@ -50,6 +50,7 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     site: str = ""
     vmta: str = ""
     source: str = ""
+    proxy: str = ""  # what connected on for the vmta
     hostname: str = ""
     peer: Peer | None = None
     session: str = ""

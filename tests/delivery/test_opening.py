@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -112,6 +112,7 @@ class Rig:
         _rigs.append(self)
         self.loop = asyncio.get_running_loop()
         self.addresses_of: dict[str, list[str] | Exception] = {}
+        self.own: set[str] = set()  # hosts that are this installation
         self.settled: list[tuple[Flight, Outcome]] = []
         self.unreachable: list[Reply] = []
         self.counters = Counters()
@@ -128,6 +129,9 @@ class Rig:
         self.opener.settler = self
         pools = {"pool": Pool(name="pool", members={vmta.name: 1})}
         self.sites = SiteQueues(self.paths, self.dispatcher, pools, lambda customer: 1)
+
+    async def is_ours(self, hosts: Iterable[Host]) -> bool:
+        return any(host.name in self.own for host in hosts)
 
     async def addresses(self, host: Host, family: str) -> list[str]:
         found = self.addresses_of[host.name]

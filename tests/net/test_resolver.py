@@ -14,7 +14,7 @@ from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.net.dns import Answer
 from engine.net.resolver import Keeping, Resolver
 from engine.net.site import Host
-from engine.settings.model import PROHIBITED_NETWORKS
+from engine.settings.model import PROHIBITED_NETWORKS, Route
 from tests.fakes.dns import NXDOMAIN, SERVFAIL, FakeDNS
 
 
@@ -39,7 +39,7 @@ async def resolving(
         resolver = Resolver(
             nameservers=["127.0.0.1"],
             port=server.port,
-            routes=routes or {},
+            routes={pattern: Route(hosts=tuple(hosts)) for pattern, hosts in (routes or {}).items()},
             prohibited=PROHIBITED_NETWORKS,
             clock=lambda: setting.now,
             shuffle=list.sort,
@@ -417,7 +417,7 @@ def test_new_routes_hold_at_once_and_old_ones_are_forgotten(run):
             resolver = setting.resolver
             for domain in ("acme.example", "kept.example"):
                 await resolver.resolve(domain)
-            resolver.use({"kept.example": ["127.0.0.1:26"]}, PROHIBITED_NETWORKS)
+            resolver.use({"kept.example": Route(hosts=("127.0.0.1:26",))}, PROHIBITED_NETWORKS)
             assert resolver.lookup("acme.example") is None
             assert (await resolver.resolve("acme.example")).name == "mx1.acme.example;mx2.acme.example"
             assert (await resolver.resolve("kept.example")).name == "route:127.0.0.1:26"

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from engine.core.address import pattern_matches
 from engine.net.routes import Routes
+from engine.settings.model import Route
 
-ROUTES = Routes(
+
+def routes(hops: dict[str, list[str]]) -> Routes:
+    return Routes({pattern: Route(hosts=tuple(hosts)) for pattern, hosts in hops.items()})
+
+
+ROUTES = routes(
     {
         "*": ["127.0.0.1:2526"],
         "*.example": ["any.relay.example:25"],
@@ -44,8 +50,8 @@ def test_hops_keep_their_order_ports_and_addresses():
 
 
 def test_domain_without_a_route_is_for_dns():
-    assert Routes({}).find("acme.example") is None
-    assert Routes({"*.example": ["127.0.0.1:25"]}).find("example") is None
+    assert routes({}).find("acme.example") is None
+    assert routes({"*.example": ["127.0.0.1:25"]}).find("example") is None
 
 
 LABELS = st.lists(st.sampled_from(["a", "b", "example"]), min_size=1, max_size=4).map(".".join)
@@ -55,7 +61,7 @@ PATTERNS = st.one_of(st.just("*"), LABELS, LABELS.map("*.{}".format))
 @given(LABELS, st.sets(PATTERNS))
 def test_a_route_is_found_exactly_where_a_pattern_matches(domain, patterns):
     ports = {pattern: port for port, pattern in enumerate(patterns, 1)}
-    site = Routes({pattern: [f"127.0.0.1:{port}"] for pattern, port in ports.items()}).find(domain)
+    site = routes({pattern: [f"127.0.0.1:{port}"] for pattern, port in ports.items()}).find(domain)
     matching = [pattern for pattern in patterns if pattern_matches(pattern, domain)]
     if site is None:
         assert not matching

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.errors import ConfigError
-from engine.settings.model import PROHIBITED_NETWORKS, DkimKey
+from engine.settings.model import PROHIBITED_NETWORKS, DkimKey, Route
 from engine.settings.parse import parse_settings
 
 SMALLEST = """\
@@ -71,7 +71,7 @@ def test_example_of_the_design_is_read() -> None:
     assert settings.vmtas["acme-1"].v6 == "2001:db8::10"
     assert settings.pools["acme"].members == {"acme-1": 1}
     assert settings.customers["acme"].senders == ("*@acme.example",)
-    assert settings.routes == {"*": ("127.0.0.1:2526",)}
+    assert settings.routes == {"*": Route(hosts=("127.0.0.1:2526",))}
 
 
 def test_what_is_not_written_is_filled_in() -> None:
@@ -106,8 +106,8 @@ def test_routes_take_lists_ipv6_and_a_default_port() -> None:
         '[routes]\n"*.Example" = ["[2001:DB8::1]:2525", "Relay.example.net"]\n"exact.test" = "192.0.2.1"'
     )
     assert parse_settings("m", text).routes == {
-        "*.example": ("[2001:db8::1]:2525", "relay.example.net:25"),
-        "exact.test": ("192.0.2.1:25",),
+        "*.example": Route(hosts=("[2001:db8::1]:2525", "relay.example.net:25")),
+        "exact.test": Route(hosts=("192.0.2.1:25",)),
     }
 
 
