@@ -12,6 +12,7 @@ Source: HAProxy's doc/proxy-protocol.txt, sections 2.1 and 2.2.
 
 from __future__ import annotations
 
+import os
 import socket
 from ipaddress import ip_address
 
@@ -79,7 +80,8 @@ async def _ask_socks(
     except ProxyTimeoutError as error:
         raise TimedOut("proxy", f"{proxy}: no connection in {timeout_s:g} s") from error
     except ProxyConnectionError as error:
-        raise NetworkError("proxy", f"{proxy}: {error}") from error
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise NetworkError("proxy", f"{proxy}: {reason}") from error
     except ProxyError as error:
         phase = "connect" if error.error_code in _OF_THE_PEER else "proxy"
         raise NetworkError(phase, f"{peer[0]} port {peer[1]} through {proxy}: {error}") from error
