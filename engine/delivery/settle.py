@@ -14,12 +14,14 @@ from typing import Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
+from engine.delivery.crowding import crowded_out
 from engine.delivery.flight import Bearer, Flight
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
 from engine.policy.model import Policy
 from engine.queue.scheduled import retry_at
 from engine.smtp.client import Outcome
+from engine.smtp.enhanced import status_of
 from engine.telemetry.events import Event
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.metrics import Cell, Counters, Histogram
@@ -121,12 +123,16 @@ class Dispositions:
         deferred: list[str] = []
         waiting: list[Event] = []
         failed: list[Failure] = []
+        crowded = crowded_out(outcome) if len(flight.recipients) > 1 else ()
         for index, recipient in enumerate(flight.recipients):
+            if index in crowded:
+                continue
             reply = outcome.reply_for(index) or make_reply(451, "4.4.2", "connection lost")
             disposition = disposition_of(reply, outcome, index)
             event = self._event(disposition, delivery, recipient, now, site_queue)
             _describe(event, session)
             event.reply = reply
+            event.status = status_of(reply, phase_of(reply, outcome, index))
             event.attempt = delivery.attempts + 1
             event.attempt_s = round(attempt_s, 6)
             if disposition == "deferred":
@@ -136,10 +142,15 @@ class Dispositions:
                 event.is_uncertain = outcome.is_uncertain and reply is outcome.final
                 self._uncertain[0] += event.is_uncertain
             elif disposition == "bounced":
-                failed.append(Failure(recipient, reply, session.facts.peer.host))
+                failed.append(
+                    Failure(recipient, reply, session.facts.peer.host, "" if reply.enhanced else event.status)
+                )
             self._add_event(event)
             self._count(cells, event)
-        self._close(delivery, site_queue, len(flight.recipients), deferred, failed, now)
+        rest = delivery.recipients[len(flight.recipients) :]
+        if crowded:
+            rest = [flight.recipients[index] for index in sorted(crowded)] + rest
+        self._close(delivery, site_queue, rest, deferred, failed, now)
         if not delivery.deferred:  # else others of it are tried first
             for event in waiting:  # lines are made when the commit begins
                 event.due_at = delivery.due_at
@@ -152,26 +163,22 @@ class Dispositions:
         self,
         delivery: Delivery,
         site_queue: SiteQueue,
-        tried: int,
+        rest: list[str],
         deferred: list[str],
         failed: list[Failure],
         now: float,
     ) -> None:
-        """Bring the delivery's record up to date: gone, due later, or ready with those not yet tried."""
+        """Bring the delivery's record up to date: gone, due later, or ready with the untried `rest`."""
         policy = site_queue.policy_of(delivery.envelope.customer)
         if failed and policy.bounce_message:
             self._bounce(delivery, failed, "")
-        total = len(delivery.recipients)
-        if tried == total and not deferred and not delivery.deferred:
+        if not rest and not deferred:
             self._store.remove(delivery)
             self._settlement.ended(delivery)
             return
-        delivery.recipients = delivery.recipients[tried:] + deferred
+        delivery.recipients = rest + deferred
         delivery.deferred += len(deferred)
-        if not delivery.recipients:
-            self._store.remove(delivery)
-            self._settlement.ended(delivery)
-        elif delivery.deferred < len(delivery.recipients):
+        if delivery.deferred < len(delivery.recipients):
             self._store.amend(delivery, delivery.due_at)
             self._settlement.ready_again(delivery, site_queue)
         else:
@@ -342,6 +349,14 @@ def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:
     ):
         return "bounced"
     return "deferred"
+
+
+def phase_of(reply: Reply, outcome: Outcome, index: int) -> str:
+    """Return what the reply that decides a recipient answers: mail, rcpt or data."""
+    if reply is outcome.mail:
+        return "mail"
+    is_of_rcpt = index < len(outcome.recipients) and outcome.recipients[index] is reply
+    return "rcpt" if is_of_rcpt else "data"
 
 
 def _describe(event: Event, session: Bearer) -> None:

@@ -33,6 +33,7 @@ class Failure(NamedTuple):
     recipient: str
     reply: Reply
     remote_mta: str = ""  # host of the peer that gave the reply
+    status: str = ""  # enhanced code, where the reply itself has none
 
 
 class Bounce(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +120,7 @@ def _recipient_fields(failure: Failure) -> list[tuple[str, str]]:
     fields = [
         ("Final-Recipient", _typed_address(failure.recipient)),
         ("Action", "failed"),
-        ("Status", reply.enhanced or f"{reply.code // 100}.0.0"),
+        ("Status", reply.enhanced or failure.status or f"{reply.code // 100}.0.0"),
     ]
     if failure.remote_mta:
         fields.append(("Remote-MTA", f"dns; {failure.remote_mta}"))
