@@ -68,3 +68,24 @@ def test_a_route_is_found_exactly_where_a_pattern_matches(domain, patterns):
     else:
         best = max(matching, key=lambda pattern: (pattern == domain, len(pattern)))
         assert site.hosts[0].port == ports[best]
+
+
+def test_lmtp_hops_are_tcp_or_a_unix_socket():
+    table = routes(
+        {"a.example": ["lmtp:127.0.0.1:24", "lmtp:unix:/run/dovecot/lmtp"], "b.example": ["lmtp:24"]}
+    )
+    site = table.find("a.example")
+    assert site.name == "route:lmtp:127.0.0.1:24;lmtp:unix:/run/dovecot/lmtp"
+    tcp, unix = site.hosts
+    assert (tcp.address, tcp.port, tcp.is_lmtp, tcp.path) == ("127.0.0.1", 24, True, "")
+    assert (unix.address, unix.port, unix.is_lmtp, unix.path) == ("", None, True, "/run/dovecot/lmtp")
+    (host,) = table.find("b.example").hosts  # of that name
+    assert (host.name, host.port, host.is_lmtp) == ("lmtp", 24, False)
+
+
+def test_who_logs_in_is_part_of_the_site_and_the_password_is_not():
+    route = Route(hosts=("smtp.example:587",), user="acme", password="sesame", tls="verify")
+    site = Routes({"a.example": route}).find("a.example")
+    assert site.name == "route:smtp.example:587 as acme"
+    assert (site.access.user, site.access.password, site.access.tls) == ("acme", "sesame", "verify")
+    assert "sesame" not in f"{site} {site!r} {route!r} {site.access}"
