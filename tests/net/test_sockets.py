@@ -12,7 +12,7 @@ import pytest
 
 from engine.core.errors import NetworkError, SourceUnavailable, TimedOut
 from engine.net import sockets
-from engine.net.sockets import open_socket
+from engine.net.sockets import open_socket, open_unix_socket
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,3 +89,22 @@ def test_lack_of_descriptors_is_our_own_fault(run):
         assert caught.value.phase == "local"
 
     run(scenario())
+
+
+def test_unix_socket_that_nobody_serves_is_a_network_error(run, tmp_path):
+    for path in (tmp_path / "none", tmp_path / "left"):
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "left"))
+        with pytest.raises(NetworkError, match=str(path)) as caught:
+            run(open_unix_socket(str(path), 5.0))
+        assert caught.value.phase == "connect"
+        (tmp_path / "left").unlink()
+
+
+def test_unix_socket_whose_queue_is_full_is_a_network_error(run, tmp_path):
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
+        busy.bind(str(tmp_path / "busy"))
+        busy.listen(0)
+        first.connect(str(tmp_path / "busy"))
+        with pytest.raises(NetworkError, match="unavailable"):
+            run(open_unix_socket(str(tmp_path / "busy"), 5.0))
