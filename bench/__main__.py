@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import backlog, feeds, latency, mailrail, memory, postfix, scaling, sessions
+from bench import backlog, feeds, latency, mailrail, memory, postfix, scaling, sessions, tls_resumption
 from bench.calibrate import measure_pairs
 from bench.finding import Finding, default_arguments, describe, format_findings, format_machine, tell
 from bench.stages.__main__ import main as run_stages
@@ -33,6 +33,7 @@ BENCHES = {
     "scaling": scaling,
     "feeds": feeds,
     "latency": latency,
+    "tls_resumption": tls_resumption,
 }
 STAGES = "stages"
 QUICK_DIVISOR = 10

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from engine.core.errors import ConfigError
 from engine.loading import Texts, build_model, check_texts, load_shipped_policies, load_texts
 from engine.policy.model import Destination
+from tests.fakes.authority import Authority
 
 CONFIG = """\
 [engine]
@@ -228,3 +229,53 @@ def test_password_of_a_route_is_read_with_the_texts_and_shown_nowhere(tmp_path: 
     ) as caught:
         build_model(load_texts(config))
     assert "two" not in str(caught.value)
+
+
+def with_certificate(directory: Path, certificate: str, key: str, header: str = "default") -> str:
+    return write(directory, f'[{header}]\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n')
+
+
+def test_a_client_certificate_travels_with_the_texts(tmp_path: Path) -> None:
+    pem = Authority("Ours").issue("mail1.acme.example").write(tmp_path / "ours.pem")
+    texts = load_texts(with_certificate(tmp_path, str(pem), str(pem), 'vmta."acme-1".default'))
+    assert texts.keys == {str(pem): pem.read_text()}
+    policy = build_model(texts).policies.effective(GMAIL, vmta="acme-1")
+    assert (policy.tls_certificate, policy.tls_key) == (str(pem), str(pem))
+
+
+def test_a_certificate_that_can_not_be_read_is_named_with_its_line(tmp_path: Path) -> None:
+    config = with_certificate(tmp_path, f"{tmp_path}/none.pem", f"{tmp_path}/none.pem")
+    with pytest.raises(ConfigError, match=rf"0\.toml:2: can't read {tmp_path}/none\.pem"):
+        load_texts(config)
+
+
+def test_a_certificate_and_another_ones_key_are_refused(tmp_path: Path) -> None:
+    ours = Authority("Ours").write(tmp_path / "ours.pem")
+    other = Authority("Other").write(tmp_path / "other.pem")
+    ours.write_text(ours.read_text()[ours.read_text().index("-----BEGIN CERT") :])
+    config = with_certificate(tmp_path, str(ours), str(other))
+    expected = (
+        rf"0\.toml:2: \[default\]: key tls_certificate: {ours} and {other} are no certificate and its key"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        load_texts(config)
+
+
+def test_a_ca_file_travels_with_the_texts(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    roots = Authority("Root").write_certificate(tmp_path / "roots.pem")
+    text = Path(config).read_text().replace("[[listener]]", f'tls_ca_file = "{roots}"\n[[listener]]', 1)
+    Path(config).write_text(text)
+    assert load_texts(config).keys == {str(roots): roots.read_text()}
+
+
+@pytest.mark.parametrize("text", ["", "no certificates", "-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_a_ca_file_without_certificates_is_refused(tmp_path: Path, text: str) -> None:
+    config = write(tmp_path)
+    roots = tmp_path / "roots.pem"
+    roots.write_text(text)
+    Path(config).write_text(
+        Path(config).read_text().replace("[[listener]]", f'tls_ca_file = "{roots}"\n[[listener]]', 1)
+    )
+    with pytest.raises(ConfigError, match=rf"mailrail\.toml:5: .*tls_ca_file: {roots}: no certificates"):
+        load_texts(config)

@@ -9,6 +9,7 @@ Owns: the answer from the files, and the text of either.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -60,7 +61,15 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     """Return an answer as text; its paths, which only a running engine has, are a table of their own."""
     text = format_explanation(msgspec.convert(answer, Explanation))
     found = [f"\n  {name}: {answer[name]}" for name in ("site", "problem") if answer.get(name)]
+    found += map(_format_fault, answer.get("peers", ()))
     return text + "".join(found)
+
+
+def _format_fault(fault: Mapping[str, Any]) -> str:
+    until = datetime.fromtimestamp(fault["until_at"], UTC)
+    return (
+        f"\n  {fault['peer']}: {fault['fault']} fails, until {until:%Y-%m-%d %H:%M} UTC ({fault['detail']})"
+    )
 
 
 def _require_known(config_path: str, kind: str, name: str, known: Mapping[str, Any]) -> None:

@@ -43,8 +43,9 @@ _DER = 2  # _ssl.ENCODING_DER
 def peer_chain(ssl_object: ssl.SSLObject) -> list[bytes]:
     """Return the certificates that the peer sent, as DER, its own first; [] for a resumed session.
 
-    Python has this since 3.13; before, only the object underneath does (since 3.10). A resumed session
-    knows the peer's own certificate (`getpeercert`), and nothing above it.
+    DANE-TA is checked against these, DANE-EE against the first. Python has this since 3.13; before, only
+    the object underneath does (since 3.10). A resumed session knows the peer's own certificate
+    (`getpeercert`) and nothing above it: there, what the first handshake proved has to do.
     """
     if hasattr(ssl_object, "get_unverified_chain"):
         return list(ssl_object.get_unverified_chain())

@@ -131,7 +131,7 @@ class Handshake:
         is_naming = self._names == (host,)
         self._context = contexts.context_for(requirement, is_naming=is_naming)
         self._must_compare = requirement.mode == "verify" and not is_naming
-        self._key = (self._context, host, peer, requirement.verify_peer is not None)
+        self._key = (self._context, host, peer, requirement.verify_peer)
         self._ticket = contexts.tickets.take(self._key, contexts.unix_clock())
 
     @contextmanager
@@ -161,6 +161,8 @@ class Handshake:
 
     def keep_ticket(self, ssl_object: ssl.SSLObject, facts: TlsFacts) -> None:
         """Keep what the peer gave for the next connection; in TLS 1.3 it comes behind the handshake."""
+        if self._contexts.tickets.is_full(self._key):  # Python copies a session to show it: 0.16 ms
+            return
         session = ssl_object.session
         if session is None or not (session.has_ticket or (facts.version == "TLSv1.2" and session.id)):
             return
@@ -192,7 +194,7 @@ def explain(error: ssl.SSLError) -> TlsFailed:
     if isinstance(error, ssl.SSLCertVerificationError):
         result = _RESULTS.get(error.verify_code, CERTIFICATE_NOT_TRUSTED)
         return TlsFailed(result, f"certificate: {error.verify_message}")
-    return TlsFailed(VALIDATION_FAILURE, error.reason or str(error))
+    return TlsFailed(VALIDATION_FAILURE, getattr(error, "reason", None) or str(error))
 
 
 def load_certificate(context: ssl.SSLContext, certificate_pem: str, key_pem: str) -> None:

@@ -52,11 +52,14 @@ class Tickets:
                 return ticket
         return None
 
+    def is_full(self, peer: Hashable) -> bool:
+        """Return whether the peer has given as many as it may."""
+        return len(self._by_peer.get(peer, ())) >= MAX_TICKETS_OF_PEER
+
     def put(self, peer: Hashable, ticket: Ticket) -> None:
-        """Keep a ticket that the peer gave."""
+        """Keep a ticket that the peer gave; not while it `is_full`."""
         tickets = self._by_peer.setdefault(peer, [])
         tickets.append(ticket)
-        del tickets[:-MAX_TICKETS_OF_PEER]
         self._by_peer.move_to_end(peer)
         if len(self._by_peer) > self._max_peers:
             self._by_peer.popitem(last=False)

@@ -12,6 +12,7 @@ Never: changes anything.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ import msgspec
 from engine.core.address import parse_domain
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
+from engine.net.site import Site
 from engine.policy.explain import explain
 from engine.queue.decide import decide
 from engine.queue.path import Path
@@ -253,8 +255,29 @@ class Answers:
             for path in engine.paths.paths.values()
             if path.destination == destination.name and vmta in ("", path.vmta)
         ]
+        answer["peers"] = await self._faults(site) if site is not None else []
         answer["asked_at"] = time.time()
         return answer
+
+    async def _faults(self, site: Site) -> list[Row]:
+        """Return what is known of the site's peers, by host name or address."""
+        engine = self._engine
+        now = engine.loop.time()
+        known = engine.opener.memory.faults(now)
+        peers = set(site.host_names)
+        for host in site.hosts if known else ():
+            with contextlib.suppress(ResolveError):
+                peers.update(await engine.resolver.addresses(host, "prefer_v4"))
+        return [
+            {
+                "peer": each.peer,
+                "fault": each.fault,
+                "until_at": each.until - now + time.time(),
+                "detail": each.detail,
+            }
+            for each in known
+            if each.peer in peers
+        ]
 
 
 def _matches(criteria: Mapping[str, str], **facts: str) -> bool:

@@ -43,3 +43,10 @@ def test_site_that_only_an_engine_knows_stands_below(config: str) -> None:
     assert format_answer({**answer, "site": "mx1.d.example", "paths": []}).endswith("  site: mx1.d.example")
     problem = {"site": "", "problem": "d.example: accepts no mail (null MX)", "paths": []}
     assert format_answer({**answer, **problem}).endswith("\n  problem: d.example: accepts no mail (null MX)")
+
+
+def test_what_is_known_of_a_peer_stands_below_the_site(config: str) -> None:
+    answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
+    fault = {"peer": "192.0.2.1", "fault": "tls", "until_at": 1_700_000_000.0, "detail": "mx: no reply"}
+    last = format_answer({**answer, "site": "mx", "peers": [fault]}).splitlines()[-1]
+    assert last == "  192.0.2.1: tls fails, until 2023-11-14 22:13 UTC (mx: no reply)"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from engine.delivery.peer_memory import PeerMemory
 from tests.fakes.delivery_rig import Rig
 from tests.fakes.virtual_loop import run_virtually
 
@@ -22,7 +23,7 @@ def make_engine(rig: Rig, **others: Any) -> Any:
         "readahead": rig.readahead,
         "dispatcher": rig.dispatcher,
         "resolver": rig.resolver,
-        "opener": SimpleNamespace(sessions=rig.sessions),
+        "opener": SimpleNamespace(sessions=rig.sessions, memory=PeerMemory()),
     }
     return SimpleNamespace(**(parts | others))
 

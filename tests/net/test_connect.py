@@ -397,6 +397,8 @@ def tls_peer(certificate: Path, behind: bytes = b"") -> Callable[..., Any]:
 
 
 def test_session_is_handed_over_after_starttls(run, peer, certificate):
+    """RFC 3207 section 4.2: the client SHOULD send EHLO first, and forgets what it was told in clear."""
+
     async def scenario() -> None:
         async with peer(tls_peer(certificate)) as port:
             session = await open_ok(port, tls=OPPORTUNISTIC, contexts=ClientContexts())
@@ -431,6 +433,8 @@ def test_certificate_is_verified_where_asked(run, peer, certificate):
 
 
 def test_octets_in_clear_behind_starttls_are_refused(run, peer, certificate):
+    """RFC 3207 section 4.2: "The client MUST discard any knowledge obtained from the server" before TLS."""
+
     async def scenario() -> None:
         async with peer(tls_peer(certificate, b"250-mx\r\n250 AUTH\r\n")) as port:
             with pytest.raises(RemoteProtocolError, match="clear"):

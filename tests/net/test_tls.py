@@ -23,6 +23,7 @@ def test_verification_compares_names():
 
 
 def test_versions_before_1_2_are_never_spoken():
+    """RFC 8996 section 2 and 3: TLS 1.0 and 1.1 MUST NOT be used."""
     assert make_client_context().minimum_version is ssl.TLSVersion.TLSv1_2
     assert make_client_context(minimum="1.3").minimum_version is ssl.TLSVersion.TLSv1_3
 

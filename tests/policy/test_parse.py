@@ -83,6 +83,16 @@ def test_reply_rules_are_kept_as_written() -> None:
             "[domain.gmail]: unknown section 'com'; a name with dots stands in quotes: \"gmail.com\"",
         ),
         (
+            '[vmta."acme-1".default]\ntls_certificate = "/etc/mailrail/a.pem"',
+            2,
+            "[vmta.acme-1.default]: tls_certificate and tls_key stand together, in one section; ",
+        ),
+        (
+            '[default]\ntls_certificate = ""\ntls_key = "/etc/mailrail/a.key"',
+            2,
+            "[default]: tls_certificate and tls_key stand together, in one section; ",
+        ),
+        (
             '[domain."a b"]\nmax_connections = 1',
             1,
             "[domain]: key a b: expected a domain name such as \"mta1.example.net\", got 'a b'",

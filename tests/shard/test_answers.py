@@ -204,6 +204,20 @@ def test_explain_knows_a_domain_by_either_of_its_names_and_refuses_what_is_none(
     run(scenario)
 
 
+def test_explain_tells_what_is_known_of_the_domains_hosts() -> None:
+    async def scenario(shard: Shard) -> None:
+        memory = shard.engine.opener.memory
+        until = shard.rig.loop.time() + 60.0
+        for peer in ("192.0.2.1", "192.0.2.2", "mx.x.example"):  # the first is where the resolver points
+            memory.remember(peer, "tls", until, "why")
+        answer = await shard.ask("explain", domain="x.example")
+        assert [row["peer"] for row in answer["peers"]] == ["192.0.2.1", "mx.x.example"]
+        assert {row["fault"] for row in answer["peers"]} == {"tls"}
+        assert answer["peers"][0]["detail"] == "why"
+
+    run(scenario)
+
+
 def test_explain_tells_why_a_domain_has_no_site() -> None:
     async def scenario(shard: Shard) -> None:
         reply = make_reply(550, "5.1.2", "no such domain")
