@@ -254,7 +254,7 @@ async def test_a_host_that_has_no_address_is_passed_over() -> None:
 
 @scene
 async def test_at_a_host_that_refuses_to_greet_the_next_one_waits_for_the_slot() -> None:
-    """The refused connection's slot rests for 5 s; with one slot the backup would never be met."""
+    """RFC 5321 section 3.1, a 554. Its slot rests for 5 s; else the backup would never be met."""
     bad, good = Peer(b"554 no service here\r\n"), Peer()
     rests, attempt.SLOT_AFTER_OUR_CLOSE_S = attempt.SLOT_AFTER_OUR_CLOSE_S, 0.2
     try:

@@ -230,6 +230,8 @@ def test_ehlo_answered_with_421_is_a_rejection(run, peer, tail):
 
 
 def test_peer_without_ehlo_gets_helo(run, peer):
+    """RFC 5321 section 3.2."""
+
     async def scenario() -> None:
         dialogue = script(b"220 old\r\n", (b"EHLO", b"502 what?\r\n"), (b"HELO MAIL1", b"250 old\r\n"))
         async with peer(dialogue) as port:
@@ -260,6 +262,8 @@ def test_421_behind_the_greeting_is_a_rejection(run, peer):
 
 
 def test_non_ascii_text_is_kept(run, peer):
+    """RFC 6531 section 3.7.4.2: replies may hold UTF-8."""
+
     async def scenario() -> None:
         async with peer(script(b"554 gr\xfc\xdfe\r\n")) as port:
             refused = await open_to(port)

@@ -60,6 +60,7 @@ BAD = [
 
 @pytest.mark.parametrize(("octets", "reply"), CASES)
 def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, reply: Reply) -> None:
+    """RFC 5321 section 4.2.1 (several lines), RFC 2034 section 4 (contradictions), RFC 6531 3.7.4.2."""
     assert ReplyReader().feed(octets) == [reply]
     reader = ReplyReader()
     assert [r for i in range(len(octets)) for r in reader.feed(octets[i : i + 1])] == [reply]
@@ -72,6 +73,7 @@ def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, 
 
 @pytest.mark.parametrize("octets", BAD)
 def test_what_is_no_reply_raises_whole_and_bytewise(octets: bytes) -> None:
+    """RFC 5321 sections 4.2 (its form) and 4.5.3.1.5 (a bound on its length, here with room)."""
     with pytest.raises(RemoteProtocolError):
         ReplyReader().feed(octets)
     reader = ReplyReader()
