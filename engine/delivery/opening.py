@@ -231,7 +231,7 @@ class Opener:
         found = self._paths.vmtas.get(vmta)
         if found is None:
             return
-        if source in (found.v4, found.v6) and not is_local_source(source):
+        if found.proxy is None and source in found.addresses and not is_local_source(source):
             self._loop.call_later(SOURCE_RECHECK_S, self._recheck_source, vmta, source)
             return
         log.info("vmta released", vmta=vmta, source=source)

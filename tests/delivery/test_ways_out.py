@@ -17,7 +17,7 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from engine.core.reply import Reply
-from engine.delivery import attempt
+from engine.delivery import attempt, opening
 from engine.delivery.attempt import access_requirement
 from engine.net.routes import Routes
 from engine.net.site import NO_ACCESS, Access, Site
@@ -278,6 +278,20 @@ async def test_a_session_through_a_proxy_tells_both_addresses() -> None:
     assert (facts.peer.address, facts.peer.port) == ("192.0.2.25", 25)
     await let_go(rig)
     server.close()
+
+
+def test_a_vmta_that_gets_a_proxy_needs_its_source_here_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(opening, "SOURCE_RECHECK_S", 0.02)
+        vmta = through("haproxy:127.0.0.1:1")
+        rig = Rig(vmta=VirtualMTA(name="v1", v4=vmta.v4, v6="", hostname=vmta.hostname))
+        rig.addresses_of = {"mx": ["192.0.2.25"], "127.0.0.1": ["127.0.0.1"]}
+        rig.push(site_of("mx", port=25), make_delivery())
+        await until(lambda: f"source {vmta.v4}" in rig.path.holds)
+        rig.paths.own([vmta], 0.0)
+        await until(lambda: f"source {vmta.v4}" not in rig.path.holds)
+
+    on_uvloop(main())
 
 
 @scene
