@@ -303,10 +303,10 @@ def test_faults_of_peers_outlive_the_process(tmp_path: Path) -> None:
     async def first(shard: Shard) -> None:
         shard.upkeep.open()
         await asyncio.sleep(EVERY_S + 0.1)
-        assert not (tmp_path / "peers").exists()
+        assert not (tmp_path / "shard-0" / "peers").exists()
         shard.opener.memory.remember("192.0.2.1", "tls", shard.rig.loop.time() + 1000.0)
         await asyncio.sleep(EVERY_S)
-        assert (tmp_path / "peers").stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / "shard-0" / "peers").stat().st_mode & 0o777 == 0o600
         shard.opener.memory.remember("192.0.2.2", "tls", shard.rig.loop.time() + 1000.0)
 
     async def second(shard: Shard) -> None:
@@ -319,7 +319,8 @@ def test_faults_of_peers_outlive_the_process(tmp_path: Path) -> None:
 
 
 def test_unreadable_faults_are_learnt_anew(tmp_path: Path) -> None:
-    (tmp_path / "peers").write_bytes(b"\xc1")
+    (tmp_path / "shard-0").mkdir()
+    (tmp_path / "shard-0" / "peers").write_bytes(b"\xc1")
 
     async def scenario(shard: Shard) -> None:
         shard.upkeep.open()
