@@ -25,6 +25,14 @@ class OwnHosts:
     def __bool__(self) -> bool:
         return bool(self._names or self._addresses)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OwnHosts):
+            return NotImplemented
+        return (self._names, self._addresses) == (other._names, other._addresses)
+
+    def __hash__(self) -> int:
+        return hash((self._names, self._addresses))
+
     def is_named(self, name: str) -> bool:
         """Is this one of our host names?"""
         return name in self._names

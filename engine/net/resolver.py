@@ -106,8 +106,10 @@ class Resolver:
 
     def use(self, routes: Mapping[str, Route], prohibited: Iterable[str], own: OwnHosts = NOBODY) -> None:
         """Take over a new configuration; what DNS said stays."""
-        self._own = own
         self._prohibited = ProhibitedNetworks(prohibited)
+        if own != self._own:
+            self._own = own
+            self._sites.forget(lambda *_: True)  # they were made without knowing who we are
         if dict(routes) == self._route_table:
             return
         self._route_table = dict(routes)

@@ -522,6 +522,20 @@ def test_a_host_that_can_not_be_looked_up_is_not_ours(run):
     run(scenario())
 
 
+def test_who_we_are_holds_at_once_after_a_reload(run):
+    async def scenario() -> None:
+        records = {("acme.example", "MX"): ["10 us.example."], ("us.example", "A"): ["192.0.2.1"]}
+        async with resolving(records) as setting:
+            site = await setting.resolver.resolve("acme.example")
+            setting.resolver.use({}, PROHIBITED_NETWORKS)
+            assert setting.resolver.lookup("acme.example") is site
+            setting.resolver.use({}, PROHIBITED_NETWORKS, OWN)
+            with pytest.raises(ResolvePermanent, match="leads back"):
+                await setting.resolver.resolve("acme.example")
+
+    run(scenario())
+
+
 def test_route_to_ourselves_is_meant(run):
     async def scenario() -> None:
         async with resolving({}, routes={"*": ["203.0.113.10:2525"]}, own=OWN) as setting:
