@@ -54,6 +54,12 @@ class Submission(msgspec.Struct, omit_defaults=True, kw_only=True):
     job: str = ""
     tags: dict[str, str] = {}
     idempotent: bool = False
+    notify: str = ""  # for all recipients: "NEVER", or some of "SUCCESS,FAILURE,DELAY"
+    envid: str = ""  # comes back in notifications
+    ret: str = ""  # "FULL" or "HDRS": what a notification of failure gives back
+    hold_for: int = 0  # seconds before it is sent
+    deliver_by: str = ""  # "3600;R": give up after an hour; "3600;N": tell the sender then
+    requires_tls: bool = False  # never in clear, on no hop (RFC 8689)
 
 
 class SubmissionReply(msgspec.Struct, frozen=True):
@@ -164,6 +170,12 @@ class _Client(ABC, Generic[Result]):
         job: str = "",
         tags: dict[str, str] | None = None,
         idempotent: bool = False,
+        notify: str = "",
+        envid: str = "",
+        ret: str = "",
+        hold_for: int = 0,
+        deliver_by: str = "",
+        requires_tls: bool = False,
     ) -> Result:
         """Submit one message and wait for its reply (the asyncio client: await it).
 
@@ -181,6 +193,12 @@ class _Client(ABC, Generic[Result]):
                 job=job,
                 tags=tags or {},
                 idempotent=idempotent,
+                notify=notify,
+                envid=envid,
+                ret=ret,
+                hold_for=hold_for,
+                deliver_by=deliver_by,
+                requires_tls=requires_tls,
             )
         )
 

@@ -21,6 +21,7 @@ from engine.core.errors import ConfigError, Origin
 from engine.core.fields import describe, suggest
 from engine.core.finding import Finding
 from engine.message.dkim import PrivateKey, load_key
+from engine.net.certificate import CertificateError, make_server_context
 from engine.net.handshake import load_certificate
 from engine.net.tls import make_client_context
 from engine.policy.check import check_policies
@@ -52,8 +53,8 @@ class Model(msgspec.Struct, frozen=True):
 
     settings: Settings
     policies: PolicySet
-    keys: dict[str, PrivateKey]  # by path
-    pem: dict[str, str] = {}  # certificates, their keys and roots, for TLS: texts by path
+    keys: dict[str, PrivateKey]  # DKIM's, by path
+    pems: dict[str, str] = {}  # keys, certificates and roots, for TLS, as they were read, by path
 
 
 def load_texts(config_path: str) -> Texts:
@@ -65,6 +66,7 @@ def load_texts(config_path: str) -> Texts:
     for index, place in enumerate(settings.engine.policies):
         asked_by = document.origin(("engine", "policies", index))
         policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+    _check_certificates(document, settings)
     named = (*_key_files(settings), *_password_files(document))
     keys = {file: _read(file, document.origin(path)) for path, file in named}
     if settings.engine.tls_ca_file:
@@ -72,6 +74,18 @@ def load_texts(config_path: str) -> Texts:
     for section in _sections(parse_policies(policies)):
         keys |= _read_pair(section)
     return Texts(config_path, text, policies, keys)
+
+
+def _check_certificates(document: Document, settings: Settings) -> None:
+    """A certificate that can't be used is found here; shards read it themselves, again when it changes."""
+    for index, row in enumerate(settings.listeners):
+        if not row.tls_certificate:
+            continue
+        try:
+            make_server_context(row.tls_certificate, row.tls_key, row.tls_min_version)
+        except CertificateError as error:
+            origin = document.origin(("listener", index, "tls_certificate"))
+            raise ConfigError(origin, f"[[listener]] number {index + 1}: {error}") from error
 
 
 def build_model(texts: Texts) -> Model:

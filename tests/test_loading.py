@@ -21,6 +21,7 @@ from engine.core.errors import ConfigError
 from engine.loading import Texts, build_model, check_texts, load_shipped_policies, load_texts
 from engine.policy.model import Destination
 from tests.fakes.authority import Authority
+from tests.fakes.submission import write_certificate
 
 CONFIG = """\
 [engine]
@@ -279,3 +280,16 @@ def test_a_ca_file_without_certificates_is_refused(tmp_path: Path, text: str) ->
     )
     with pytest.raises(ConfigError, match=rf"mailrail\.toml:5: .*tls_ca_file: {roots}: no certificates"):
         load_texts(config)
+
+
+def test_certificate_that_can_not_be_used_is_found_where_it_is_named(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    config = Path(write(tmp_path))
+    named = config.read_text().replace(
+        'customer = "acme"', f'customer = "acme"\ntls_certificate = "{certificate}"\ntls_key = "{key}"', 1
+    )
+    config.write_text(named)
+    load_texts(str(config))
+    config.write_text(named.replace(key, certificate))
+    with pytest.raises(ConfigError, match=rf"mailrail.toml:9: \[\[listener\]\] number 1: {certificate} and"):
+        load_texts(str(config))

@@ -61,8 +61,7 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     """Return an answer as text; its paths, which only a running engine has, are a table of their own."""
     text = format_explanation(msgspec.convert(answer, Explanation))
     found = [f"\n  {name}: {answer[name]}" for name in ("site", "problem") if answer.get(name)]
-    found += map(_format_fault, answer.get("peers", ()))
-    return text + "".join(found)
+    return text + "".join(found) + "".join(map(_format_fault, answer.get("peers", ())))
 
 
 def _format_fault(fault: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ import click
 from engine.cli import check as checking
 from engine.cli import explain as explaining
 from engine.cli import look, steer
+from engine.cli import password as hashing
 from engine.cli import send as sending
 from engine.cli.api import AdminApi, ApiError
 from engine.cli.configuration import admin_addresses, load_settings
@@ -316,6 +317,25 @@ def send(**options: Any) -> None:
         for recipient, reply in answer["refused"].items():
             click.echo(f"{recipient}: {reply}", err=True)
     leave(1 if answer["refused"] else 0)
+
+
+@cli.command()
+@common_options
+def password(config: str, as_json: bool) -> None:  # noqa: ARG001 - reads no configuration
+    """Make the hash of a password, for `credentials` of a customer.
+
+    Asks twice on a terminal; else reads one line from standard input.
+
+    \b
+    Examples:
+      mailrail password
+      printf '%s\\n' "$SECRET" | mailrail password
+    """
+    try:
+        hashed = hashing.make_hash(hashing.read_password())
+    except ValueError as error:
+        fail(str(error), as_json)
+    tell(as_json, {"password": hashed}, lambda: click.echo(hashed))
 
 
 @cli.command()

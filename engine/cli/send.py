@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from email import policy
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime, make_msgid
 from typing import Any, NamedTuple
@@ -49,7 +50,8 @@ def find_listener(settings: Settings, config_path: str, name: str) -> tuple[str,
 
 def make_message(sender: str, recipients: list[str], subject: str, text: str) -> bytes:
     """Return a plain text message."""
-    message = EmailMessage()
+    is_utf8 = not (sender.isascii() and "".join(recipients).isascii())
+    message = EmailMessage(policy.SMTPUTF8 if is_utf8 else policy.default)
     message["From"] = sender
     message["To"] = ", ".join(recipients)
     message["Subject"] = subject
@@ -80,8 +82,12 @@ def send_letter(host: str, port: int, letter: Letter) -> dict[str, Any]:
 
 async def _send(host: str, port: int, letter: Letter) -> tuple[dict[str, Any], str]:
     client = aiosmtplib.SMTP(hostname=host, port=port, timeout=SEND_TIMEOUT_S, start_tls=False)
+    is_ascii = letter.sender.isascii() and "".join(letter.recipients).isascii()
+    options = [] if is_ascii else ["SMTPUTF8"]
     async with client:
-        refused, answer = await client.sendmail(letter.sender, letter.recipients, letter.message)
+        refused, answer = await client.sendmail(
+            letter.sender, letter.recipients, letter.message, mail_options=options
+        )
     return dict(refused), answer
 
 

@@ -4,6 +4,7 @@ errors     the one tree of exceptions
 units      durations, rates and sizes as users write them
 address    mailboxes, domains, patterns over them
 reply      what an SMTP server says, as a value
+terms      what a sender asked for beyond plain delivery
 envelope   message ids, envelopes, deliveries
 framing    frames on a stream, cut anywhere
 document   TOML text with the line of every key

@@ -32,6 +32,10 @@ _DOT_STRING = rf"{_ATOM}(?:\.{_ATOM})*"
 _match_plain = re.compile(rf"({_DOT_STRING})@({_MAIL_LABEL}(?:\.{_MAIL_LABEL})*)").fullmatch
 _match_dot_string = re.compile(_DOT_STRING).fullmatch
 _match_quoted = re.compile(r'"((?:[ !#-\[\]-~]|\\[ -~])*)"').fullmatch
+# RFC 6531 3.3: UTF-8 beyond ASCII joins the atoms and what may be quoted; no C1 controls, no spaces.
+_UTF8_ATOM = _ATOM.replace("~-]", "~\\u00a1-\U0010ffff-]")
+_match_utf8_dot_string = re.compile(rf"{_UTF8_ATOM}(?:\.{_UTF8_ATOM})*").fullmatch
+_match_utf8_quoted = re.compile('"((?:[ !#-\\[\\]-~\u00a1-\U0010ffff]|\\\\[ -~])*)"').fullmatch
 _match_domain = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
 _match_mail_domain = re.compile(rf"{_MAIL_LABEL}(?:\.{_MAIL_LABEL})*").fullmatch
 
@@ -46,8 +50,8 @@ class Mailbox(NamedTuple):
         return f"{self.local}@{self.domain}"
 
 
-def parse_mailbox(text: str) -> Mailbox:
-    """Parse `local@domain`; 1 us for a plain address.
+def parse_mailbox(text: str, *, allow_utf8: bool = False) -> Mailbox:
+    """Parse `local@domain`; 1 us for a plain address. `allow_utf8`: the local part may be UTF-8 (RFC 6531).
 
     Raises:
         ValueError: what is wrong with it.
@@ -63,7 +67,18 @@ def parse_mailbox(text: str) -> Mailbox:
     local, at, domain = text.rpartition("@")
     if not at:
         raise ValueError("expected local@domain")
+    if allow_utf8 and not local.isascii():
+        return Mailbox(_parse_utf8_local(local), parse_domain(domain))
     return Mailbox(_parse_local(local), parse_domain(domain))
+
+
+def _parse_utf8_local(local: str) -> str:
+    """Return a local part beyond ASCII as it was written: only its host may fold or normalize it."""
+    if len(local.encode("utf-8", "replace")) > MAX_ADDRESS_BYTES or not local.isprintable():
+        raise ValueError(f"expected a printable local part of at most {MAX_ADDRESS_BYTES} octets")
+    if _match_utf8_dot_string(local) or _match_utf8_quoted(local):
+        return local
+    raise ValueError("expected a local part of atoms and dots, or in quotes")
 
 
 def _parse_local(local: str) -> str:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.core.terms import Terms
+
 MESSAGE_ID_BYTES = 12
 DELIVERY_KEY_BYTES = 14
 MAX_DELIVERIES = 0xFFFF  # what the 2-octet index can count; recipients per message stay far below
@@ -31,6 +33,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defa
     peer: str = ""  # who injected it, for people
     job: str = ""
     tags: dict[str, str] = {}
+    terms: Terms | None = None  # what was asked for beyond plain delivery; rare
 
 
 class Delivery(msgspec.Struct, gc=False, eq=False):
@@ -52,6 +55,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     last_reply: str = ""
     held: str = ""  # why just this one is stopped: "poison"; "shard N": that one is asked first
     is_remembered: bool = False
+    told: int = 0  # which notices its sender has had: delivery.notices
     # Not stored: they hold from becoming ready to the end of the attempt.
     expires_at: float = 0.0  # policy decides
     deferred: int = 0  # so many recipients at the end of `recipients` were deferred in this attempt

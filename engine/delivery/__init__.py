@@ -11,6 +11,8 @@ opening      connects one session, host by host
 peer_memory  faults of peers that are known for a while
 session      one open SMTP session and its transactions (hot path)
 settle       outcomes to dispositions: events, store, retries, bounces
+notices      which notifications a sender is owed, and when
+bounces      notifications: made, stored, sent like any mail
 handover     deliveries whose pool has no vmta here, to a shard that has one
 expiry       the sweep that ends what waited too long, held or not
 """

@@ -1,4 +1,4 @@
-"""Bounce messages to the sender of what failed: made, stored, and sent like any mail.
+"""Notifications to senders, bounce messages first of all: made, stored, and sent like any mail.
 
 The bounce is staged before the removal of what it tells of, and so is on disk no later.
 
@@ -14,6 +14,7 @@ from typing import Protocol
 from engine.core.address import domain_of
 from engine.core.envelope import Delivery, Envelope, MessageIds
 from engine.core.errors import StoreError
+from engine.core.terms import NO_TERMS, Terms
 from engine.message.dsn import Bounce, Failure, make_bounce
 from engine.settings.model import Settings
 from engine.telemetry.events import Event
@@ -65,17 +66,25 @@ class Bouncer:
         self._hostname = settings.engine.hostname
         self._postmaster = settings.engine.postmaster
 
-    def bounce(self, delivery: Delivery, failed: list[Failure], reason: str) -> None:
-        """Tell the sender which recipients failed; the null sender is never told (RFC 5321 section 6.1)."""
+    def bounce(
+        self,
+        delivery: Delivery,
+        recipients: list[Failure],
+        reason: str,
+        action: str = "failed",
+        retry_until: float = 0.0,
+    ) -> None:
+        """Tell the sender what became of recipients; the null sender is never told (RFC 5321 section 6.1)."""
         envelope = delivery.envelope
         if not envelope.sender:
             return
+        terms = envelope.terms or NO_TERMS
         now = self._unix()
         message_id = self._ids.make(now)
         message = make_bounce(
             Bounce(
                 sender=envelope.sender,
-                failures=failed,
+                failures=recipients,
                 reporting_mta=self._hostname,
                 postmaster=self._postmaster,
                 message_id=f"{message_id.hex()}@{self._hostname}",
@@ -83,6 +92,12 @@ class Bouncer:
                 arrived_at=envelope.accepted_at,
                 now=now,
                 reason=reason,
+                action=action,
+                envid=terms.envid,
+                orcpts={each.recipient: terms.orcpt_of(each.recipient) for each in recipients},
+                is_whole=terms.ret == "FULL" and not terms.requires_tls,  # RFC 8689 5: it may go in clear
+                deliver_by_at=terms.deliver_by_at,
+                retry_until=retry_until,
             )
         )
         facts = Envelope(
@@ -92,10 +107,11 @@ class Bouncer:
             now,
             len(message),
             "bounce",
-            False,
+            not message.isascii(),
             "",
             envelope.job,
             envelope.tags,
+            None if envelope.sender.isascii() else Terms(is_utf8=True),
         )
         told = Delivery(message_id, 0, facts, domain_of(envelope.sender), [envelope.sender], now, message)
 

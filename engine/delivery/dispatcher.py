@@ -61,7 +61,7 @@ class Dispatcher:
         """
         self._loop = loop
         self._now = loop.time
-        self._unix = unix_clock
+        self.unix_clock = unix_clock
         self._open_session = open_session
         self._on_expired = on_expired
         self._on_room = on_room
@@ -234,8 +234,9 @@ class Dispatcher:
         for site_queue in queues:
             if not site_queue.queue:
                 continue
-            if site_queue.spare:
-                self._mind_spare(site_queue)
+            if site_queue.spare and not site_queue.is_miss_due and site_queue.is_spare_due():
+                site_queue.is_miss_due = True
+                self._loop.call_soon(self._open_missed, site_queue)
             if len(site_queue.paths) > 1 and not site_queue.is_level(path):
                 self._wake_those_behind(site_queue, path, now)
             ready_at = path.message_ready_at(now)
@@ -256,7 +257,7 @@ class Dispatcher:
 
     def _pop(self, site_queue: SiteQueue) -> Delivery | None:
         queue = site_queue.queue
-        unix_now = self._unix()
+        unix_now = self.unix_clock()
         while True:
             delivery = queue.pop()
             if delivery is None:
@@ -281,11 +282,6 @@ class Dispatcher:
         for site_queue in session.site_queues:
             if site_queue.queue and self.widening.is_wanted(site_queue):
                 self._kick_later(site_queue)
-
-    def _mind_spare(self, site_queue: SiteQueue) -> None:
-        if not site_queue.is_miss_due and site_queue.is_spare_due():
-            site_queue.is_miss_due = True
-            self._loop.call_soon(self._open_missed, site_queue)
 
     def _wake_those_behind(self, site_queue: SiteQueue, path: Path, now: float) -> None:
         """Let idle sessions of paths that are behind their share take first, before the one that asks."""

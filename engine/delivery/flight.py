@@ -13,6 +13,7 @@ import msgspec
 from engine.core.envelope import Delivery
 from engine.core.reply import make_reply
 from engine.delivery.site_queue import SiteQueue
+from engine.net.extensions import Extensions
 from engine.queue.path import Path
 from engine.smtp.client import Outcome
 from engine.telemetry.events import Peer
@@ -47,6 +48,7 @@ class Bearer(Protocol):
     """What settling needs of the session."""
 
     facts: SessionFacts
+    extensions: Extensions
 
     @property
     def now(self) -> float:

@@ -33,8 +33,8 @@ class Parcel(msgspec.Struct, array_like=True, gc=False):
     message: bytes
     message_id: bytes
     deliveries: list[
-        tuple[int, str, list[str], float, int, str]
-    ]  # index, domain, recipients, due, attempts, reply
+        tuple[int, str, list[str], float, int, str, int]
+    ]  # index, domain, recipients, due, attempts, reply, told
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,7 +43,7 @@ _decode = msgspec.msgpack.Decoder(Parcel).decode
 
 def pack(envelope: Envelope, message: bytes, deliveries: list[Delivery]) -> bytes:
     """Return the parcel as octets."""
-    rows = [(d.index, d.domain, d.recipients, d.due_at, d.attempts, d.last_reply) for d in deliveries]
+    rows = [(d.index, d.domain, d.recipients, d.due_at, d.attempts, d.last_reply, d.told) for d in deliveries]
     return _encode(Parcel(envelope, message, deliveries[0].message_id, rows))
 
 
@@ -63,8 +63,9 @@ def unpack(octets: bytes) -> tuple[Envelope, bytes, list[Delivery]]:
             last_reply,
             "",
             True,
+            told,
         )
-        for index, domain, recipients, due_at, attempts, last_reply in parcel.deliveries
+        for index, domain, recipients, due_at, attempts, last_reply, told in parcel.deliveries
     ]
     return parcel.envelope, parcel.message, deliveries
 
@@ -92,9 +93,10 @@ class Handover:
         self._on_failed = on_failed
         self._under_way = 0
 
-    def offer(self, delivery: Delivery) -> bool:
-        """Begin to hand a delivery over; False where no shard can take it now."""
-        shard = self._keeper_of(delivery)
+    def offer(self, delivery: Delivery, shard: int | None = None) -> bool:
+        """Begin to hand a delivery over, to `shard` if it asked for it; False where none can take it now."""
+        if shard is None:
+            shard = self._keeper_of(delivery)
         if shard is None or self._under_way >= MAX_UNDER_WAY:
             return False
         self._under_way += 1

@@ -11,18 +11,33 @@ import asyncio
 from abc import abstractmethod
 from typing import Any
 
+from msgspec import structs
+
+from engine.net.extensions import Extensions
 from engine.policy.model import Policy
 
 
 class Line(asyncio.Protocol):
     """One open connection, as far as time goes."""
 
-    __slots__ = ("_now", "_policy", "_timeouts", "_unsent_bytes", "_we_closed", "deadline", "transport")
+    __slots__ = (
+        "_given",
+        "_now",
+        "_policy",
+        "_timeouts",
+        "_unsent_bytes",
+        "_we_closed",
+        "deadline",
+        "extensions",
+        "transport",
+    )
 
     transport: asyncio.Transport
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, extensions: Extensions) -> None:
+        self.extensions = extensions
+        self._given = policy
+        self._policy = within_limits(policy, extensions)
         self._timeouts = session_timeouts(policy)
         self._now = asyncio.get_running_loop().time
         self._unsent_bytes = 0  # when it was looked at last; 0: the transport takes what we write
@@ -50,9 +65,10 @@ class Line(asyncio.Protocol):
 
     def use_policy(self, policy: object) -> None:
         """Go by the path's policy as it is now: a reload may have changed it since the last transaction."""
-        if policy is not self._policy:
+        if policy is not self._given:
             assert isinstance(policy, Policy)
-            self._policy = policy
+            self._given = policy
+            self._policy = within_limits(policy, self.extensions)
             self._timeouts = session_timeouts(policy)
 
     def check_deadline(self, now: float) -> None:
@@ -90,3 +106,15 @@ def session_timeouts(policy: Policy) -> dict[Any, float]:
         "quit": policy.quit_timeout_s,
         None: policy.content_timeout_s,
     }
+
+
+def within_limits(policy: Policy, extensions: Extensions) -> Policy:
+    """Return the policy towards a peer that names limits of its own (RFC 9422): the smaller ones hold."""
+    if not (extensions.mail_max or extensions.rcpt_max):
+        return policy
+    messages, recipients = policy.max_messages_per_connection, policy.max_recipients_per_message
+    return structs.replace(
+        policy,
+        max_messages_per_connection=min(messages, extensions.mail_max or messages),
+        max_recipients_per_message=min(recipients, extensions.rcpt_max or recipients),
+    )

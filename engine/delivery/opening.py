@@ -33,6 +33,10 @@ from engine.telemetry.metrics import Counters
 SOURCE_RECHECK_S = 2.0
 SWEEP_EVERY_S = 0.25
 
+# What a session learns that its peer offers and can't do (design section 6), and for how long it is believed.
+SESSION_FAULTS = ("chunking", "pipelining")
+FAULT_TTL_S = 86_400.0
+
 log = Log("opening")
 
 
@@ -183,9 +187,26 @@ class Opener:
             str(target.proxy or ""),
         )
         policy = self._paths.policy_of(path)
+        now = self._loop.time()
         return Session(
-            opened, facts, path, attempt.demand, queues, policy, self.dispatcher, self.settler, self._gone
+            opened,
+            facts,
+            path,
+            attempt.demand,
+            queues,
+            policy,
+            self.dispatcher,
+            self.settler,
+            self._gone,
+            [fault for fault in SESSION_FAULTS if self.memory.knows(target.address, fault, now)],
+            self._remember_fault,
         )
+
+    def _remember_fault(self, session: Session, fault: str) -> None:
+        """A peer can't do what it offers: its next sessions do without."""
+        peer = session.facts.peer
+        self.memory.remember(peer.address, fault, self._loop.time() + FAULT_TTL_S, peer.host)
+        log.info("peer can't do what it offers", peer=peer.host, address=peer.address, fault=fault)
 
     def _gone(self, session: Session, slot_at: float) -> None:
         self.sessions.pop(session, None)

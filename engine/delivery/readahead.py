@@ -102,6 +102,8 @@ class ReadAhead:
         if key in self.in_memory or self.is_paused:
             return
         envelope = delivery.envelope
+        if envelope.terms is not None and delivery.due_at > self._unix():
+            return  # held until an instant of its own (RFC 4865): the scan finds it then
         if self._behind_of and queue_name(envelope.customer, delivery.domain) in self._behind_of:
             return
         self._bring(delivery, key)

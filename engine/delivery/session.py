@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
-from engine.core.reply import make_reply
+from engine.core.reply import Reply, make_reply
 from engine.delivery.crowding import limit_seen
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import (
@@ -26,15 +26,15 @@ from engine.delivery.flight import (
     next_depth,
     observe_end,
     recipients_to_try,
-    refuse_size,
 )
 from engine.delivery.line import Line
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
-from engine.smtp.client import ClientConversation
+from engine.smtp.client import ClientConversation, Outcome
 from engine.smtp.lmtp import LmtpConversation
+from engine.smtp.parameters import mail_parameters, rcpt_parameters, refusal
 from engine.smtp.wire import stuff
 
 # Design section 5: a slot comes back at the peer's EOF or RST, or so long after our own close.
@@ -97,17 +97,15 @@ class Session(Line):
         faults: what the peer offers and was seen not to do, "chunking" or "pipelining": it is not used.
         on_fault: one of them was seen now.
         """
-        super().__init__(policy)
         extensions = opened.extensions
+        super().__init__(policy, extensions)
         self._is_pipelining = extensions.has_pipelining and "pipelining" not in faults
         self._is_chunking = extensions.has_chunking and self._is_pipelining and "chunking" not in faults
         self._depth = 1  # transactions that may await their final reply; more after a success (`outstanding`)
         conversation = LmtpConversation if extensions.is_lmtp else ClientConversation
         self._conversation = conversation(
-            pipelining=self._is_pipelining,
-            size_limit=extensions.size_limit if "SIZE" in extensions.parameters else None,
-            has_8bitmime=extensions.has_8bitmime,
-        )
+            pipelining=self._is_pipelining, size_limit=None, has_8bitmime=False
+        )  # parameters are smtp.parameters' to write
         self.facts = facts
         self.path = path
         self.demand = demand
@@ -258,15 +256,21 @@ class Session(Line):
             self.transport.write(self._begin(following))
 
     def _take(self) -> Delivery | None:
-        """Return the next delivery; what is larger than the peer takes bounces unsent (RFC 1870 6.1)."""
-        limit = self._conversation.size_limit
+        """Return the next delivery; what the peer can't take as it is bounces unsent."""
         delivery = self._dispatcher.take(self)
-        while delivery is not None and 0 < limit < len(delivery.message):
+        while delivery is not None and (reply := self._refusal(delivery)) is not None:
             self.path.cancel_message(self.reserved_at)
             flight = Flight(delivery, delivery.recipients, self.taken_from, self._now(), self.reserved_at)
-            self._settler.settle(flight, refuse_size(flight, self.facts.peer.host, limit), self)
+            self._settler.settle(flight, Outcome(flight, reply, [], None), self)
             delivery = self._dispatcher.take(self)
         return delivery
+
+    def _refusal(self, delivery: Delivery) -> Reply | None:
+        envelope, host = delivery.envelope, self.facts.peer.host
+        return refusal(self.extensions, envelope, delivery.recipients, delivery.message, host, self._unix_now)
+
+    def _unix_now(self) -> float:
+        return self._dispatcher.unix_clock()
 
     def _leave_idle(self) -> None:
         if self._is_idle:
@@ -278,22 +282,22 @@ class Session(Line):
         self._dispatcher.step.begin(delivery.key)
         most = self._policy.max_recipients_per_message
         recipients = recipients_to_try(delivery, min(most, self._most_recipients or most))
-        envelope = delivery.envelope
-        size = len(delivery.message)
+        envelope, message, extensions = delivery.envelope, delivery.message, self.extensions
         flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
         try:
             written = self._conversation.begin(
                 envelope.sender,
                 recipients,
-                size,
-                is_8bit=envelope.is_8bit,
                 is_chunked=self._is_chunking,
                 token=flight,
+                mail_parameters=mail_parameters(extensions, envelope, recipients, message, self._unix_now),
+                rcpt_parameters=rcpt_parameters(extensions, envelope, recipients, message),
             )
         except LocalProtocolError as error:
             raise AssertionError(f"{delivery.key.hex()}: {error}") from error
         self.messages += 1
-        if self._is_chunking and size <= MAX_UNASKED_BYTES and flight.begun_at - self._heard_at <= UNUSED_S:
+        was_quiet = flight.begun_at - self._heard_at > UNUSED_S
+        if self._is_chunking and not was_quiet and len(message) <= MAX_UNASKED_BYTES:
             written += self._chunk(flight)
         self._dispatcher.step.end()
         return written

@@ -16,10 +16,11 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
 from engine.delivery.crowding import crowded_out
 from engine.delivery.flight import Bearer, Flight
+from engine.delivery.notices import is_told_of_relay, next_notice, told_of_delay, told_of_failure
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
 from engine.policy.model import Policy
-from engine.queue.scheduled import retry_at
+from engine.queue.scheduled import expires_at, retry_at
 from engine.smtp.client import Outcome
 from engine.smtp.enhanced import status_of
 from engine.telemetry.events import Event
@@ -50,7 +51,17 @@ class Settlement(Protocol):
         """It goes back to the head of its ready queue."""
 
 
-Bounce = Callable[[Delivery, list[Failure], str], None]
+class Bounce(Protocol):
+    """Tells the sender what became of recipients; action: failed, delayed, relayed or delivered."""
+
+    def __call__(
+        self,
+        delivery: Delivery,
+        recipients: list[Failure],
+        reason: str,
+        action: str = "failed",
+        retry_until: float = 0.0,
+    ) -> None: ...
 
 
 class _Cells:
@@ -123,6 +134,8 @@ class Dispositions:
         deferred: list[str] = []
         waiting: list[Event] = []
         failed: list[Failure] = []
+        relayed: list[Failure] = []
+        terms = delivery.envelope.terms
         crowded = crowded_out(outcome) if len(flight.recipients) > 1 else ()
         for index, recipient in enumerate(flight.recipients):
             if index in crowded:
@@ -145,8 +158,12 @@ class Dispositions:
                 failed.append(
                     Failure(recipient, reply, session.facts.peer.host, "" if reply.enhanced else event.status)
                 )
+            elif terms is not None and is_told_of_relay(terms, recipient, session.extensions):
+                relayed.append(Failure(recipient, reply, session.facts.peer.host))
             self._add_event(event)
             self._count(cells, event)
+        if relayed:
+            self._bounce(delivery, relayed, "", "relayed")
         rest = delivery.recipients[len(flight.recipients) :]
         if crowded:
             rest = [flight.recipients[index] for index in sorted(crowded)] + rest
@@ -171,7 +188,7 @@ class Dispositions:
         """Bring the delivery's record up to date: gone, due later, or ready with the untried `rest`."""
         policy = site_queue.policy_of(delivery.envelope.customer)
         if failed and policy.bounce_message:
-            self._bounce(delivery, failed, "")
+            self._tell_failed(delivery, failed, "")
         if not rest and not deferred:
             self._store.remove(delivery)
             self._settlement.ended(delivery)
@@ -188,10 +205,40 @@ class Dispositions:
         delivery.attempts += 1
         delivery.deferred = 0
         due_at = retry_at(now, delivery.attempts, self._jitter(), policy.retry_s)
-        self._store.amend(
-            delivery, min(due_at, max(now, delivery.envelope.accepted_at + policy.expire_after_s))
-        )
+        until = expires_at(delivery.envelope, policy.expire_after_s)
+        if delivery.envelope.terms is not None:
+            due_at = min(due_at, self._tell_delayed(delivery, policy, now, until))
+        self._store.amend(delivery, min(due_at, max(now, until)))
         self._settlement.deferred(delivery)
+
+    # -- what the sender is told ------------------------------------------------------------------
+
+    def tell_late(self, delivery: Delivery, policy: Policy) -> None:
+        """Send the notices that are due of a delivery that is ready, and waits without an attempt."""
+        before = delivery.told
+        until = expires_at(delivery.envelope, policy.expire_after_s)
+        self._tell_delayed(delivery, policy, self._unix(), until)
+        if delivery.told != before:
+            self._store.amend(delivery, delivery.due_at)
+
+    def _tell_failed(self, delivery: Delivery, failed: list[Failure], reason: str) -> None:
+        told = told_of_failure(delivery.envelope.terms, failed)
+        if told:
+            self._bounce(delivery, told, reason)
+
+    def _tell_delayed(self, delivery: Delivery, policy: Policy, now: float, until: float) -> float:
+        """Send the notices that are due; return when the next one is: the delivery is tried again then."""
+        at, kind = next_notice(delivery, policy.delay_notice_after_s)
+        while at <= now:
+            text = "not delivered yet" + (
+                f"; last reply: {delivery.last_reply}" if delivery.last_reply else ""
+            )
+            reply = make_reply(451, "4.4.7", text)
+            late = [Failure(recipient, reply) for recipient in told_of_delay(delivery, kind)]
+            self._bounce(delivery, late, "", "delayed", until)
+            delivery.told |= kind
+            at, kind = next_notice(delivery, policy.delay_notice_after_s)
+        return at
 
     # -- without a transaction --------------------------------------------------------------------
 
@@ -248,7 +295,7 @@ class Dispositions:
     ) -> None:
         self._tell_all(disposition, delivery, reply, self._unix(), site_queue, "", reason)
         if policy.bounce_message:
-            self._bounce(delivery, [Failure(recipient, reply) for recipient in delivery.recipients], reason)
+            self._tell_failed(delivery, [Failure(each, reply) for each in delivery.recipients], reason)
         self._store.remove(delivery)
         self._settlement.ended(delivery)
 

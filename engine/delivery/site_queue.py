@@ -22,6 +22,7 @@ from engine.net.site import Site
 from engine.policy.model import Destination, Policy
 from engine.queue.path import Path
 from engine.queue.ready import ReadyQueue
+from engine.queue.scheduled import expires_at
 
 # Sessions double this often while a backlog lasts: 100 of them after 0.14 s. A peer that answers at once
 # empties the queue before that: a few dozen messages don't cost a connection (400 us) each.
@@ -178,6 +179,8 @@ class SiteQueue:
         if not self.spare or not self.paths:
             return False
         weight = self.spare[0][1]
+        if self.top - self._least_passes(weight) < SPARE_SLACK / weight:
+            return False  # nobody is that far ahead
         return min(self.passes.values()) - self._least_passes(weight) >= SPARE_SLACK / weight
 
     def is_level(self, path: Path) -> bool:
@@ -233,7 +236,7 @@ class SiteQueue:
         """Queue a delivery; False when its customer has `ready_limit` here already. HOT."""
         customer = delivery.envelope.customer
         policy = self.policies.get(customer) or self.policy_of(customer)
-        delivery.expires_at = delivery.envelope.accepted_at + policy.expire_after_s
+        delivery.expires_at = expires_at(delivery.envelope, policy.expire_after_s)
         return self.queue.push(delivery, self._limit_of(policy))
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 accept     the one door: checks, completes, signs, places, stores
 context    what a feed knows of a message besides its envelope
+terms      what a message asks for, from wherever it says so
 signing    which DKIM keys sign for whom
 listener   the life of a listener that accepts connections, whatever its feed
 smtp       SMTP listeners: who may connect

@@ -10,13 +10,16 @@ Never: speaks a feed's protocol, chooses weights (queue.placement), decides what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine.core.address import domain_of, matches_sender
 from engine.core.envelope import MAX_DELIVERIES, Delivery, Envelope, MessageIds
-from engine.core.errors import PerhapsStored, StoreError, StoreFull
+from engine.core.errors import PerhapsStored, Refused, StoreError, StoreFull
 from engine.core.reply import Reply, make_reply
+from engine.core.terms import Terms
 from engine.inject.context import Done, FeedContext
+from engine.inject.terms import mark_utf8, parse_asked
+from engine.message.encode import encode_8bit
 from engine.message.headers import Controls, Scan, complete, from_domain, scan, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
@@ -65,6 +68,14 @@ class Forward(Protocol):
     ) -> None: ...
 
 
+class _AcceptedCells(NamedTuple):
+    """What counts the messages of one customer through one listener."""
+
+    messages: Cell
+    injections: Cell
+    injected_bytes: Cell
+
+
 class Acceptor:
     """Takes messages from the feeds of one shard."""
 
@@ -100,7 +111,7 @@ class Acceptor:
         self._unix = unix_clock
         self._customers: Mapping[str, Customer] = {}
         self._pools: Mapping[str, Any] = {}
-        self._cells: dict[tuple[str, ...], Cell] = {}
+        self._cells: dict[tuple[str, str, str], _AcceptedCells] = {}
         self._may_send: dict[tuple[str, str], Reply | None] = {}  # customer and sender to the refusal
         self.is_draining = False
 
@@ -152,17 +163,28 @@ class Acceptor:
         if refusal is not None or customer is None:
             self._refuse(refusal or NO_CUSTOMER, context, done)
             return
+        if is_8bit and customer.encode_8bit == "always":
+            message = encode_8bit(message)
+            scanned, is_8bit = scan(message), not message.isascii()
         now = self._unix()
+        terms = context.terms
+        if terms is not None or controls.terms or is_8bit or context.feed != "smtp":
+            try:
+                terms = _agree(context, controls, sender, recipients, scanned, now)
+            except Refused as refused:
+                self._refuse(refused.reply, context, done)
+                return
         message_id = self._ids.make(now)
         added = complete(
             scanned,
             hostname=self._hostname,
             message_id=message_id.hex(),
-            feed=context.feed,
+            protocol=context.protocol if context.feed == "smtp" else context.feed,
             helo=context.helo,
             peer=context.peer,
             recipient=recipients[0] if len(recipients) == 1 else "",
             unix_now=now,
+            is_utf8=terms is not None and terms.is_utf8,
         )
         message = added + message
         if customer.dkim:
@@ -178,6 +200,7 @@ class Acceptor:
             context.peer,
             controls.job or context.job,
             controls.tags or context.tags,
+            terms,
         )
         self._store_or_forward(message_id, envelope, recipients, message, context, done)
 
@@ -313,43 +336,50 @@ class Acceptor:
 
     def _answer(self, deliveries: list[Delivery], context: FeedContext, done: Done) -> None:
         first = deliveries[0]
-        customer = first.envelope.customer
-        count = sum(len(delivery.recipients) for delivery in deliveries)
-        self._cell("mailrail_messages_total", event="accepted", customer=customer, destination="")[0] += count
-        self._cell(
-            "mailrail_injections_total", feed=context.feed, listener=context.listener, result="accepted"
-        )[0] += 1
-        self._cell("mailrail_injected_bytes_total", feed=context.feed, listener=context.listener)[0] += (
-            first.envelope.size_bytes
+        cells = self._accepted_cells(first.envelope.customer, context)
+        cells.messages[0] += (
+            sum(len(delivery.recipients) for delivery in deliveries)
+            if len(deliveries) > 1
+            else len(first.recipients)
         )
+        cells.injections[0] += 1
+        cells.injected_bytes[0] += first.envelope.size_bytes
         message_id = first.message_id.hex()
         done(make_reply(250, "2.0.0", f"Ok: queued as {message_id}"), [message_id])
 
     def _refuse(self, reply: Reply, context: FeedContext, done: Done) -> None:
-        self._cell(
-            "mailrail_injections_total", feed=context.feed, listener=context.listener, result="refused"
-        )[0] += 1
+        feed, listener = context.feed, context.listener
+        refused = self._counters.counter
+        refused("mailrail_injections_total", feed=feed, listener=listener, result="refused")[0] += 1
         done(reply, [])
 
-    def _cell(self, name: str, **labels: str) -> Cell:
-        key = (name, *labels.values())
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = self._counters.counter(name, **labels)
-        return cell
+    def _accepted_cells(self, customer: str, context: FeedContext) -> _AcceptedCells:
+        feed, listener = context.feed, context.listener
+        key = (customer, feed, listener)
+        cells = self._cells.get(key)
+        if cells is None:
+            counter = self._counters.counter
+            cells = self._cells[key] = _AcceptedCells(
+                counter("mailrail_messages_total", event="accepted", customer=customer, destination=""),
+                counter("mailrail_injections_total", feed=feed, listener=listener, result="accepted"),
+                counter("mailrail_injected_bytes_total", feed=feed, listener=listener),
+            )
+        return cells
 
 
 def make_deliveries(message_id: bytes, envelope: Envelope, recipients: list[str]) -> list[Delivery]:
     """Return one delivery for each recipient domain, or more where a domain has very many recipients."""
-    now = envelope.accepted_at
+    terms = envelope.terms
+    now = envelope.accepted_at if terms is None else terms.hold_until or envelope.accepted_at
     if len(recipients) == 1:
         return [Delivery(message_id, 0, envelope, domain_of(recipients[0]), recipients, now)]
-    by_domain: dict[str, list[str]] = {}
+    by_domain: dict[tuple[str, bool], list[str]] = {}
     for recipient in dict.fromkeys(recipients):
-        by_domain.setdefault(domain_of(recipient), []).append(recipient)
+        # Apart: a peer without SMTPUTF8 may still take those that don't need it.
+        by_domain.setdefault((domain_of(recipient), recipient.isascii()), []).append(recipient)
     groups = [
         (domain, group[start : start + MAX_RECIPIENTS_PER_DELIVERY])
-        for domain, group in by_domain.items()
+        for (domain, _), group in by_domain.items()
         for start in range(0, len(group), MAX_RECIPIENTS_PER_DELIVERY)
     ]
     assert len(groups) < MAX_DELIVERIES
@@ -357,6 +387,22 @@ def make_deliveries(message_id: bytes, envelope: Envelope, recipients: list[str]
         Delivery(message_id, index, envelope, domain, group, now)
         for index, (domain, group) in enumerate(groups)
     ]
+
+
+def _agree(
+    context: FeedContext,
+    controls: Controls,
+    sender: str,
+    recipients: list[str],
+    scanned: Scan,
+    unix_now: float,
+) -> Terms | None:
+    """Return the terms of a message that asks for something, or might without saying so."""
+    terms = context.terms
+    asked = context.asked or controls.terms
+    if asked:
+        terms = parse_asked(asked, terms, max_hold_s=context.max_hold_s, unix_now=unix_now)
+    return mark_utf8(terms, sender, recipients, scanned.header, context.feed)
 
 
 def _check_sender(customer: Customer, sender: str) -> Reply | None:

@@ -284,6 +284,7 @@ class Flight:
             is_trusted=settings.trusted,
             peer=format_name(claimed.name),
             claim=claimed.claim,
+            max_hold_s=settings.max_hold_s,
         )
         self._acceptor.accept(
             pickup.sender,

@@ -2,7 +2,8 @@
 
 A client sends submissions, an answer comes for each, in any order:
 
-    {id, sender, recipients, message, customer?, pool?, job?, tags?, idempotent?}
+    {id, sender, recipients, message, customer?, pool?, job?, tags?, idempotent?,
+     notify?, envid?, ret?, hold_for?, deliver_by?, requires_tls?}
     {id, code, enhanced, text, message_ids}
 
 `id` is the client's, an integer or a string, and comes back as it was; nil in an answer to something whose
@@ -38,6 +39,12 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
     job: str = ""
     tags: dict[str, str] = {}
     idempotent: bool = False  # the id is good for 24 hours: a repeat gets the answer of the first
+    notify: str = ""  # for all recipients, as NOTIFY (RFC 3461 4.1)
+    envid: str = ""  # plain text
+    ret: str = ""
+    hold_for: int = 0  # seconds
+    deliver_by: str = ""  # as BY (RFC 2852 4): "3600;R"
+    requires_tls: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

@@ -15,11 +15,12 @@ import asyncio
 import contextlib
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Self
 
 from engine.inject.room import Reservation, Room
-from engine.net.accepting import Accepting
+from engine.net.accepting import Accepting, Serve
 from engine.settings.model import ListenerSettings
 from engine.telemetry.metrics import Cell, Counters
 
@@ -95,11 +96,20 @@ class Listener(ABC):
         """Take new settings; sessions that are open keep what they have taken of the old ones."""
         self.settings = settings
 
-    async def open(self, sock: socket.socket, make_session: Callable[[Self], FeedSession]) -> None:
-        """Accept connections from a socket that listens already, with a session for each."""
+    async def open(
+        self,
+        sock: socket.socket,
+        make_session: Callable[[Self], FeedSession],
+        serve: Callable[[Self, socket.socket], Awaitable[None]] | None = None,
+    ) -> None:
+        """Accept connections from a socket that listens already, with a session for each.
+
+        Args: serve: makes the session of a connection, where something may have to come before.
+        """
         loop = asyncio.get_running_loop()
         self.now = loop.time
-        self._accepting = Accepting(sock, lambda: make_session(self))
+        prepare: Serve | None = partial(serve, self) if serve is not None else None
+        self._accepting = Accepting(sock, lambda: make_session(self), prepare)
         self._sweeper = loop.call_later(SWEEP_S, self._sweep_again)
 
     async def stop(self, grace_s: float) -> None:

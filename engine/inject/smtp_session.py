@@ -12,15 +12,26 @@ Source: RFC 5321 4.5.3.2 (timers), 3.8 (421 when stopping). After: asyncio's own
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import cast
+
+from msgspec import structs
 
 from engine.core.reply import Reply
 from engine.inject.context import FeedContext
 from engine.inject.listener import FeedSession
+from engine.inject.passwords import WRONG
 from engine.inject.room import Reservation
 from engine.inject.smtp import SMTPListener
-from engine.smtp.server import ServerConversation, Transaction
+from engine.inject.smtp_opening import format_peer, make_context, start_tls
+from engine.net.proxied import Origin
+from engine.smtp.access import Access, Handshake, Wanted
+from engine.smtp.auth import Credentials
+from engine.smtp.server import ServerConversation
+from engine.smtp.transaction import Transaction
 from engine.smtp.wire import format_reply
+from engine.smtp.xclient import Attributes
 from engine.telemetry.log import Log
 
 COMMAND_TIMEOUT_S = 300  # RFC 5321 4.5.3.2.7
@@ -37,11 +48,16 @@ class SMTPSession(FeedSession):
 
     __slots__ = (
         "_context",
+        "_context_of",
         "_conversation",
+        "_early",
         "_ended_at",
         "_is_full",
         "_is_handing",
+        "_is_handshaking",
         "_is_paused",
+        "_is_probe",
+        "_is_served",
         "_message_ticks",
         "_peer",
         "_reply",
@@ -50,11 +66,20 @@ class SMTPSession(FeedSession):
 
     listener: SMTPListener
 
-    def __init__(self, listener: SMTPListener) -> None:
+    def __init__(self, listener: SMTPListener, origin: Origin | None = None) -> None:
+        """Args: origin: what a proxy has said of its client."""
         super().__init__(listener)
-        self._conversation = ServerConversation(listener.limits, self._check_sender)
-        self._peer = ""
+        access = Access(listener.rules, is_secure=listener.is_implicit_tls)
+        self._conversation = ServerConversation(
+            listener.limits, self._check_sender, unix_clock=time.time, access=access
+        )
+        self._peer = origin.address if origin is not None else ""
+        self._is_probe = origin is not None and not origin.address  # the proxy itself looks whether we are up
         self._context: FeedContext | None = None
+        self._context_of = ""  # the EHLO that it was made for
+        self._is_served = False  # what the conversation wants is being done
+        self._is_handshaking = False
+        self._early = b""  # came behind the handshake, before we knew that it is done
         self._ticks = 0  # seconds since the last command, or the last piece of a message
         self._message_ticks = 0  # seconds since DATA
         self._is_handing = False  # inside acceptor.accept
@@ -68,8 +93,13 @@ class SMTPSession(FeedSession):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet, or say why not."""
         self.transport = cast(asyncio.Transport, transport)
-        self._peer = format_peer(transport.get_extra_info("peername"))
-        refusal = self.listener.refusal(self._peer)
+        if not self._peer:
+            self._peer = format_peer(transport.get_extra_info("peername"))
+        listener = self.listener
+        refusal = listener.refusal(self._peer)
+        if self._is_probe and refusal is not None and refusal.is_permanent:
+            refusal = None  # it may look; MAIL is refused
+        self._conversation.access.may_xclient = listener.may_xclient(self._peer)
         if refusal is not None:
             self.listener.count_refusal(refusal.code)
             log.info("connection refused", listener=self.listener.settings.name, reason=str(refusal))
@@ -82,6 +112,9 @@ class SMTPSession(FeedSession):
     def data_received(self, data: bytes) -> None:
         """Let the conversation read, write what it says, hand over what is complete. HOT."""
         conversation = self._conversation
+        if self._is_handshaking:
+            self._early += data
+            return
         out = conversation.receive(data)
         if out or conversation.deadline_kind == "data":
             self._ticks = 0
@@ -126,27 +159,29 @@ class SMTPSession(FeedSession):
 
     def shut(self) -> None:
         """End the session, after its transaction if one is open."""
+        if self._is_handshaking:
+            return  # it looks whether to go on when that is done
         self._write(self._conversation.shut(self.listener.farewell()))
 
     # -- messages -----------------------------------------------------------------------------------------
 
     def _check_sender(self, sender: str) -> Reply | None:
-        return self.listener.acceptor.check_sender(self._make_context(), sender)
+        listener = self.listener
+        if listener.shedding.reply is not None:
+            return listener.shedding.count("smtp")
+        if self._is_probe:
+            stranger = listener.stranger(self._peer)
+            if stranger is not None:
+                return stranger
+        return listener.acceptor.check_sender(self._make_context(), sender)
 
     def _make_context(self) -> FeedContext:
         """Return the context of this session's messages, made once per EHLO."""
         context = self._context
-        helo = self._conversation.helo
-        if context is None or context.helo != helo:
-            settings = self.listener.settings
-            context = self._context = FeedContext(
-                "smtp",
-                settings.name,
-                customer=settings.customer,
-                is_trusted=settings.trusted,
-                peer=self._peer,
-                helo=helo,
-            )
+        conversation = self._conversation
+        if context is None or self._context_of is not conversation.helo:
+            self._context_of = conversation.helo
+            context = self._context = make_context(self.listener, conversation, self._peer, self.transport)
         return context
 
     def _hand_over(self) -> None:
@@ -167,12 +202,15 @@ class SMTPSession(FeedSession):
         """Return what the acceptor said at once; None: `_done` will be called."""
         self._reply = None
         self._is_handing = True
+        context = self._make_context()
+        if transaction.terms is not None:
+            context = structs.replace(context, terms=transaction.terms)
         self.listener.acceptor.accept(
             transaction.sender,
             transaction.recipients,
             transaction.message,
             transaction.is_8bit,
-            self._make_context(),
+            context,
             self._done,
         )
         self._is_handing = False
@@ -197,6 +235,64 @@ class SMTPSession(FeedSession):
         self._write(self._conversation.finish(reply))
         if self.reservation is not None:
             self._settle_room()
+
+    # -- what the conversation wants ----------------------------------------------------------------------
+
+    def _serve(self, wanted: Wanted) -> None:
+        """Do what a command asked for; the conversation rests meanwhile."""
+        self._is_served = True
+        self._context = None
+        if isinstance(wanted, Handshake):
+            self._is_handshaking = True
+            self.listener.spawn(self._start_tls())
+        elif isinstance(wanted, Credentials):
+            self.listener.passwords.check(
+                wanted, self.listener.settings.name, self._peer, self._on_authenticated
+            )
+        else:
+            self._present(wanted)
+
+    def _on_authenticated(self, reply: Reply, user: str) -> None:
+        self._go_on(lambda: self._conversation.authenticated(reply, user))
+
+    def _present(self, attributes: Attributes) -> None:
+        """A front end says for whom it speaks."""
+        self._peer = attributes.addr or self._peer
+        refusal = self.listener.stranger(self._peer)
+        if refusal is None and attributes.login and self.listener.has_auth:
+            is_known = bool(self.listener.passwords.customer_of(attributes.login))
+            refusal = None if is_known else WRONG
+        self._go_on(lambda: self._conversation.presented(refusal))
+
+    def _go_on(self, answer: Callable[[], bytes]) -> None:
+        """What was wanted is done: answer, and read what was pipelined behind it."""
+        self._is_served = False
+        if self.transport is None or self._conversation.is_closing:
+            return
+        self._ticks = 0
+        self._write(answer())
+        self._hand_over()
+        self._resume()
+
+    async def _start_tls(self) -> None:
+        """Have the transport do the handshake, and begin anew."""
+        if self.transport is None or self.transport.is_closing():
+            return  # lost, or cut off, since the command was read
+        secured = await start_tls(self.listener, self.transport, self, self._peer)
+        self._is_handshaking = self._is_served = False
+        if secured is None:
+            if self.transport is not None:  # a transport whose handshake fails tells nobody that it is lost
+                self.connection_lost(None)
+            return
+        self.transport = secured
+        self._conversation.secured()
+        self._is_paused = self._is_full = False
+        self._ticks = 0
+        if self.listener.is_stopping:
+            self.shut()
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     # -- room ---------------------------------------------------------------------------------------------
 
@@ -225,6 +321,8 @@ class SMTPSession(FeedSession):
             transport.write(out)
         if conversation.is_closing:
             transport.close()
+        elif conversation.is_resting and conversation.access.wants is not None and not self._is_served:
+            self._serve(conversation.access.wants)
 
     def _pause(self) -> None:
         if not self._is_paused and self.transport is not None and not self.transport.is_closing():
@@ -240,9 +338,3 @@ class SMTPSession(FeedSession):
         self._is_paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
-
-
-def format_peer(peername: object) -> str:
-    """Return the address of a peer; IPv4 in IPv6 as IPv4."""
-    address = str(peername[0]) if isinstance(peername, tuple) and peername else ""
-    return address.removeprefix("::ffff:") if "." in address else address

@@ -13,6 +13,7 @@ from typing import Protocol
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import Done, Intake
 from engine.inject.listener import Listener
+from engine.inject.shedding import NEVER, Shedding
 from engine.inject.submission import Offer
 from engine.settings.model import ListenerSettings
 from engine.telemetry.metrics import Counters
@@ -31,9 +32,15 @@ class SocketListener(Listener):
     """One injection socket in one shard."""
 
     def __init__(
-        self, settings: ListenerSettings, acceptor: Intake, repeats: Repeats, counters: Counters
+        self,
+        settings: ListenerSettings,
+        acceptor: Intake,
+        repeats: Repeats,
+        counters: Counters,
+        shedding: Shedding = NEVER,
     ) -> None:
         self.acceptor = acceptor
+        self.shedding = shedding
         self.repeats = repeats
         super().__init__(settings, counters, "socket")
 
@@ -49,4 +56,4 @@ class SocketListener(Listener):
             return make_reply(421, "4.3.2", "stopping, try again later")
         if self.is_full:
             return make_reply(421, "4.3.2", "too many connections, try again later")
-        return None
+        return self.shedding.count("socket")

@@ -83,6 +83,7 @@ class SocketSession(FeedSession):
             customer=settings.customer,
             is_trusted=settings.trusted,
             peer=format_peer(transport.get_extra_info("socket")),
+            max_hold_s=settings.max_hold_s,
         )
         refusal = listener.refusal()
         if refusal is not None:
@@ -169,6 +170,10 @@ class SocketSession(FeedSession):
             self._refuse_misread(misread)
             return
         frame_id = submission.id
+        if listener.shedding.reply is not None:
+            listener.shedding.count("socket")
+            self._answer(frame_id, listener.shedding.reply, [])
+            return
         try:
             offer = parse_submission(submission, listener.settings, self._context)
         except Refused as refused:

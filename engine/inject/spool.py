@@ -80,7 +80,7 @@ class SpoolListener:
         self._skipped: set[str] = set()  # can't be claimed
         self._inotify: Inotify | None = None
         self._ticks = 0
-        self._is_paused = False
+        self._paused_by = ""
         self._is_stopping = False
         self._pump_at = 0.0
         self._pump_handle: asyncio.Handle | None = None
@@ -128,15 +128,13 @@ class SpoolListener:
                 handle.cancel()
         self._directory.close()
 
-    @property
-    def is_paused(self) -> bool:
-        """While it is, files stay in new/."""
-        return self._is_paused
-
-    @is_paused.setter
-    def is_paused(self, value: bool) -> None:
-        self._is_paused = value
-        if not value and self._pump_handle is None and self._ticker is not None:
+    def pause(self, reason: str) -> None:
+        """While there is a reason, files stay in new/."""
+        if reason == self._paused_by:
+            return
+        self._paused_by = reason
+        log.info("spool waits" if reason else "spool goes on", path=self.settings.path, reason=reason)
+        if not reason and self._pump_handle is None and self._ticker is not None:
             self._wake()
 
     # -- hearing of files -------------------------------------------------------------------------
@@ -261,7 +259,7 @@ class SpoolListener:
         now = self._clock()
         until = now + TURN_S
         for _ in range(TURN_FILES):
-            if self._is_paused or self._is_stopping or not flight.has_room:
+            if self._paused_by or self._is_stopping or not flight.has_room:
                 return  # whoever ends that wakes the pump
             if now < flight.resume_at:
                 self._wake_at(flight.resume_at)

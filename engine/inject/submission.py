@@ -53,7 +53,7 @@ def _parse_sender(sender: str) -> str:
     if not sender:
         return ""
     try:
-        mailbox = parse_mailbox(sender)
+        mailbox = parse_mailbox(sender, allow_utf8=True)
     except ValueError as error:
         raise _refused(501, "5.1.7", f"sender: {error}") from None
     return f"{mailbox.local}@{mailbox.domain}"
@@ -67,7 +67,7 @@ def _parse_recipients(recipients: list[str], max_recipients: int) -> list[str]:
     found = []
     for index, recipient in enumerate(recipients):
         try:
-            mailbox = parse_mailbox(recipient)
+            mailbox = parse_mailbox(recipient, allow_utf8=True)
         except ValueError as error:
             raise _refused(501, "5.1.3", f"recipients[{index}]: {error}") from None
         found.append(f"{mailbox.local}@{mailbox.domain}")
@@ -97,7 +97,8 @@ def parse_message(message: bytes, max_bytes: int) -> bytes:
 
 def _parse_context(submission: Submission, context: FeedContext) -> FeedContext:
     s = submission
-    if not (s.customer or s.pool or s.job or s.tags or s.idempotent):
+    asked = _asked(s)
+    if not (s.customer or s.pool or s.job or s.tags or s.idempotent or asked):
         return context
     if s.customer and not context.is_trusted and s.customer != context.customer:
         raise _refused(550, "5.7.1", f"customer: this listener carries mail of {context.customer} only")
@@ -117,7 +118,25 @@ def _parse_context(submission: Submission, context: FeedContext) -> FeedContext:
         job=s.job,
         tags=s.tags,
         idempotency=format_idempotency(s.id) if s.idempotent else "",
+        max_hold_s=context.max_hold_s,
+        asked=asked,
     )
+
+
+def _asked(submission: Submission) -> dict[str, str]:
+    """Return what a submission asks for beyond plain delivery, as text by name."""
+    s = submission
+    if not (s.notify or s.envid or s.ret or s.hold_for or s.deliver_by or s.requires_tls):
+        return {}
+    asked = {
+        "notify": s.notify,
+        "envid": s.envid,
+        "ret": s.ret,
+        "hold_for": str(s.hold_for) if s.hold_for else "",
+        "deliver_by": s.deliver_by,
+        "requires_tls": "yes" if s.requires_tls else "",
+    }
+    return {name: text for name, text in asked.items() if text}
 
 
 def _check_labels(submission: Submission) -> None:

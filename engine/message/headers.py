@@ -24,6 +24,8 @@ from engine.message.addresses import parse_addresses
 CONTROL_PREFIX = b"x-mailrail-"
 MAX_TAGS = 32
 MAX_CONTROL_CHARACTERS = 256
+# What a message may ask for by a control field, beyond plain delivery; inject.terms reads them.
+TERMS = ("notify", "envid", "ret", "hold_for", "hold_until", "deliver_by", "requires_tls")
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -38,6 +40,7 @@ class Controls(msgspec.Struct, frozen=True, gc=False):
     pool: str = ""
     job: str = ""
     tags: dict[str, str] = {}
+    terms: dict[str, str] = {}  # as they were written, by name (TERMS)
 
 
 _NO_CONTROLS = Controls()
@@ -158,7 +161,8 @@ def take_controls(message: bytes, scanned: Scan, *, is_trusted: bool) -> tuple[C
     """Read and remove the X-Mailrail-* fields; the message itself comes back where it has none.
 
     Customer, Pool: named only by those who are trusted to. Job: one word for a mailing. Tag: `name=value`,
-    may come often. Others are removed too: they are for Mailrail, and none of them is for the recipient.
+    may come often. TERMS: as they are written. Others are removed too: they are for Mailrail, and
+    none of them is for the recipient.
     """
     if CONTROL_PREFIX not in scanned.lowered:
         return _NO_CONTROLS, message
@@ -175,8 +179,14 @@ def take_controls(message: bytes, scanned: Scan, *, is_trusted: bool) -> tuple[C
         pool=values.get(b"pool", [""])[-1] if is_trusted else "",
         job=values.get(b"job", [""])[-1],
         tags=_tags(values.get(b"tag", [])),
+        terms=_terms(values),
     )
     return controls, b"".join(kept) + message[len(header) :]
+
+
+def _terms(values: dict[bytes, list[str]]) -> dict[str, str]:
+    named = [(name, values.get(name.replace("_", "-").encode())) for name in TERMS]
+    return {name: texts[-1] for name, texts in named if texts}
 
 
 def _control_value(raw: bytes) -> str:
@@ -192,26 +202,32 @@ def _tags(values: list[str]) -> dict[str, str]:
 # -- completing -------------------------------------------------------------------------------------------
 
 
-def complete(
+def complete(  # noqa: PLR0913 (what is known of where it came from)
     scanned: Scan,
     *,
     hostname: str,
     message_id: str,
-    feed: str,
+    protocol: str,
     helo: str,
     peer: str,
     recipient: str,
     unix_now: float,
+    is_utf8: bool = False,
 ) -> bytes:
     """Return what belongs in front of a message: Received, and Message-ID and Date where it lacks them.
 
     Args:
         message_id: in hex; the name of the message in Received, and in Message-ID.
+        protocol: how it came, for `with` (RFC 3848, or a feed's name).
+        helo: "" where it did not come from another host.
         recipient: named in Received when the message has just one, "" otherwise (RFC 5321 4.4: no Bcc leaks).
+        is_utf8: it came with SMTPUTF8; Received says so (RFC 6531 4.3).
     """
     lowered = scanned.lowered
     date = format_date(unix_now)
-    added = format_received(hostname, message_id, feed, helo, peer, recipient, date)
+    added = format_received(hostname, message_id, protocol, helo, peer, recipient, date)
+    if is_utf8:
+        added = added.replace(b" with ESMTP", b" with UTF8SMTP", 1)
     if b"\nmessage-id:" not in lowered:
         added += f"Message-ID: <{message_id}@{hostname}>\r\n".encode()
     if b"\ndate:" not in lowered:
@@ -222,17 +238,21 @@ def complete(
 
 
 def format_received(
-    hostname: str, message_id: str, feed: str, helo: str, peer: str, recipient: str, date: str
+    hostname: str, message_id: str, protocol: str, helo: str, peer: str, recipient: str, date: str
 ) -> bytes:
     """Return the Received field; whatever is not plain printable ASCII is left out of it."""
+    target = f"\r\n\tfor <{recipient}>" if recipient and _plain(recipient) else ""
+    begin = _begin_received(hostname, protocol, helo, peer)
+    return f"{begin} id {message_id}{target};\r\n\t{date}\r\n".encode()
+
+
+@lru_cache(maxsize=1024)  # a session's messages share it
+def _begin_received(hostname: str, protocol: str, helo: str, peer: str) -> str:
     origin = ""
-    if feed == "smtp":
+    if helo:
         literal = f"IPv6:{peer}" if ":" in peer else peer
         origin = f"from {_plain(helo) or 'unknown'} ([{_plain(literal)}])\r\n\t"
-    protocol = "ESMTP" if feed == "smtp" else _plain(feed)
-    target = f"\r\n\tfor <{recipient}>" if recipient and _plain(recipient) else ""
-    stamp = f"by {hostname} (Mailrail) with {protocol} id {message_id}{target};\r\n\t{date}\r\n"
-    return f"Received: {origin}{stamp}".encode()
+    return f"Received: {origin}by {hostname} (Mailrail) with {_plain(protocol)}"
 
 
 def _plain(text: str) -> str:

@@ -136,6 +136,6 @@ def _parse_sender(text: str, field: str) -> str:
 
 def _parse(address: str, field: str) -> str:
     try:
-        return str(parse_mailbox(address))
+        return str(parse_mailbox(address, allow_utf8=True))
     except ValueError as error:
         raise PickupError(f"{field}: {address[:100]!r}: {error}") from None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from engine.telemetry.log import Log
 
@@ -24,14 +24,28 @@ EXHAUSTED_PAUSE_S = 1.0
 log = Log("accept")
 
 
-class Accepting:
-    """Makes a protocol of `factory` for each connection, until closed."""
+Serve = Callable[[socket.socket], Awaitable[object]]
 
-    def __init__(self, sock: socket.socket, factory: Callable[[], asyncio.Protocol]) -> None:
-        """`sock` listens, does not block, and is closed with this."""
+
+class Accepting:
+    """Has each connection served, until closed."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        factory: Callable[[], asyncio.Protocol],
+        serve: Serve | None = None,
+    ) -> None:
+        """Args:
+        sock: listens, does not block, and is closed with this.
+        factory: makes the protocol of a connection, where nothing comes before.
+        serve: makes a protocol of a connection whatever comes before (a proxy's header, TLS); its OSErrors
+            are those of a client that has left.
+        """
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._factory = factory
+        self._prepare = serve or self._connect
         self._tasks: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(sock.fileno(), self._accept)
@@ -66,10 +80,13 @@ class Accepting:
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, connection)
+            await self._prepare(connection)
         except OSError as error:  # the client has left meanwhile
             log.debug("connection not served", error=str(error))
             connection.close()
+
+    async def _connect(self, connection: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(self._factory, connection)
 
     def _go_on(self) -> None:
         self._pause = None

@@ -12,10 +12,15 @@ import msgspec
 
 # How many different EHLO replies are kept parsed; a forgotten one is only parsed again.
 _DISTINCT_REPLIES = 512
+_MAX_LIMIT_DIGITS = 6  # RFC 9422 section 3
 
 
 class Extensions(msgspec.Struct, frozen=True):
-    """The extensions of one session. `size_limit` is 0 where the peer names none (RFC 1870)."""
+    """The extensions of one session. `size_limit` is 0 where the peer names none (RFC 1870).
+
+    `mail_max` and `rcpt_max`: transactions of a session and recipients of a transaction that the peer takes
+    (RFC 9422); 0 where it names no limit. RCPTDOMAINMAX binds nobody here: a transaction is for one domain.
+    """
 
     parameters: dict[str, str]  # keyword in upper case to what stood behind it
     has_pipelining: bool = False
@@ -27,6 +32,8 @@ class Extensions(msgspec.Struct, frozen=True):
     has_starttls: bool = False
     size_limit: int = 0
     is_lmtp: bool = False  # it was greeted with LHLO (RFC 2033): one reply for each recipient
+    mail_max: int = 0
+    rcpt_max: int = 0
 
 
 NO_EXTENSIONS = Extensions({})  # what a peer that only knows HELO offers
@@ -59,4 +66,20 @@ def parse_extensions(keyword_lines: str, *, is_lmtp: bool = False) -> Extensions
         has_starttls="STARTTLS" in parameters,
         size_limit=int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0,
         is_lmtp=is_lmtp,
+        mail_max=_limit(parameters, "MAILMAX"),
+        rcpt_max=_limit(parameters, "RCPTMAX"),
     )
+
+
+def _limit(parameters: dict[str, str], name: str) -> int:
+    """Return a limit that LIMITS names; 0 for none, and for what is no number of RFC 9422's."""
+    for word in parameters.get("LIMITS", "").split():
+        keyword, _, value = word.partition("=")
+        if (
+            keyword.upper() == name
+            and value.isascii()
+            and value.isdigit()
+            and len(value) <= _MAX_LIMIT_DIGITS
+        ):
+            return int(value)
+    return 0

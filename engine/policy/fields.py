@@ -40,6 +40,7 @@ POLICY = {
     "retry": Field("retry_s", fields.many(fields.duration(0.1, 7 * _DAY_S), 1, 100)),
     "expire_after": Field("expire_after_s", fields.duration(1, 60 * _DAY_S)),
     "bounce_message": Field("bounce_message", fields.boolean),
+    "delay_notice_after": Field("delay_notice_after_s", fields.duration(60, 60 * _DAY_S)),
     "ready_limit": Field("ready_limit", fields.whole(1, 1_000_000)),
     "port": Field("port", fields.whole(1, 65535)),
     "address_family": Field("address_family", fields.choice("v4", "v6", "prefer_v4", "prefer_v6")),
@@ -52,7 +53,7 @@ POLICY = {
 }
 
 # These belong to the message, which is not bound to a vmta while it waits: no vmta section may have them.
-OF_THE_MESSAGE = ("retry", "expire_after", "bounce_message", "ready_limit")
+OF_THE_MESSAGE = ("retry", "expire_after", "bounce_message", "delay_notice_after", "ready_limit")
 
 # What names a provider, beside its settings.
 PROVIDER = {

@@ -43,6 +43,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retry_s: tuple[float, ...]
     expire_after_s: float
     bounce_message: bool
+    delay_notice_after_s: float
     ready_limit: int
 
     # how to reach and to talk to the peer

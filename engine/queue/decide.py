@@ -15,6 +15,7 @@ from engine.queue.path import Hold, Path, SiteDemand
 # a few messages don't open a connection each, a backlog of twice the limit uses 86 % of it and a
 # long one all of it.
 _NEVER = math.inf
+HELD = "held: "
 
 
 class Decision(NamedTuple):
@@ -72,7 +73,27 @@ def decide(path: Path, now: float) -> Decision:
 
 def held(hold: Hold) -> Decision:
     """Return what is said of a path that is held."""
-    return _spent(f"held: {hold.reason}", hold.until)
+    return _spent(f"{HELD}{hold.reason}", hold.until)
+
+
+def stopped(path: Path, site: str, now: float) -> Decision | None:
+    """Return what is said of a path that is held, or backs off from that site; None: it is not stopped."""
+    hold = path.hold_in_force(now)
+    if hold is not None:
+        return held(hold)
+    demand = path.sites.get(site)
+    return _backing_off(demand, now) if demand is not None and demand.retry_at > now else None
+
+
+def spent(path: Path, site: str, now: float) -> Decision | None:
+    """Return why a path may not carry one more message to that site, however much waits; None: it may."""
+    decision = stopped(path, site, now)
+    if decision is not None:
+        return decision
+    ready_at = path.message_ready_at(now)
+    if ready_at > now:
+        return rate_spent(ready_at, now)
+    return _connection_limits(path, now)[1]
 
 
 def rate_spent(ready_at: float, now: float) -> Decision:
@@ -94,11 +115,7 @@ def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
             continue
         if demand.retry_at > now:
             if demand.retry_at < refusal.ask_at:
-                refusal = _spent(
-                    f"back-off after {demand.failures} failures {_until(demand.retry_at, now)}: "
-                    f"{demand.last_failure}",
-                    demand.retry_at,
-                )
+                refusal = _backing_off(demand, now)
             continue
         need = math.inf if demand.is_starved else waiting / (1 + demand.sessions + demand.opening)
         if need > best_need:
@@ -106,20 +123,33 @@ def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
     return best, refusal
 
 
-def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
-    policy = path.policy
-    limit = policy.max_connections
-    serving = demand.sessions + demand.opening
+def _backing_off(demand: SiteDemand, now: float) -> Decision:
+    ends = _until(demand.retry_at, now)
+    return _spent(f"back-off after {demand.failures} failures {ends}: {demand.last_failure}", demand.retry_at)
+
+
+def _connection_limits(path: Path, now: float) -> tuple[int, Decision | None]:
+    """Return how many more connections the limits allow; where none, why."""
+    limit = path.policy.max_connections
     free_at = path.limits.slots.next_free_at(limit, now)
     room = limit - path.limits.slots.in_use(now)
     if room <= 0:
-        return _spent(f"max_connections {limit} reached", free_at)
+        return 0, _spent(f"max_connections {limit} reached", free_at)
     if free_at > now:
-        return _no(f"quiet after a start {_until(free_at, now)}", free_at)
+        return 0, _no(f"quiet after a start {_until(free_at, now)}", free_at)
     for cap in path.caps:
         if cap.room <= 0:
-            return _no(f"{cap.name} {cap.limit} reached")._replace(is_spent=cap.is_of_vmta)
+            return 0, _no(f"{cap.name} {cap.limit} reached")._replace(is_spent=cap.is_of_vmta)
         room = int(min(room, cap.room))
+    return room, None
+
+
+def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
+    limit = path.policy.max_connections
+    serving = demand.sessions + demand.opening
+    room, refusal = _connection_limits(path, now)
+    if refusal is not None:
+        return refusal
     want = wanted_sessions(demand.waiting() + demand.sessions, limit) - serving
     if demand.failures:
         want = 1 - demand.opening  # one probe at a time until the site has answered

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.core.envelope import Envelope
+
 # Each wait is lengthened or shortened by up to this share, so that what failed together does not come
 # back together. Operators' practice: 10 %.
 JITTER_SHARE = 0.1
@@ -27,14 +29,16 @@ def retry_at(now: float, attempts: int, jitter: float, curve: Sequence[float]) -
     return now + wait_s * (1.0 + JITTER_SHARE * (2.0 * jitter - 1.0))
 
 
-def expires_at(accepted_at: float, expire_after_s: float) -> float:
-    """Return when a delivery is given up, Unix UTC seconds."""
-    return accepted_at + expire_after_s
+def expires_at(envelope: Envelope, expire_after_s: float) -> float:
+    """Return when a delivery is given up, Unix UTC seconds: at its own deadline, if that comes first.
 
-
-def has_expired(accepted_at: float, expire_after_s: float, unix_now: float) -> bool:
-    """Return whether a delivery has waited too long."""
-    return unix_now >= accepted_at + expire_after_s
+    The time for which a message was held at its sender's wish does not count (RFC 4865 section 4).
+    """
+    terms = envelope.terms
+    if terms is None:
+        return envelope.accepted_at + expire_after_s
+    at = (terms.hold_until or envelope.accepted_at) + expire_after_s
+    return min(at, terms.expires_by) if terms.expires_by else at
 
 
 class _Part:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from engine.core.document import Document
 from engine.core.finding import Finding
-from engine.settings.model import Settings
+from engine.settings.model import AUTH_PROTOCOLS, Settings
 
 
 def check_settings(file: str, text: str, settings: Settings) -> list[Finding]:
@@ -18,6 +18,7 @@ def check_settings(file: str, text: str, settings: Settings) -> list[Finding]:
         *_unused_pools(document, settings),
         *_mute(document, settings),
         *_open_admin(document, settings),
+        *_unheard_credentials(document, settings),
     ]
 
 
@@ -47,6 +48,8 @@ def _mute(document: Document, settings: Settings) -> Iterator[Finding]:
         )
         return
     heard = {listener.customer for listener in settings.listeners}
+    if any(listener.protocol in AUTH_PROTOCOLS for listener in settings.listeners):
+        heard |= {name for name, customer in settings.customers.items() if customer.credentials}
     is_open = any(listener.trusted for listener in settings.listeners)
     for index, name in enumerate(settings.customers):
         if name not in heard and not is_open:
@@ -62,3 +65,13 @@ def _open_admin(document: Document, settings: Settings) -> Iterator[Finding]:
             f"[admin]: key listen: {address} is no loopback address: whoever can connect may reload and drain"
         )
         yield Finding("warning", document.origin(("admin", "listen")), detail)
+
+
+def _unheard_credentials(document: Document, settings: Settings) -> Iterator[Finding]:
+    """Passwords that no listener asks for."""
+    if any(listener.protocol in AUTH_PROTOCOLS for listener in settings.listeners):
+        return
+    for index, customer in enumerate(settings.customers.values()):
+        if customer.credentials:
+            detail = f"customer {customer.name!r} has credentials, and no listener asks for any"
+            yield Finding("warning", document.origin(("customer", index, "credentials")), detail)

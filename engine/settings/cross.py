@@ -14,7 +14,7 @@ from engine.core.document import Document, KeyPath
 from engine.core.errors import ConfigError
 from engine.core.fields import describe, pattern, suggest
 from engine.settings.fields import UNIX_PATH_BYTES, split_host_and_port
-from engine.settings.model import ListenerSettings, Route, Settings
+from engine.settings.model import AUTH_PROTOCOLS, ListenerSettings, Route, Settings
 
 # The longest socket that the engine makes below data_dir.
 _LONGEST_SOCKET = "/run/shard-255.sock"
@@ -57,6 +57,18 @@ def _check_customers(document: Document, settings: Settings) -> None:
                 path = ("customer", index, "dkim", number, "selector")
                 _fail(document, path, f"{key.domain} has a key of selector {key.selector!r} already")
             seen.add((key.domain, key.selector))
+    _check_users(document, settings)
+
+
+def _check_users(document: Document, settings: Settings) -> None:
+    """A user is one customer's: that is how the customer is known."""
+    owners: dict[str, str] = {}
+    for index, customer in enumerate(settings.customers.values()):
+        for number, credential in enumerate(customer.credentials):
+            if credential.user in owners:
+                path = ("customer", index, "credentials", number, "user")
+                _fail(document, path, f"customer {owners[credential.user]} has a user of that name already")
+            owners[credential.user] = customer.name
 
 
 def _check_listeners(document: Document, settings: Settings) -> None:
@@ -64,9 +76,8 @@ def _check_listeners(document: Document, settings: Settings) -> None:
     places: dict[str, int] = {}
     for index, listener in enumerate(settings.listeners):
         path: KeyPath = ("listener", index)
-        if bool(listener.customer) == listener.trusted:
-            detail = "expected customer (whose mail that is) or trusted = true, and not both"
-            raise ConfigError(document.origin(path), f"{describe(path)}: {detail}")
+        _check_whose(document, path, listener)
+        _check_protection(document, path, listener)
         if listener.customer:
             _check_name(document, (*path, "customer"), listener.customer, "customer", settings.customers)
         place = _place(listener)
@@ -97,6 +108,37 @@ def _check_routes(document: Document, settings: Settings) -> None:
                 f"the route of {other!r} has these hosts and this user too: expected the same in all else"
             )
             _fail(document, ("routes", key), detail)
+
+
+def _check_whose(document: Document, path: KeyPath, listener: ListenerSettings) -> None:
+    """Whose mail it is must be known, and from one source."""
+    if listener.protocol in AUTH_PROTOCOLS:
+        if listener.customer or listener.trusted:
+            _fail(
+                document,
+                (*path, "customer" if listener.customer else "trusted"),
+                f"has no meaning for protocol {listener.protocol}: credentials say whose mail it is",
+            )
+    elif bool(listener.customer) == listener.trusted:
+        detail = "expected customer (whose mail that is) or trusted = true, and not both"
+        raise ConfigError(document.origin(path), f"{describe(path)}: {detail}")
+
+
+def _check_protection(document: Document, path: KeyPath, listener: ListenerSettings) -> None:
+    """A listener must be usable: nobody could ever prove who they are, or no proxy be believed."""
+    if listener.tls_key and not listener.tls_certificate:
+        _fail(document, (*path, "tls_key"), "expected tls_certificate beside it")
+    if (
+        listener.protocol == "submission"
+        and not listener.tls_certificate
+        and not listener.allow_plaintext_auth
+    ):
+        detail = "submission needs tls_certificate, or allow_plaintext_auth = true: AUTH is for TLS only"
+        raise ConfigError(document.origin(path), f"{describe(path)}: {detail}")
+    if listener.proxy_protocol and not listener.proxy_networks:
+        _fail(document, (*path, "proxy_protocol"), "expected proxy_networks beside it")
+    if listener.proxy_networks and not listener.proxy_protocol:
+        _fail(document, (*path, "proxy_networks"), "expected proxy_protocol = true beside it")
 
 
 def _check_admin(document: Document, settings: Settings, places: dict[str, int]) -> None:

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from engine.core import fields
 from engine.core.fields import Field, ItemError
-from engine.settings.model import EgressProxy
+from engine.settings.model import AUTH_PROTOCOLS, SMTP_PROTOCOLS, EgressProxy
+from engine.settings.password import parse_password
 
 MAX_SHARDS = 256  # a message id has one octet for its shard
 UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets and ends in a zero
@@ -48,6 +49,13 @@ def mailbox(value: Any) -> str:
         local, _, domain = value.rpartition("@")
         return f"{local}@{fields.hostname(domain)}"
     raise ValueError('expected an address such as "postmaster@example.net"')
+
+
+def user(value: Any) -> str:
+    """A name as AUTH says it: 1 to 255 octets (RFC 4616) without control characters."""
+    if isinstance(value, str) and value.isprintable() and 1 <= len(value.encode()) <= 255:
+        return value
+    raise ValueError("expected 1 to 255 printable characters")
 
 
 def host_and_port(value: Any, default_port: int = 0) -> str:
@@ -204,6 +212,9 @@ ENGINE = {
     "min_free_disk": Field("min_free_disk_bytes", fields.size(0, 1 << 50)),
     "window_messages": Field("window_messages", fields.whole(100, 1_000_000)),
     "window_size": Field("window_size_bytes", fields.size(10**6, 1 << 40)),
+    "max_loop_lag": Field("max_loop_lag_s", fields.duration(0, 60)),
+    "max_staged": Field("max_staged_bytes", fields.size(0, 128 << 20)),  # the store itself refuses more
+    "max_inbound_connections": Field("max_inbound_connections", fields.whole(0, 1_000_000)),
     "event_log_dir": Field("event_log_dir", fields.absolute_path),
     "event_log_size": Field("event_log_size_bytes", fields.size(10**6, 1 << 40)),
     "event_log_age": Field("event_log_age_s", fields.duration(60, 366 * _DAY_S)),
@@ -211,7 +222,7 @@ ENGINE = {
 
 LISTENER = {
     "name": Field("name", fields.name),
-    "protocol": Field("protocol", fields.choice("smtp", "socket", "spool"), required=True),
+    "protocol": Field("protocol", fields.choice(*SMTP_PROTOCOLS, "socket", "spool"), required=True),
     "listen": Field("listen", listen_address),
     "path": Field("path", fields.absolute_path),
     "allow": Field("allow", fields.many(fields.network, 0, 10_000)),
@@ -221,19 +232,41 @@ LISTENER = {
     "max_message_size": Field("max_message_size_bytes", fields.size(1000, 1 << 30)),
     "max_recipients": Field("max_recipients", fields.whole(1, 50_000)),
     "max_connections": Field("max_connections", fields.whole(1, 100_000)),
+    "max_hold": Field("max_hold_s", fields.duration(0, 366 * _DAY_S)),
     "mode": Field("mode", mode),
+    "tls_certificate": Field("tls_certificate", fields.absolute_path),
+    "tls_key": Field("tls_key", fields.absolute_path),
+    "tls_min_version": Field("tls_min_version", fields.choice("1.2", "1.3")),
+    "allow_plaintext_auth": Field("allow_plaintext_auth", fields.boolean),
+    "proxy_protocol": Field("proxy_protocol", fields.boolean),
+    "proxy_networks": Field("proxy_networks", fields.many(fields.network, 1, 1000)),
+    "xclient_networks": Field("xclient_networks", fields.many(fields.network, 1, 1000)),
 }
 
 # What a listener of each protocol needs and may have, beyond what all have.
-LISTENER_NEEDS = {"smtp": "listen", "socket": "path", "spool": "path"}
-LISTENER_ONLY = {
-    "listen": ("smtp",),
-    "path": ("socket", "spool"),
-    "allow": ("smtp",),
-    "hostname": ("smtp",),
-    "max_connections": ("smtp", "socket"),
-    "mode": ("socket",),
+LISTENER_NEEDS = {
+    **dict.fromkeys(SMTP_PROTOCOLS, ("listen",)),
+    "submissions": ("listen", "tls_certificate"),
+    "socket": ("path",),
+    "spool": ("path",),
 }
+LISTENER_ONLY = {
+    "listen": SMTP_PROTOCOLS,
+    "path": ("socket", "spool"),
+    "allow": SMTP_PROTOCOLS,
+    "hostname": SMTP_PROTOCOLS,
+    "max_connections": (*SMTP_PROTOCOLS, "socket"),
+    "mode": ("socket",),
+    "tls_certificate": SMTP_PROTOCOLS,
+    "tls_key": SMTP_PROTOCOLS,
+    "tls_min_version": SMTP_PROTOCOLS,
+    "allow_plaintext_auth": AUTH_PROTOCOLS,
+    "proxy_protocol": SMTP_PROTOCOLS,
+    "proxy_networks": SMTP_PROTOCOLS,
+    "xclient_networks": SMTP_PROTOCOLS,
+}
+# Who may connect where everybody proves who they are.
+ANYWHERE = ("0.0.0.0/0", "::/0")
 
 ADMIN = {"listen": Field("listen", admin_listen)}
 
@@ -255,6 +288,7 @@ CUSTOMER = {
     "pool": Field("pool", fields.name, required=True),
     "senders": Field("senders", fields.many(sender_pattern, 1, 100_000), required=True),
     "share": Field("share", fields.whole(1, 1000)),
+    "encode_8bit": Field("encode_8bit", fields.choice("always", "never")),
 }
 
 DKIM = {
@@ -272,3 +306,9 @@ ROUTE = {
     "tls": Field("tls", fields.choice("none", "opportunistic", "required", "verify")),
     "allow_plaintext_auth": Field("allow_plaintext_auth", fields.boolean),
 }
+
+CREDENTIAL = {
+    "user": Field("user", user, required=True),
+    "password": Field("password", parse_password, required=True),
+}
+MAX_CREDENTIALS = 1000  # of one customer

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.settings.password import PasswordHash
+
+SMTP_PROTOCOLS = ("smtp", "submission", "submissions")
+AUTH_PROTOCOLS = ("submission", "submissions")  # the customer is whoever proves to be one
+
 # Never connected to unless a route names them: this host, networks that do not leave the
 # site, and addresses that name no single host. IANA special-purpose registries (RFC 6890), 2026-01.
 PROHIBITED_NETWORKS = (
@@ -60,28 +65,41 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     window_messages: int = 10_000  # read ahead from the store by each shard
     window_size_bytes: int = 256_000_000
 
+    # Past one of these a shard takes no new mail (421). 0: never for that reason.
+    max_loop_lag_s: float = 2.0  # how late its loop comes, on average
+    max_staged_bytes: int = 64_000_000  # accepted and not committed yet
+    max_inbound_connections: int = 0  # of all its listeners
+
     event_log_dir: str = ""  # filled in: data_dir/events
     event_log_size_bytes: int = 256_000_000  # a file is rotated past this
     event_log_age_s: float = 86400.0  # or when it is this old
 
 
 class ListenerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """[[listener]]: where mail comes in. `customer` or `trusted`, never both."""
+    """[[listener]]: where mail comes in. `customer`, or `trusted`, or a protocol that asks who it is."""
 
     name: str  # filled in: protocol:listen or protocol:path
-    protocol: str  # smtp | socket | spool
-    listen: str = ""  # smtp: as written, host:port
-    address: str = ""  # smtp: the host of listen
-    port: int = 0  # smtp: the port of listen
+    protocol: str  # smtp | submission | submissions | socket | spool
+    listen: str = ""  # the three of SMTP: as written, host:port
+    address: str = ""  # the host of listen
+    port: int = 0  # the port of listen
     path: str = ""  # socket: of the unix socket; spool: the directory
-    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # smtp: networks that may inject
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # SMTP: networks that may connect
     customer: str = ""
     trusted: bool = False
-    hostname: str = ""  # smtp: what it says in its greeting; filled in: the engine's
+    hostname: str = ""  # SMTP: what it says in its greeting; filled in: the engine's
     max_message_size_bytes: int = 50_000_000
     max_recipients: int = 1000
     max_connections: int = 1000  # of each shard
+    max_hold_s: float = 7 * 86400.0  # how long a message may ask to wait; 0: not at all
     mode: int = 0o660  # socket: permissions of the unix socket
+    tls_certificate: str = ""  # SMTP: file of the chain, PEM; "" is no STARTTLS
+    tls_key: str = ""  # file of its private key; filled in: tls_certificate
+    tls_min_version: str = "1.2"  # 1.2 | 1.3
+    allow_plaintext_auth: bool = False  # AUTH on connections without TLS
+    proxy_protocol: bool = False  # connections from proxy_networks begin with a PROXY header
+    proxy_networks: tuple[str, ...] = ()
+    xclient_networks: tuple[str, ...] = ()  # whose clients may say who they speak for
 
 
 # Below data_dir: where the engine that runs answers, which a changed configuration does not say before it is
@@ -144,6 +162,13 @@ class DkimKey(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
+class Credential(msgspec.Struct, frozen=True, kw_only=True):
+    """[[customer.credentials]]: a name and a password that prove to be the customer."""
+
+    user: str
+    password: PasswordHash
+
+
 class Customer(msgspec.Struct, frozen=True, kw_only=True):
     """[[customer]]: whose mail it is."""
 
@@ -151,7 +176,9 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     senders: tuple[str, ...]  # patterns: "*@acme.example", "*@*.acme.example", "ann@acme.example", "*"
     share: int = 1  # of a ready queue, against other customers
+    encode_8bit: str = "never"  # always | never: 8-bit parts become 7-bit ones at acceptance
     dkim: tuple[DkimKey, ...] = ()
+    credentials: tuple[Credential, ...] = ()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,10 @@ from engine.core.fields import Field, describe, is_known, pattern, read_table, r
 from engine.settings import fields
 from engine.settings.cross import check_agreement
 from engine.settings.model import (
+    AUTH_PROTOCOLS,
+    SMTP_PROTOCOLS,
     AdminSettings,
+    Credential,
     Customer,
     DkimKey,
     EngineSettings,
@@ -27,6 +30,7 @@ from engine.settings.model import (
 )
 
 _SECTIONS = ("engine", "listener", "admin", "vmta", "pool", "customer", "routes")
+_SECRET = Field("password", lambda raw: raw, required=True)
 
 
 def parse_settings(origin_file: str, text: str) -> Settings:
@@ -71,21 +75,24 @@ def _parse_listener(
 ) -> ListenerSettings:
     values = read_table(document, path, table, fields.LISTENER)
     protocol = values["protocol"]
-    need = fields.LISTENER_NEEDS[protocol]
-    if need not in table:
-        raise ConfigError(
-            document.origin(path), f"{describe(path)}: a listener of protocol {protocol} needs {need}"
-        )
+    needs = fields.LISTENER_NEEDS[protocol]
+    for need in needs:
+        if need not in table:
+            detail = f"{describe(path)}: a listener of protocol {protocol} needs {need}"
+            raise ConfigError(document.origin(path), detail)
     for key, protocols in fields.LISTENER_ONLY.items():
         if key in table and protocol not in protocols:
             detail = f"{describe(path)}: key {key} has no meaning for protocol {protocol}"
             raise ConfigError(document.origin((*path, key)), detail)
     if protocol == "socket":
         read_value(document, (*path, "path"), table["path"], fields.socket_path)
-    if protocol == "smtp":
+    if protocol in SMTP_PROTOCOLS:
         values["address"], values["port"] = fields.split_host_and_port(values["listen"])
         values.setdefault("hostname", engine.hostname)
-    values.setdefault("name", f"{protocol}:{values[need]}")
+        values.setdefault("tls_key", values.get("tls_certificate", ""))
+    if protocol in AUTH_PROTOCOLS:
+        values.setdefault("allow", fields.ANYWHERE)
+    values.setdefault("name", f"{protocol}:{values[needs[0]]}")
     return ListenerSettings(**values)
 
 
@@ -106,13 +113,33 @@ def _parse_pool(document: Document, path: KeyPath, table: Any) -> Pool:
 
 def _parse_customer(document: Document, path: KeyPath, table: Any) -> Customer:
     keys = require_table(document, path, table)
-    known = {**fields.CUSTOMER, "dkim": Field("dkim", lambda raw: raw)}
+    as_is = {name: Field(name, lambda raw: raw) for name in ("dkim", "credentials")}
+    known = {**fields.CUSTOMER, **as_is}
     values = read_table(document, path, keys, known)
     values["dkim"] = tuple(
         DkimKey(**read_table(document, dkim_path, dkim, fields.DKIM))
         for dkim_path, dkim in _items(document, (*path, "dkim"), keys.get("dkim", []))
     )
+    values["credentials"] = tuple(
+        _parse_credential(document, each_path, each)
+        for each_path, each in _items(document, (*path, "credentials"), keys.get("credentials", []))
+    )
+    if len(values["credentials"]) > fields.MAX_CREDENTIALS:
+        detail = f"{describe(path)}: key credentials: expected at most {fields.MAX_CREDENTIALS:,}"
+        raise ConfigError(document.origin((*path, "credentials")), detail)
     return Customer(**values)
+
+
+def _parse_credential(document: Document, path: KeyPath, table: Any) -> Credential:
+    """A password in the clear, or a slip of a hash, is a secret: the complaint does not repeat it."""
+    values = read_table(document, path, table, {**fields.CREDENTIAL, "password": _SECRET})
+    try:
+        values["password"] = fields.CREDENTIAL["password"].parse(values["password"])
+    except ValueError as error:
+        raise ConfigError(
+            document.origin((*path, "password")), f"{describe(path)}: key password: {error}"
+        ) from None
+    return Credential(**values)
 
 
 def _parse_routes(document: Document) -> dict[str, Route]:

@@ -22,6 +22,8 @@ import msgspec
 from engine.core.address import parse_domain
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
+from engine.core.terms import format_terms
+from engine.delivery.obstacles import held_reason
 from engine.net.site import Site
 from engine.policy.explain import explain
 from engine.queue.decide import decide
@@ -37,10 +39,12 @@ Row = dict[str, Any]
 
 
 class Answers:
-    """Looks at one shard for people."""
+    """Looks at one shard for people, once: what it has found it keeps."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._held: dict[bytes, str] | None = None
+        self._held_behind: dict[tuple[str, bytes], str] = {}
 
     def answer(self, what: str, criteria: Mapping[str, str], limit: int) -> Any:
         """Return the answer to one query, or a coroutine of it (explain looks the domain up)."""
@@ -196,10 +200,35 @@ class Answers:
             return None
         return {"id": message_id, "deliveries": [self._describe(delivery) for delivery in found]}
 
+    def _find_held(self) -> dict[bytes, str]:
+        """Return why, by delivery of a ready queue whose every path is held; learn what is behind those."""
+        held: dict[bytes, str] = {}
+        now = self._engine.loop.time()
+        for site_queue in self._engine.sites:
+            reason = held_reason(site_queue, now)
+            if reason:
+                held.update((delivery.key, reason) for delivery in site_queue.queue)
+                for queues in site_queue.behind.values():
+                    self._held_behind.update(((site_queue.pool, queue), reason) for queue in queues)
+        return held
+
+    def _held_for(self, delivery: Delivery) -> str:
+        """Return why a delivery is held, by itself or with every path that could carry it; "": it is not."""
+        if delivery.held:
+            return delivery.held
+        if self._held is None:
+            self._held = self._find_held()
+        reason = self._held.get(delivery.key, "")
+        if reason or delivery.key in self._engine.readahead.in_memory or delivery.due_at > time.time():
+            return reason
+        envelope = delivery.envelope
+        return self._held_behind.get((envelope.pool, queue_name(envelope.customer, delivery.domain)), "")
+
     def _describe(self, delivery: Delivery) -> Row:
         envelope = delivery.envelope
-        in_memory = self._engine.readahead.in_memory.get(delivery.key)
-        state = "held" if delivery.held else "ready" if in_memory is not None else "scheduled"
+        held = self._held_for(delivery)
+        is_ready = delivery.key in self._engine.readahead.in_memory
+        state = "held" if held else "ready" if is_ready else "scheduled"
         return {
             "id": delivery.message_id.hex(),
             "customer": envelope.customer,
@@ -213,9 +242,10 @@ class Answers:
             "attempts": delivery.attempts,
             "last_reply": delivery.last_reply,
             "state": state,
-            "held": delivery.held,
+            "held": held,
             "job": envelope.job,
             "tags": envelope.tags,
+            "terms": format_terms(envelope.terms),
         }
 
     # -- explain ----------------------------------------------------------------------------------

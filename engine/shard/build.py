@@ -7,10 +7,10 @@ Never: does the work of any of them.
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.expiry import Expiry
 from engine.delivery.handover import Handover
+from engine.delivery.obstacles import obstacle
 from engine.delivery.opening import SWEEP_EVERY_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -38,6 +39,7 @@ from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
 from engine.settings.model import Settings, VirtualMTA
+from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
@@ -90,7 +92,7 @@ class Engine:
             ),
             journal=self.events,
             on_damaged=self._on_damaged,
-            on_unhealthy=functools.partial(self.store_failed, directory),
+            on_unhealthy=partial(self.store_failed, directory),
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
@@ -100,7 +102,9 @@ class Engine:
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
         self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
-        self.exchange = Exchange(shard, data_dir / "run", self.counters, self.lease.handlers())
+        self.balance = Balance(self)
+        handlers = self.lease.handlers() | self.balance.handlers()
+        self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
@@ -180,7 +184,15 @@ class Engine:
         )
         self.opener.dispatcher = self.dispatcher
         self.opener.settler = self.dispositions
-        self.expiry = Expiry(self.store, self.sites, self.readahead, self.policy_for, self._expire, time.time)
+        self.expiry = Expiry(
+            self.store,
+            self.sites,
+            self.readahead,
+            self.policy_for,
+            self._expire,
+            time.time,
+            self.dispositions.tell_late,
+        )
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -192,6 +204,7 @@ class Engine:
         self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
+        self.balance.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -207,6 +220,7 @@ class Engine:
         self.opener.close()
         self.lease.close()
         self.upkeep.close()
+        self.balance.close()
         self.exchange.close()
         self.salvages.close()
         for orphan in self.orphans.values():
@@ -259,7 +273,7 @@ class Engine:
         self.window.max_count = settings.engine.window_messages
         self.window.max_bytes = settings.engine.window_size_bytes
         self.signers = Signers(settings, model.keys)
-        self.contexts.use(settings.engine.tls_ca_file, model.pem)
+        self.contexts.use(settings.engine.tls_ca_file, model.pems)
         self.bouncer.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
 
@@ -287,6 +301,11 @@ class Engine:
         for session in list(self.opener.sessions):
             if names is None or session.path.vmta in names:
                 session.quit()
+
+    def abort_sessions(self) -> None:
+        """Cut every session off."""
+        for session in list(self.opener.sessions):
+            session.abort()
 
     def stop_sending(self) -> None:
         """Begin no transaction any more; those in flight may finish."""
@@ -342,10 +361,7 @@ class Engine:
         self.expiry.expire_ready(delivery, site_queue)
 
     def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
-        reason = ""
-        if site_queue is not None and site_queue.paths:
-            decision = self.dispatcher.decisions.get(site_queue.paths[0])
-            reason = decision.reason if decision is not None else ""
+        reason = obstacle(site_queue, self.loop.time()) if site_queue is not None else ""
         self.dispositions.expire(delivery, policy, site_queue, reason)
 
     def _on_unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:

@@ -15,6 +15,7 @@ Never: builds objects (build), listens (feeds), words answers (answers).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,6 +34,9 @@ from engine.shard.retrying import retry_message
 from engine.telemetry.log import Log, configure_log
 
 RELEASE_POLL_S = 0.05
+# Past the grace: sessions that were aborted are gone within a turn of the loop, and a commit takes
+# milliseconds. Two of these are less than what the supervisor waits beyond the grace.
+CUT_OFF_S = 2.0
 
 log = Log("shard")
 
@@ -152,7 +156,7 @@ class Duties:
         return retry_message(self.engine, bytes.fromhex(body["id"]), time.time())
 
     async def _stop_gracefully(self, body: Mapping[str, Any]) -> None:
-        """Let transactions end within the grace, then close; the process ends once this is answered."""
+        """Let transactions end within the grace, cut off the rest; the process ends once this is answered."""
         if self._engine is None:
             asyncio.get_running_loop().call_soon(self._stop)
             return
@@ -163,7 +167,25 @@ class Duties:
         await self._feeds.stop(body["grace_s"])
         while engine.opener.sessions and engine.loop.time() < deadline:  # noqa: ASYNC110 (at stop only)
             await asyncio.sleep(RELEASE_POLL_S)
+        if engine.opener.sessions:
+            await self._cut_off()
         engine.loop.call_later(0.01, self._stop)
+
+    async def _cut_off(self) -> None:
+        """Abort what outlasted the grace; what it had in flight is settled, and that is on disk, first.
+
+        A peer may have the message that it did not answer: that attempt has to be counted and told of.
+        """
+        engine = self.engine
+        log.warning("sessions cut off at the end of the grace", sessions=len(engine.opener.sessions))
+        deadline = engine.loop.time() + CUT_OFF_S
+        engine.abort_sessions()
+        while engine.opener.sessions and engine.loop.time() < deadline:  # noqa: ASYNC110 (at stop only)
+            await asyncio.sleep(RELEASE_POLL_S)
+        settled = asyncio.Event()
+        engine.store.when_durable(lambda _error: settled.set())
+        with contextlib.suppress(TimeoutError):  # a full disk: as after a crash
+            await asyncio.wait_for(settled.wait(), CUT_OFF_S)
 
     # -- telling ----------------------------------------------------------------------------------
 

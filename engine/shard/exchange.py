@@ -36,7 +36,7 @@ class Exchange:
     def __init__(
         self, shard: int, run_dir: Path, counters: Counters, handlers: dict[str, PeerHandler]
     ) -> None:
-        """`handlers`: what else other shards may ask (leases)."""
+        """`handlers`: what else other shards may ask (leases, balance)."""
         self._shard = shard
         self.peers = PeerLinks(
             shard,

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from engine.control.fds import ListenerInbox
 from engine.inject.former import FormerKeepers
 from engine.inject.idempotent import IdempotentIds
+from engine.inject.listener import Listener
+from engine.inject.passwords import Passwords
+from engine.inject.shedding import Shedding, make_measures
 from engine.inject.smtp import SMTPListener
+from engine.inject.smtp_opening import open_connection
 from engine.inject.smtp_session import SMTPSession
 from engine.inject.socket import SocketListener
 from engine.inject.socket_session import SocketSession
@@ -53,9 +58,14 @@ class Feeds:
         )
         engine.exchange.repeats = self._repeats
         self._ending: dict[str, asyncio.Task[None]] = {}
+        self._is_draining = False
+        self.passwords = Passwords(engine.counters)
+        self.shedding = Shedding(engine.counters, lambda _reason: self._pause_spools())
+        self.shedding.open()
 
     async def use(self, settings: Settings, keys: Mapping[str, str]) -> None:
         """Serve these listeners: begin those that are new, tell those that stay, end those that are gone."""
+        self._use_engine(settings)
         wanted = {keys.get(row.name) or f"spool:{row.path}": row for row in settings.listeners}
         for key in [key for key in self._feeds if key not in wanted]:
             end = _end(self._feeds.pop(key), settings.engine.grace_s)
@@ -67,6 +77,20 @@ class Feeds:
             else:
                 self._feeds[key] = await self._begin(key, row)
 
+    def _use_engine(self, settings: Settings) -> None:
+        engine = self._engine
+        self.passwords.use(settings.customers)
+        self.shedding.measures = make_measures(
+            settings.engine,
+            lag_s=lambda: self.shedding.lag_s,
+            staged_bytes=lambda: engine.store.staged_bytes,
+            window_bytes=lambda: engine.window.size_bytes,
+            connections=self._count_sessions,
+        )
+
+    def _count_sessions(self) -> int:
+        return sum(len(feed.sessions) for feed in self._feeds.values() if isinstance(feed, Listener))
+
     async def _begin(self, key: str, row: ListenerSettings) -> Feed:
         engine = self._engine
         ending = self._ending.pop(key, None)
@@ -76,11 +100,11 @@ class Feeds:
             return self._begin_spool(row)
         sock = await self._inbox.take(key)
         if row.protocol == "socket":
-            listener = SocketListener(row, engine.acceptor, self._repeats, engine.counters)
+            listener = SocketListener(row, engine.acceptor, self._repeats, engine.counters, self.shedding)
             await listener.open(sock, SocketSession)
             return listener
-        smtp = SMTPListener(row, engine.acceptor, engine.counters)
-        await smtp.open(sock, SMTPSession)
+        smtp = SMTPListener(row, engine.acceptor, engine.counters, self.passwords, self.shedding)
+        await smtp.open(sock, SMTPSession, partial(open_connection, SMTPSession))
         return smtp
 
     def _begin_spool(self, row: ListenerSettings) -> SpoolListener:
@@ -101,15 +125,24 @@ class Feeds:
             is_async=engine.store.options.durability == "async",
             knows_left_claim=knows_left_claim,
         )
-        spool.is_paused = engine.acceptor.is_draining
+        self._is_draining = engine.acceptor.is_draining
+        spool.pause(self._why_spools_wait())
         spool.open()
         return spool
 
     def set_draining(self, is_draining: bool) -> None:
         """Spool files stay where they are while draining; other feeds are refused by the acceptor."""
+        self._is_draining = is_draining
+        self._pause_spools()
+
+    def _why_spools_wait(self) -> str:
+        return "draining" if self._is_draining else self.shedding.reason
+
+    def _pause_spools(self) -> None:
+        """Files wait for the same reasons for which other feeds are refused."""
         for feed in self._feeds.values():
             if isinstance(feed, SpoolListener):
-                feed.is_paused = is_draining
+                feed.pause(self._why_spools_wait())
 
     async def stop(self, grace_s: float) -> None:
         """End every feed: nothing new begins, what is being received may finish."""
@@ -117,6 +150,8 @@ class Feeds:
 
     def close(self) -> None:
         """End every feed at once."""
+        self.shedding.close()
+        self.passwords.close()
         for feed in self._feeds.values():
             feed.close()
         self._feeds.clear()

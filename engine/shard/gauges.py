@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine.control.vitals import watch_process
 from engine.queue.decide import decide
+from engine.telemetry.labels import HeldLabels
 
 if TYPE_CHECKING:
     from engine.shard.build import Engine
@@ -25,12 +26,13 @@ class Gauges:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._held_labels = HeldLabels(engine.labels)
         watch = engine.counters.watch
         watch("mailrail_sessions", self._sessions)
         watch("mailrail_ready", self._ready)
         watch("mailrail_held", self._held)
         watch("mailrail_holds_total", self._refusals)
-        watch("mailrail_scheduled", lambda: {NOTHING: engine.store.count()})
+        watch("mailrail_scheduled", self._scheduled)
         watch("mailrail_window_messages", lambda: {NOTHING: engine.window.count})
         watch("mailrail_window_bytes", lambda: {NOTHING: engine.window.size_bytes})
         watch("mailrail_store_used_bytes", lambda: {NOTHING: engine.store.room.map_used_bytes})
@@ -60,18 +62,25 @@ class Gauges:
             found[queue.pool, label(queue.destination.name)] += len(queue.queue)
         return dict(found)
 
+    def _scheduled(self) -> Reading:
+        parts = self._engine.expiry.census.split(self._engine.store.count())
+        return {(customer,): float(number) for customer, number in parts.items()}
+
     def _held(self) -> Reading:
+        """Holds first: labels are few, and paths that back off may be many."""
         now = self._engine.loop.time()
-        label = self._engine.labels.peek
+        label = self._held_labels.label
         found: Reading = {}
+        backing_off = []
         for path in self._engine.paths.paths.values():
             hold = path.hold_in_force(now)
             if hold is not None:
-                found[path.vmta, label(path.destination), hold.reason] = 1.0
+                found[path.vmta, label(path.destination, now), hold.reason] = 1.0
             elif any(demand.retry_at > now for demand in path.sites.values()):
-                reason = decide(path, now).reason
-                if reason.startswith("back-off"):
-                    found[path.vmta, label(path.destination), "back-off"] = 1.0
+                backing_off.append(path)
+        for path in backing_off:
+            if decide(path, now).reason.startswith("back-off"):
+                found[path.vmta, label(path.destination, now), "back-off"] = 1.0
         return found
 
     def _refusals(self) -> Reading:

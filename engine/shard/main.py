@@ -59,8 +59,9 @@ async def _run(control_fd: int, fds_fd: int) -> int:
     gc.freeze()
     await ended
     duties.close()
-    # Sessions may be open past the grace. What they had in flight is in the store and is tried again; to
-    # settle it as lost, into a store that is closed, would be wrong, so nothing of the loop runs any more.
+    # Where the supervisor is gone, sessions may be open. What they had in flight is in the store and is tried
+    # again; to settle it as lost, into a store that is closed, would be wrong, so nothing of the loop runs
+    # any more.
     os._exit(0)
 
 

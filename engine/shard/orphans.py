@@ -152,6 +152,7 @@ class OrphanStore:
             delivery.last_reply,
             delivery.held,
             True,
+            delivery.told,
         )
         self._under_way += 1
         try:

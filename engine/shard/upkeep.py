@@ -6,13 +6,13 @@ Never: does more than a slice of work at a time.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.delivery.site_queue import SiteQueue
+from engine.shard.known_peers import KnownPeers
 from engine.shard.long_windows import LongWindows
 from engine.telemetry.log import Log
 
@@ -53,8 +53,7 @@ class Upkeep:
     def __init__(self, engine: Engine, directory: Path) -> None:
         self._engine = engine
         self._windows = LongWindows(directory.parent, int(directory.name.rpartition("-")[2]))
-        self._peers_file = directory / "peers"
-        self._peers_kept = 0  # changes of the peer memory that are on disk
+        self._peers = KnownPeers(engine.opener.memory, directory / "peers", engine.loop.time)
         self._marker = directory / MARKER
         self._forget_at = 0.0
         self._stuck_since: dict[SiteQueue, float] = {}
@@ -62,8 +61,8 @@ class Upkeep:
     def open(self) -> None:
         """Take over what was kept, and begin."""
         self._windows.open()
+        self._peers.open()
         self.take_over()
-        self._read_peers()
         self._timer = self._engine.loop.call_later(EVERY_S, self._tick)
 
     def take_over(self) -> None:
@@ -80,8 +79,13 @@ class Upkeep:
         """Keep everything that was spent: whoever comes next need not wait."""
         self._timer.cancel()
         self._keep(over_s=0.0, ahead_s=0.0)
-        self._keep_peers()
-        if not self._engine.opener.sessions:
+        self._peers.keep()
+        engine = self._engine
+        now = engine.loop.time()
+        # A connection that we cut off may be counted by its peer for a while yet.
+        if not engine.opener.sessions and not any(
+            path.limits.slots.in_use(now) for path in engine.paths.paths.values()
+        ):
             self._marker.unlink(missing_ok=True)
 
     def _tick(self) -> None:
@@ -91,7 +95,7 @@ class Upkeep:
         if engine.opener.sessions:
             self.mark()
         self._keep(LONG_WINDOW_S, AHEAD_S)
-        self._keep_peers()
+        self._peers.keep()
         self._relieve(now)
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY_S
@@ -110,27 +114,6 @@ class Upkeep:
         paths, now, unix_now = self._engine.paths, self._engine.loop.time(), time.time()
         rows = paths.export_limits(list(paths.vmtas), now, unix_now, over_s, ahead_s)
         self._windows.write(rows, unix_now)
-
-    def _read_peers(self) -> None:
-        """Take over what was known of peers."""
-        memory = self._engine.opener.memory
-        try:
-            memory.restore(self._peers_file.read_bytes(), self._engine.loop.time(), time.time())
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            file = str(self._peers_file)
-            log.error("kept faults of peers unreadable, they are learnt anew", file=file, error=str(error))
-        self._peers_kept = memory.changes
-
-    def _keep_peers(self) -> None:
-        """Write what is known of peers, where that has changed."""
-        engine, memory = self._engine, self._engine.opener.memory
-        changes = memory.changes
-        if changes != self._peers_kept and _write(
-            self._peers_file, memory.export(engine.loop.time(), time.time())
-        ):
-            self._peers_kept = changes
 
     def _relieve(self, now: float) -> None:
         """Hand over what waits for a pool whose vmtas here are all held for that destination."""
@@ -155,16 +138,3 @@ class Upkeep:
             if not engine.handover.offer(delivery):
                 queue.queue.push_front(delivery)
         engine.readahead.refill_soon(queue)
-
-
-def _write(file: Path, octets: bytes) -> bool:
-    """Write a file whole or not at all; return whether that went well."""
-    temporary = file.with_suffix(".new")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as written:
-            written.write(octets)
-        temporary.replace(file)
-    except OSError as error:
-        log.error(f"{file.name} not kept", file=str(file), error=str(error))
-        return False
-    return True

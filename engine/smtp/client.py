@@ -199,8 +199,14 @@ class ClientConversation:
         is_8bit: bool = False,
         is_chunked: bool = False,
         token: Any = None,
+        mail_parameters: str = "",
+        rcpt_parameters: list[str] | None = None,
     ) -> bytes:
         """Start a transaction; return what to write now.
+
+        Args:
+            mail_parameters: behind MAIL's path, each parameter behind its space (smtp.parameters).
+            rcpt_parameters: behind each recipient's path; None: nothing behind any.
 
         Legal when `may_begin`, and when `wants_content` if what it returns is written behind that content.
         `is_chunked`: `chunk` follows, where the peer offers CHUNKING and PIPELINING.
@@ -210,9 +216,14 @@ class ClientConversation:
         assert self.may_begin or (self._pipelining and self.wants_content)
         size = f" SIZE={size_bytes}" if self._sends_size and size_bytes else ""
         body = " BODY=8BITMIME" if is_8bit and self._sends_8bitmime else ""
-        names = ">\r\nRCPT TO:<".join(recipients)
+        if rcpt_parameters is None:
+            names = ">\r\nRCPT TO:<".join(recipients) + ">"
+        else:
+            pairs = zip(recipients, rcpt_parameters, strict=True)
+            names = "\r\nRCPT TO:<".join([f"{recipient}>{behind}" for recipient, behind in pairs])
         data = "" if is_chunked else "DATA\r\n"
-        envelope = f"MAIL FROM:<{sender}>{size}{body}\r\nRCPT TO:<{names}>\r\n{data}".encode()
+        mail = f"MAIL FROM:<{sender}>{size}{body}{mail_parameters}"
+        envelope = f"{mail}\r\nRCPT TO:<{names}\r\n{data}".encode()
         lines = len(recipients) + (1 if is_chunked else 2)
         if envelope.count(b"\n") != lines or envelope.count(b"\r") != lines:
             raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")

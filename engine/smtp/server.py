@@ -9,86 +9,56 @@ else, so no two hosts can disagree about where a message ends ("SMTP smuggling",
 where it only helps (a space behind "FROM:", source routes).
 
 Owns: the order of commands, every bound of a session, which octets are a message.
-Never: reads a clock (the shell has the timers), decides about policy (`on_mail`, `on_rcpt` do).
+Never: reads a clock of its own (the shell has the timers), decides about policy (`on_mail`, `on_rcpt` do).
 Fails: never; whatever arrives gets a reply. AssertionError for a shell that finishes what is not complete.
-Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 2920 3.2; RFC 2034. After: h11's connection, Postfix's smtpd.
+Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 2920 3.2; RFC 3030 2. After: h11's connection, Postfix's smtpd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
+from msgspec import structs
 
 from engine.core.errors import Refused
-from engine.core.lines import MAX_LINE_BYTES, line_fault
 from engine.core.reply import Reply, make_reply
-from engine.smtp.command import parse_mail_parameters, parse_path
-from engine.smtp.content import ContentReader
-from engine.smtp.wire import format_reply
+from engine.core.terms import NO_TERMS, Terms
+from engine.smtp.access import AUTH_REQUIRED, HANDSHAKE, LONG_VERBS, Access
+from engine.smtp.chunks import ChunkReader, parse_bdat
+from engine.smtp.content import MAX_DROPPED_BYTES, ContentReader
+from engine.smtp.hello import ServerLimits, format_hello, offered, parse_name
+from engine.smtp.replies import IDLE_REPLIES, OK, OK_CHUNK, OK_DATA, OK_MAIL, OK_RCPT, Replies
+from engine.smtp.transaction import Transaction, message_fault, read_mail, read_rcpt, too_large
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
-_STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND".split())
-_NOT_IN_NAMES = bytes(range(33)) + b'()<>"\\;,\x7f'  # a name goes into Received: no comment may begin there
+_STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND PROXY".split())
 _TLS_HELLO = b"\x16"  # first octet of a TLS record with a handshake in it
 
-_OK_MAIL = b"250 2.1.0 Sender ok\r\n"
-_OK_RCPT = b"250 2.1.5 Recipient ok\r\n"
-_OK_DATA = b"354 End data with <CR><LF>.<CR><LF>\r\n"
-_OK = b"250 2.0.0 Ok\r\n"
-_IDLE_REPLIES = {
-    b"NOOP": _OK,
-    b"VRFY": b"252 2.5.2 Send some mail, it will be tried\r\n",  # whatever the name: no harvest
-    b"HELP": b"214 2.0.0 RFC 5321: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT\r\n",
-}
 
-
-class ServerLimits(msgspec.Struct, frozen=True):
-    """What a listener allows one session. 0 transactions: no limit."""
-
-    hostname: str
-    max_message_bytes: int = 50_000_000
-    max_recipients: int = 1000
-    max_line_bytes: int = MAX_LINE_BYTES
-    max_transactions: int = 0
-    max_errors: int = 20  # between two messages; Postfix's smtpd_hard_error_limit
-    max_idle_commands: int = 100  # NOOP, RSET, EHLO ... between two messages; Postfix's junk command limit
-
-
-class Transaction(msgspec.Struct, gc=False):
-    """A message and its envelope, read and checked.
-
-    `recipients` are in normal form, in the order given, repeats included.
-    """
-
-    sender: str
-    recipients: list[str]
-    message: bytes
-    is_8bit: bool
-    helo: str
-    is_esmtp: bool
-
-
-class ServerConversation:
+class ServerConversation(Replies):
     """The receiving side of one connection."""
 
     __slots__ = (
         "_buffer",
+        "_chunk_refusal",
+        "_chunks",
         "_content",
-        "_errors",
-        "_idle_commands",
+        "_extensions",
+        "_handlers",
         "_in_content",
         "_is_esmtp",
-        "_limits",
         "_on_mail",
         "_on_rcpt",
         "_recipients",
         "_sender",
         "_shut_reply",
+        "_terms",
+        "_terms_of",
+        "_unix",
+        "access",
         "completed",
         "helo",
-        "is_closing",
-        "refusals",
+        "is_resting",
         "transactions",
     )
 
@@ -97,24 +67,34 @@ class ServerConversation:
         limits: ServerLimits,
         on_mail: Callable[[str], Reply | None] | None = None,
         on_rcpt: Callable[[str], Reply | None] | None = None,
+        unix_clock: Callable[[], float] = lambda: 0.0,
+        access: Access | None = None,
     ) -> None:
-        """Args: on_mail, on_rcpt: asked once per command; None accepts, a reply refuses."""
-        self._limits = limits
+        """Args:
+        on_mail, on_rcpt: asked once per command; None accepts, a reply refuses.
+        unix_clock: asked only where a parameter names an instant.
+        """
+        super().__init__(limits)
         self._on_mail = on_mail
         self._on_rcpt = on_rcpt
+        self._unix = unix_clock
+        self.access = access or Access()
         self._buffer = b""  # a partial command, or all that came while resting
-        self._errors = 0
-        self._idle_commands = 0
         self._is_esmtp = False
         self._shut_reply: Reply | None = None
         self._sender: str | None = None
         self._recipients: list[str] = []
         self._in_content = False
         self._content = ContentReader(limits.max_message_bytes)
+        self._chunks = ChunkReader(limits.max_message_bytes)
+        self._chunk_refusal: Reply | None = None  # for the chunk whose octets are being dropped
+        self._extensions: tuple[str, ...] = ()  # what was offered to this client
+        self._terms: Terms | None = None
+        self._terms_of: dict[str, tuple[str, str]] = {}  # recipients that have terms of their own
+        self._handlers = _HANDLERS  # none where AUTH goes on: whatever comes is an answer to a challenge
         self.completed: Transaction | None = None
+        self.is_resting = False  # until the shell has done something: see `completed` and `access.wants`
         self.helo = ""
-        self.is_closing = False  # write what was returned, then close
-        self.refusals: list[int] = []  # codes above 399 that were said; the shell counts and clears them
         self.transactions = 0  # completed so far
 
     # -- what the shell asks ------------------------------------------------------------------------------
@@ -125,11 +105,16 @@ class ServerConversation:
         return self._sender is not None
 
     @property
+    def protocol(self) -> str:
+        """The word behind `with` in Received."""
+        return self.access.protocol(is_esmtp=self._is_esmtp)
+
+    @property
     def deadline_kind(self) -> str | None:
         """Which timer runs: "command" or "data"; None while the message is being finished."""
-        if self.completed is not None:
+        if self.is_resting:
             return None
-        return "data" if self._in_content else "command"
+        return "data" if self._in_content or self._chunks.is_begun or self._chunks.is_reading else "command"
 
     @property
     def buffered_bytes(self) -> int:
@@ -139,7 +124,7 @@ class ServerConversation:
     @property
     def content_bytes(self) -> int:
         """How much of a message that goes on has been read."""
-        return self._content.size_bytes
+        return self._content.size_bytes + self._chunks.size_bytes
 
     # -- what the shell does ------------------------------------------------------------------------------
 
@@ -154,7 +139,7 @@ class ServerConversation:
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        if self.completed is not None:
+        if self.is_resting:
             self._buffer = data
             return b""
         return self._read(data)
@@ -162,15 +147,31 @@ class ServerConversation:
     def finish(self, reply: Reply) -> bytes:
         """Answer the completed transaction; return that and the replies to what was pipelined behind it."""
         assert self.completed is not None
-        self.completed = None
+        self.completed, self.is_resting = None, False
         out = self._reply(reply)
         if 200 <= reply.code < 300:
             self._errors = self._idle_commands = 0
-        out += self._reset()
-        if not self._buffer or self.is_closing:
-            return out
-        data, self._buffer = self._buffer, b""
-        return out + self._read(data)
+        return self._go_on(out + self._reset())
+
+    def authenticated(self, reply: Reply, user: str) -> bytes:
+        """Answer the credentials that `access` wanted looked at; `user` is "" where they are not right."""
+        self.access.authenticated(user)
+        self.is_resting = False
+        return self._go_on(self._reply(reply) if user else self._error(reply))
+
+    def secured(self) -> None:
+        """TLS is on: whatever was said before is forgotten (RFC 3207 4.2)."""
+        self._buffer = b""
+        self._forget()
+        self.access.secured()
+
+    def presented(self, refusal: Reply | None) -> bytes:
+        """The shell has looked for whom a front end speaks (XCLIENT): greet that client, or don't."""
+        self._forget()
+        self.access.presented()
+        if refusal is not None:
+            return self._dismiss(refusal.code, refusal.enhanced, refusal.text)
+        return self._go_on(self.greeting())
 
     def shut(self, reply: Reply) -> bytes:
         """Say `reply` (a 421) and close: now if idle, else when the transaction has ended."""
@@ -192,10 +193,11 @@ class ServerConversation:
         out = b""
         position, end = 0, len(data)
         while position < end:
-            if self._in_content:
-                position, replies = self._read_content(data, position)
+            if self._in_content or self._chunks.is_reading:
+                read = self._read_content if self._in_content else self._read_chunk
+                position, replies = read(data, position)
                 out += replies
-                if self.completed is None and not self.is_closing:
+                if not self.is_resting and not self.is_closing:
                     continue
                 break
             stop = data.find(b"\n", position)
@@ -204,11 +206,31 @@ class ServerConversation:
                 break
             out += self._command(data[position : stop + 1])
             position = stop + 1
-            if self.is_closing:
-                return out
+            if self.is_closing or self.is_resting:
+                break
         if position < end and not self.is_closing:
             self._buffer = data[position:]
+        if self.is_resting and self.access.wants is HANDSHAKE:
+            out += self._ready_for_tls()
         return out
+
+    def _ready_for_tls(self) -> bytes:
+        """The 220, if nothing stands behind STARTTLS in the clear.
+
+        That may be an attacker's, to be read as if encrypted: RFC 3207 4.2 discards it, 4 has none sent.
+        """
+        if not self._buffer:
+            return b"220 2.0.0 Ready to start TLS\r\n"
+        self._buffer = b""
+        self.access.wants, self.is_resting = None, False
+        return self._dismiss(554, "5.5.1", "Octets behind STARTTLS: it must be the last of a group")
+
+    def _go_on(self, out: bytes) -> bytes:
+        """Read what was pipelined behind that which has been answered now."""
+        if not self._buffer or self.is_closing:
+            return out
+        data, self._buffer = self._buffer, b""
+        return out + self._read(data)
 
     def _check_partial(self, data: bytes, position: int) -> bytes:
         """A line without an end: wait for it within bounds; strangers are told at once."""
@@ -225,7 +247,7 @@ class ServerConversation:
             if line[:1] == _TLS_HELLO:
                 return self._stranger()
             return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
-        handler = _HANDLERS.get(command[:4].upper())
+        handler = self._handlers.get(command[:4].upper())
         try:
             if handler is None or command[4:5] not in (b"", b" ") or b"\0" in command:
                 return self._unknown(command)
@@ -240,26 +262,41 @@ class ServerConversation:
             flood = self._dismiss(552, "5.3.4", "Message far too large") if self._content.is_flood else b""
             return len(data), flood
         self._in_content = False
-        fault = self._fault(message)
+        return stop, self._complete(message, is_oversize=self._content.is_oversize)
+
+    def _read_chunk(self, data: bytes, start: int) -> tuple[int, bytes]:
+        """Read on in the chunk; return where to go on, and the reply if it is whole."""
+        stop, is_whole = self._chunks.read(data, start)
+        return stop, self._end_chunk() if is_whole else b""
+
+    def _end_chunk(self) -> bytes:
+        """A chunk is whole (RFC 3030 2): return the reply, none yet to the last of a message."""
+        chunks = self._chunks
+        refusal, self._chunk_refusal = self._chunk_refusal, None
+        if refusal is None and chunks.is_oversize:
+            refusal = too_large(self._limits)
+        if refusal is not None:  # chunks pipelined behind it find no transaction, and are refused too
+            return self._error(refusal) + self._reset()
+        if chunks.is_last:
+            return self._complete(chunks.take(), is_oversize=False)
+        return OK_CHUNK
+
+    def _complete(self, message: bytes, *, is_oversize: bool) -> bytes:
+        """The message is whole: hand it out, or return why not."""
+        limits = self._limits
+        fault = message_fault(message, limits) if not is_oversize else too_large(limits)
         if fault is not None:
-            return stop, self._error(fault) + self._reset()
+            return self._error(fault) + self._reset()
         self.transactions += 1
         assert self._sender is not None
+        terms = self._terms
+        if self._terms_of:
+            terms = structs.replace(terms or NO_TERMS, recipients=self._terms_of)
+        self.is_resting = True
         self.completed = Transaction(
-            self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp
+            self._sender, self._recipients, message, not message.isascii(), self.helo, self._is_esmtp, terms
         )
-        return stop, b""
-
-    def _fault(self, message: bytes) -> Reply | None:
-        """Return the reply for a message that can't be taken, whoever sent it."""
-        if self._content.is_oversize:
-            return self._too_large()
-        if b"\0" in message:
-            return make_reply(550, "5.6.0", "Message holds a NUL")
-        fault = line_fault(message, self._limits.max_line_bytes)
-        if not fault:
-            return None
-        return make_reply(550, "5.6.11" if fault.startswith("bare") else "5.6.0", f"Message with a {fault}")
+        return b""
 
     # -- commands -----------------------------------------------------------------------------------------
 
@@ -267,29 +304,30 @@ class ServerConversation:
         limits = self._limits
         if not self.helo:
             raise Refused(make_reply(503, "5.5.1", "Say EHLO first"))
+        if not self.access.may_send:
+            raise Refused(AUTH_REQUIRED)
         if self._sender is not None:
             raise Refused(make_reply(503, "5.5.1", "Nested MAIL"))
         if command[:10].upper() != b"MAIL FROM:":
             raise Refused(make_reply(501, "5.5.2", "Syntax: MAIL FROM:<address>"))
         if limits.max_transactions and self.transactions >= limits.max_transactions:
             return self._dismiss(421, "4.7.0", f"{limits.hostname} Enough messages for one connection")
-        sender, parameters = parse_path(command[10:], is_sender=True)
-        if parameters and parse_mail_parameters(parameters) > limits.max_message_bytes:
-            raise Refused(self._too_large())
+        sender, terms = read_mail(command[10:], self._extensions, limits, self._unix)
         refusal = self._on_mail(sender) if self._on_mail is not None else None
         if refusal is not None:
             return self._reply(refusal)
         self._sender = sender
-        return _OK_MAIL
+        self._terms = terms
+        return OK_MAIL
 
     def _on_command_rcpt(self, command: bytes) -> bytes:
         if self._sender is None:
             raise Refused(make_reply(503, "5.5.1", "Say MAIL first"))
         if command[:8].upper() != b"RCPT TO:":
             raise Refused(make_reply(501, "5.5.2", "Syntax: RCPT TO:<address>"))
-        recipient, parameters = parse_path(command[8:], is_sender=False)
-        if parameters.strip():
-            raise Refused(make_reply(555, "5.5.4", "Parameter not recognized or not offered"))
+        if self._chunks.is_begun:
+            raise Refused(make_reply(503, "5.5.1", "Recipients come before chunks"))
+        recipient, own_terms = read_rcpt(command[8:], self._extensions, self._terms)
         if len(self._recipients) >= self._limits.max_recipients:
             return self._reply(make_reply(452, "4.5.3", "Too many recipients"))
         if recipient == "postmaster":
@@ -298,7 +336,9 @@ class ServerConversation:
         if refusal is not None:
             return self._reply(refusal)
         self._recipients.append(recipient)
-        return _OK_RCPT
+        if own_terms is not None:
+            self._terms_of[recipient] = own_terms
+        return OK_RCPT
 
     def _on_command_data(self, command: bytes) -> bytes:
         if command[4:].strip():
@@ -307,35 +347,62 @@ class ServerConversation:
             raise Refused(make_reply(503, "5.5.1", "Say MAIL first"))
         if not self._recipients:
             raise Refused(make_reply(554, "5.5.1", "No valid recipients"))
+        if self._chunks.is_begun:
+            raise Refused(make_reply(503, "5.5.1", "DATA behind BDAT"))
         self._in_content = True
-        return _OK_DATA
+        return OK_DATA
+
+    def _on_command_bdat(self, command: bytes) -> bytes:
+        """BDAT: its octets follow whatever the reply will be, so that one is due when they have come."""
+        chunk = parse_bdat(command[4:])
+        if chunk is None:
+            return self._dismiss(501, "5.5.4", "Syntax: BDAT octets [LAST]")  # or octets become commands
+        size_bytes, is_last = chunk
+        if size_bytes > 2 * self._limits.max_message_bytes + MAX_DROPPED_BYTES:
+            return self._dismiss(552, "5.3.4", "Message far too large")
+        if "CHUNKING" not in self._extensions:
+            self._chunk_refusal = make_reply(503, "5.5.1", "Say EHLO first")
+        elif self._sender is None:
+            self._chunk_refusal = make_reply(503, "5.5.1", "Say MAIL first")
+        elif not self._recipients:
+            self._chunk_refusal = make_reply(554, "5.5.1", "No valid recipients")
+        self._chunks.begin(size_bytes, is_last=is_last, is_dropping=self._chunk_refusal is not None)
+        return b"" if size_bytes else self._end_chunk()
 
     def _on_command_hello(self, command: bytes) -> bytes:
         """EHLO and HELO; both end a transaction (RFC 5321 4.1.4)."""
-        name = command[5:].strip()
-        if not 0 < len(name) <= 255 or not name.isascii() or name.translate(None, _NOT_IN_NAMES) != name:
-            raise Refused(make_reply(501, "5.5.4", "Syntax: EHLO name"))
+        name = parse_name(command[5:])
         self._count_idle()
-        self.helo = name.decode("ascii")
-        self._is_esmtp = command[:1] in b"Ee"
-        return self._hello_reply() + self._reset()
-
-    def _hello_reply(self) -> bytes:
-        hostname, size = self._limits.hostname, self._limits.max_message_bytes
-        if not self._is_esmtp:
-            return format_reply(250, "", hostname)
-        return format_reply(250, "", f"{hostname}\nPIPELINING\nSIZE {size}\n8BITMIME\nENHANCEDSTATUSCODES")
+        self.helo = name
+        self._is_esmtp = is_esmtp = command[:1] in b"Ee"
+        limits, access, unix_now = self._limits, self.access, self._unix()
+        is_tls, more = access.is_secure, access.offers()
+        self._extensions = (*offered(limits, is_tls=is_tls), *access.extensions) if is_esmtp else ()
+        hello = format_hello(limits, is_esmtp=is_esmtp, is_tls=is_tls, unix_now=unix_now, more=more)
+        return hello + self._reset()
 
     def _on_command_rset(self, command: bytes) -> bytes:
         if command[4:].strip():
             raise Refused(make_reply(501, "5.5.4", "Syntax: RSET"))
         self._count_idle()
-        return _OK + self._reset()
+        return OK + self._reset()
 
     def _on_command_idle(self, command: bytes) -> bytes:
         """Commands that do nothing, with any argument (RFC 5321 4.1.1.9)."""
         self._count_idle()
-        return _IDLE_REPLIES[command[:4].upper()]
+        return IDLE_REPLIES[command[:4].upper()]
+
+    def _on_command_access(self, command: bytes) -> bytes:
+        """STARTTLS, AUTH, XCLIENT, answers of an AUTH: what follows is the shell's (`access.wants`)."""
+        access = self.access
+        try:
+            if access.exchange is not None:
+                return access.respond(command)
+            self._count_idle()
+            return access.command(command, has_helo=bool(self.helo), in_transaction=self._sender is not None)
+        finally:
+            self._handlers = _HANDLERS if access.exchange is None else _NONE
+            self.is_resting = access.wants is not None
 
     def _on_command_quit(self, _command: bytes) -> bytes:  # leave who wants to leave
         self.is_closing = True
@@ -343,49 +410,26 @@ class ServerConversation:
 
     def _unknown(self, command: bytes) -> bytes:
         verb = command.partition(b" ")[0].upper()
+        if self.access.exchange is not None or (verb in LONG_VERBS and b"\0" not in command):
+            return self._on_command_access(command)
         if verb in _STRANGERS or command[:1] == _TLS_HELLO:
             return self._stranger()
         return self._error(make_reply(500, "5.5.2", "Command not recognized"))
 
-    def _stranger(self) -> bytes:
-        return self._dismiss(521, "5.5.1", "This is a mail server")
-
-    # -- replies ------------------------------------------------------------------------------------------
-
-    def _reply(self, reply: Reply) -> bytes:
-        if reply.code >= 400:
-            self.refusals.append(reply.code)
-            self.is_closing = self.is_closing or reply.code == 421
-        return format_reply(reply.code, reply.enhanced, reply.text)
-
-    def _error(self, reply: Reply) -> bytes:
-        """A reply to something wrong; too many of them end the session."""
-        self._errors += 1
-        out = self._reply(reply)
-        if self._errors > self._limits.max_errors and not self.is_closing:
-            out += self._dismiss(421, "4.7.0", f"{self._limits.hostname} Too many errors")
-        return out
-
-    def _dismiss(self, code: int, enhanced: str, text: str) -> bytes:
-        """The last reply of the session."""
-        self.is_closing = True
-        return self._reply(make_reply(code, enhanced, text))
-
-    def _count_idle(self) -> None:
-        self._idle_commands += 1
-        if self._idle_commands > self._limits.max_idle_commands:
-            raise Refused(
-                make_reply(421, "4.7.0", f"{self._limits.hostname} Too many commands without a message")
-            )
-
-    def _too_large(self) -> Reply:
-        return make_reply(552, "5.3.4", f"Message larger than {self._limits.max_message_bytes} octets")
+    def _forget(self) -> None:
+        """As before the first command."""
+        self.helo, self._extensions, self.is_resting = "", (), False
+        self._reset()
 
     def _reset(self) -> bytes:
         """Forget the transaction; return the 421 that waited for its end."""
         self._sender = None
         self._recipients = []
+        self._terms = None
+        if self._terms_of:
+            self._terms_of = {}
         self._content.clear()
+        self._chunks.clear()
         if self._shut_reply is None or self.is_closing:
             return b""
         return self._reply(self._shut_reply)
@@ -395,9 +439,12 @@ _HANDLERS: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {
     b"MAIL": ServerConversation._on_command_mail,
     b"RCPT": ServerConversation._on_command_rcpt,
     b"DATA": ServerConversation._on_command_data,
+    b"BDAT": ServerConversation._on_command_bdat,
     b"EHLO": ServerConversation._on_command_hello,
     b"HELO": ServerConversation._on_command_hello,
     b"RSET": ServerConversation._on_command_rset,
-    **dict.fromkeys(_IDLE_REPLIES, ServerConversation._on_command_idle),
+    **dict.fromkeys(IDLE_REPLIES, ServerConversation._on_command_idle),
     b"QUIT": ServerConversation._on_command_quit,
+    b"AUTH": ServerConversation._on_command_access,
 }
+_NONE: dict[bytes, Callable[[ServerConversation, bytes], bytes]] = {}

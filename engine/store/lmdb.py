@@ -105,6 +105,11 @@ class Store(Reading):
         self._environment.close()
 
     @property
+    def staged_bytes(self) -> int:
+        """Octets that wait for a commit."""
+        return self._group.staged_bytes
+
+    @property
     def stats(self) -> Stats:
         return self._group.stats
 

@@ -53,6 +53,7 @@ class _DeliveryRecord(msgspec.Struct, array_like=True, gc=False):
     last_reply: str = ""
     held: str = ""
     is_remembered: bool = False
+    told: int = 0
 
 
 _decode_record = msgspec.msgpack.Decoder(_DeliveryRecord).decode
@@ -149,7 +150,7 @@ def encode_delivery(delivery: Delivery) -> bytes:
     """Return the record of what changes from attempt to attempt."""
     d = delivery
     facts = _encode_text(
-        (d.domain, d.recipients, d.due_at, d.attempts, d.last_reply, d.held, d.is_remembered)
+        (d.domain, d.recipients, d.due_at, d.attempts, d.last_reply, d.held, d.is_remembered, d.told)
     )
     return _HEAD.pack(RECORD_VERSION, crc32(facts)) + facts
 
@@ -173,6 +174,7 @@ def decode_delivery(key: bytes, raw: bytes | memoryview, envelope: Envelope, mes
         last_reply=record.last_reply,
         held=record.held,
         is_remembered=record.is_remembered,
+        told=record.told,
     )
 
 

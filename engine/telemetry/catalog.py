@@ -58,6 +58,24 @@ _ROWS = (
         "Replies above 399 to injectors, by code.",
     ),
     Metric(
+        "mailrail_authentications_total",
+        "counter",
+        ("listener", "result"),
+        "AUTH of injectors; result is accepted, failed, limited (too many failures) or busy.",
+    ),
+    Metric(
+        "mailrail_handshakes_total",
+        "counter",
+        ("listener", "result"),
+        "TLS handshakes of injectors; result is done or failed.",
+    ),
+    Metric(
+        "mailrail_shed_total",
+        "counter",
+        ("feed", "reason"),
+        "Connections and messages refused (421) because the shard was overloaded, by reason.",
+    ),
+    Metric(
         "mailrail_sessions_opened_total",
         "counter",
         ("destination", "result"),
@@ -99,7 +117,12 @@ _ROWS = (
         (),
         "Messages from another shard that this one had or remembered.",
     ),
-    Metric("mailrail_bounce_messages_total", "counter", (), "Bounce messages made (RFC 3464)."),
+    Metric(
+        "mailrail_bounce_messages_total",
+        "counter",
+        (),
+        "Notifications made (RFC 3464): bounce messages, and those that senders asked for.",
+    ),
     Metric(
         "mailrail_lookups_total",
         "counter",
@@ -162,9 +185,13 @@ _ROWS = (
         "Sessions by path; state is opening, busy, idle or closing.",
     ),
     Metric("mailrail_inbound_sessions", "gauge", ("listener",), "Sessions of injectors."),
+    Metric("mailrail_shedding", "gauge", ("reason",), "1 while a shard takes no new mail, by reason."),
     Metric("mailrail_ready", "gauge", ("pool", "destination"), "Deliveries that wait for capacity."),
     Metric(
-        "mailrail_scheduled", "gauge", (), "Deliveries in the store, waiting ones and those on their way."
+        "mailrail_scheduled",
+        "gauge",
+        ("customer",),
+        "Deliveries in the store, waiting ones and those on their way.",
     ),
     Metric(
         "mailrail_held",

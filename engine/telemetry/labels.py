@@ -5,7 +5,11 @@ Named providers always do. Of the others, a bounded number: a host that sends to
 between its own name and "other", would look like lost mail. So they are given with growing reluctance: the
 first quarter to whoever comes, the rest to destinations that prove heavier and heavier.
 
-Owns: that choice, for one process.
+A path that is held may never have had traffic, and its name is what an operator needs. Such destinations
+get labels of their own while they are held, from a budget of their own: 200,000 domains that can't be reached
+take turns at being in back-off.
+
+Owns: those choices, for one process.
 Never: counts messages for anyone else.
 """
 
@@ -14,6 +18,8 @@ from __future__ import annotations
 OTHER = "other"
 MAX_LABELS = 100  # a shard; times customers, events and shards it is what a Prometheus server likes
 CANDIDATES = 10_000  # 1 MB; who is heavier than one message in 10,000 is seen
+MAX_HELD_LABELS = 100  # at a time
+KEEP_HELD_S = 3600.0  # no longer held, a destination keeps its place for so long: so many new series an hour
 STEPS = (1, 100, 1_000, 10_000)  # messages asked for in each quarter of the labels
 
 
@@ -58,3 +64,31 @@ class DestinationLabels:
         """Halve every count and drop the ones, so that a new heavy destination finds room."""
         halved = {name: count // 2 for name, count in self._candidates.items() if count > 1}
         self._candidates = dict(list(halved.items())[: CANDIDATES // 2])
+
+
+class HeldLabels:
+    """Gives the destination of a held path its label: its own name, or "other"."""
+
+    def __init__(self, labels: DestinationLabels, *, max_labels: int = MAX_HELD_LABELS) -> None:
+        self._labels = labels
+        self._max_labels = max_labels
+        self._held_at: dict[str, float] = {}  # when they were last held
+        self._full_until = 0.0
+
+    def label(self, destination: str, now: float) -> str:
+        """Return the label of a destination that is held now."""
+        label = self._labels.peek(destination)
+        if label != OTHER or (destination not in self._held_at and not self._has_room(now)):
+            return label
+        self._held_at[destination] = now
+        return destination
+
+    def _has_room(self, now: float) -> bool:
+        """Return whether one more may have its name, once those that are long released have left theirs."""
+        if len(self._held_at) < self._max_labels:
+            return True
+        if now < self._full_until:  # many are asked about at each scrape: look only when it can help
+            return False
+        self._held_at = {name: at for name, at in self._held_at.items() if at + KEEP_HELD_S > now}
+        self._full_until = min(self._held_at.values(), default=now) + KEEP_HELD_S
+        return len(self._held_at) < self._max_labels

@@ -4,6 +4,7 @@ import pytest
 
 from bench.postfix import PostfixSetup, is_postfix_here, running_postfix
 from engine.rig.processes import read_tree, run_source, running_sink, started_at
+from tests.lacking import lack
 
 
 @pytest.mark.slow
@@ -11,7 +12,7 @@ from engine.rig.processes import read_tree, run_source, running_sink, started_at
 def test_private_instance_relays_and_is_gone_afterwards(stranger) -> None:  # type: ignore[no-untyped-def]
     stranger("postfix")
     if not is_postfix_here():
-        pytest.skip("Postfix's master needs root")
+        lack("Postfix's master needs root")
     hops = {"d0.bench.example": "[127.0.0.31]:21680"}
     with running_sink("--listen", "127.0.0.31:21680", "--report", "/dev/null") as sink:
         with running_postfix(PostfixSetup(21681, hops)) as postfix:

@@ -40,6 +40,14 @@ def taker() -> Iterator[Taker]:
     controller.stop()
 
 
+def test_addresses_in_utf8_go_by_smtputf8(taker: Taker) -> None:
+    message = make_message("jürgen@b.example", ["jörg@d.example"], "Grüße", "hello\n")
+    send_letter("127.0.0.1", PORT, Letter("jürgen@b.example", ["jörg@d.example"], message))
+    sender, recipients, content = taker.taken[0]
+    assert (sender, recipients) == ("jürgen@b.example", ["jörg@d.example"])
+    assert "From: jürgen@b.example\r\n".encode() in content
+
+
 def test_letter_is_taken_and_the_reply_shown(taker: Taker) -> None:
     message = make_message("a@b.example", ["u@d.example"], "Grüße", "hello\n")
     answer = send_letter("127.0.0.1", PORT, Letter("a@b.example", ["u@d.example"], message))

@@ -154,3 +154,31 @@ def test_pattern_matches(pattern: str, name: str, expected: bool) -> None:
 )
 def test_matches_sender(pattern: str, address: str, expected: bool) -> None:
     assert matches_sender(pattern, address) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("jürgen@bücher.example", "jürgen@xn--bcher-kva.example"),
+        ("用户@例子.example", "用户@xn--fsqu00a.example"),
+        ('"ü b"@x.example', '"ü b"@x.example'),
+        ("a.ü@x.example", "a.ü@x.example"),
+        ("plain@Bücher.Example", "plain@xn--bcher-kva.example"),
+    ],
+)
+def test_local_part_may_be_utf8_where_that_is_allowed(text: str, expected: str) -> None:
+    """RFC 6531 3.3; the domain comes out as A-labels (RFC 5890)."""
+    assert str(parse_mailbox(text, allow_utf8=True)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["ü ü@x.example", "ü..ü@x.example", "ü\u0085@x.example", "ü\u2028@x.example"]
+)
+def test_local_part_in_utf8_is_atoms_and_printable(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_mailbox(text, allow_utf8=True)
+
+
+def test_local_part_in_utf8_is_refused_where_it_is_not_allowed() -> None:
+    with pytest.raises(ValueError, match="ASCII"):
+        parse_mailbox("jürgen@x.example")

@@ -9,6 +9,7 @@ from typing import Any
 from engine.core.envelope import Delivery, MessageIds
 from engine.core.errors import StoreFull
 from engine.core.reply import Reply
+from engine.core.terms import Terms
 from engine.delivery.bounces import Bouncer
 from engine.message.dsn import Failure
 from engine.store.memory import MemoryStore
@@ -108,3 +109,46 @@ def test_a_commit_that_fails_brings_nothing_on() -> None:
     desk.bounce(make_delivery())
     desk.store.commit(StoreFull("no room"))
     assert not desk.arrived
+
+
+def test_what_the_sender_asked_for_is_in_what_it_gets() -> None:
+    """RFC 3461 6: ENVID and ORCPT come back, and the whole message with RET=FULL."""
+    desk = Desk()
+    terms = Terms(envid="7", ret="FULL", recipients={"u0@x.example": ("", "rfc822;old@x.example")})
+    desk.bounce(make_delivery(terms=terms))
+    desk.store.commit()
+    (told,) = desk.arrived
+    assert b"Original-Envelope-Id: 7\r\n" in told.message
+    assert b"Original-Recipient: rfc822; old@x.example\r\n" in told.message
+    assert b"Content-Type: message/rfc822\r\n" in told.message
+    assert told.envelope.terms is None
+
+
+def test_sender_in_utf8_is_told_by_smtputf8() -> None:
+    """RFC 6533 with RFC 6531 3.2."""
+    desk = Desk()
+    desk.bounce(make_delivery(sender="jürgen@acme.example"))
+    desk.store.commit()
+    (told,) = desk.arrived
+    assert told.recipients == ["jürgen@acme.example"]
+    assert told.envelope.terms == Terms(is_utf8=True)
+    assert told.envelope.is_8bit
+
+
+def test_other_actions_are_told_alike() -> None:
+    desk = Desk()
+    relayed = [Failure("u0@x.example", Reply(250, "2.0.0", "ok"), "mx.x.example")]
+    desk.bouncer.bounce(make_delivery(), relayed, "", "relayed")
+    desk.bouncer.bounce(make_delivery(sender=""), relayed, "", "relayed")
+    desk.store.commit()
+    (told,) = desk.arrived
+    assert b"Action: relayed\r\n" in told.message
+
+
+def test_message_that_requires_tls_does_not_go_back_whole() -> None:
+    """RFC 8689 5: its notification may travel in clear, so it has the header only."""
+    desk = Desk()
+    desk.bounce(make_delivery(terms=Terms(ret="FULL", requires_tls=True)))
+    desk.store.commit()
+    (told,) = desk.arrived
+    assert b"Content-Type: text/rfc822-headers\r\n" in told.message

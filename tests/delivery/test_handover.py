@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.core.envelope import Delivery
 from engine.core.errors import NetworkError
+from engine.core.terms import Terms
 from engine.delivery.handover import AGAIN_S, MAX_UNDER_WAY, Handover, pack, unpack
 from engine.store.memory import MemoryStore
 from engine.store.records import Duplicate
@@ -38,12 +39,12 @@ class Link:
 
 
 def test_a_parcel_arrives_as_it_left() -> None:
-    delivery = make_delivery(recipients=3)
-    delivery.attempts, delivery.last_reply = 2, "451 later"
+    delivery = make_delivery(recipients=3, terms=Terms(notify="DELAY", recipients={"a": ("NEVER", "")}))
+    delivery.attempts, delivery.last_reply, delivery.told = 2, "451 later", 1
     envelope, message, (copy,) = unpack(pack(delivery.envelope, delivery.message, [delivery]))
     assert (envelope, message) == (delivery.envelope, MESSAGE)
     assert copy.key == delivery.key
-    facts = ("domain", "recipients", "due_at", "attempts", "last_reply", "message")
+    facts = ("domain", "recipients", "due_at", "attempts", "last_reply", "message", "told")
     assert all(getattr(copy, name) == getattr(delivery, name) for name in facts)
     assert copy.is_remembered
     assert not copy.held

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.core.envelope import Delivery
 from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.core.reply import make_reply
+from engine.core.terms import Terms
 from engine.delivery.readahead import SLICE
 from engine.delivery.resolving import MAX_RESOLVING, UNRESOLVED_RETRY_S
 from engine.delivery.site_queue import SiteQueue
@@ -58,6 +59,22 @@ def test_what_arrives_is_ready_at_once() -> None:
         delivery = make_delivery()
         rig.accept(delivery)
         assert rig.ready() == [delivery]
+
+    run_virtually(main())
+
+
+def test_held_message_is_ready_within_a_second_of_its_instant() -> None:
+    """RFC 4865 4; peers that take submissions are held to a second either way."""
+
+    async def main() -> None:
+        rig = Still()
+        rig.readahead.start()
+        rig.accept(make_delivery(terms=Terms(hold_until=rig.unix() + 3600)))
+        await rig.run(3599.5)
+        assert rig.ready() == []
+        await rig.run(1.0)
+        assert len(rig.ready()) == 1
+        rig.readahead.close()
 
     run_virtually(main())
 

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from engine.core.envelope import Delivery
+from engine.core.terms import Terms
 from engine.delivery.flight import Flight
 from engine.delivery.line import session_timeouts
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, WAIT_FOR_EOF_S, Session
-from engine.net.extensions import NO_EXTENSIONS, Extensions
+from engine.net.extensions import NO_EXTENSIONS, Extensions, parse_extensions
 from engine.policy.model import Destination
 from engine.queue.path import Path, PathLimits, SiteDemand
 from engine.smtp.client import Outcome
@@ -646,3 +647,28 @@ async def test_an_lmtp_session_takes_one_reply_for_each_recipient() -> None:
     around.transport.say(b"452 4.2.2 full\r\n")
     ((_, outcome),) = around.settled
     assert [outcome.reply_for(index).code for index in range(2)] == [250, 452]  # type: ignore[union-attr]
+
+
+# -- parameters ---------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_parameters_are_those_that_the_peer_offers() -> None:
+    """RFC 3461 5.2.1: NOTIFY and ENVID go on to a peer that offers DSN."""
+    terms = Terms(envid="7", notify="NEVER")
+    around = Around(make_delivery(terms=terms), extensions=parse_extensions("PIPELINING\nDSN"))
+    assert around.transport.take() == (
+        b"MAIL FROM:<news@acme.example> ENVID=7\r\nRCPT TO:<u0@x.example> NOTIFY=NEVER\r\nDATA\r\n"
+    )
+
+
+@virtual
+async def test_what_the_peer_can_not_take_as_it_is_bounces_unsent_and_the_next_goes() -> None:
+    """RFC 6531 3.2: 5.6.7, and no mangled mail."""
+    utf8 = make_delivery(terms=Terms(is_utf8=True), sender="\u00fc@acme.example")
+    around = Around(utf8, make_delivery(), extensions=parse_extensions("PIPELINING"))
+    assert around.transport.take().startswith(b"MAIL FROM:<news@acme.example>\r\n")
+    ((flight, outcome),) = around.settled
+    assert flight.delivery is utf8
+    assert outcome.mail is not None
+    assert (outcome.mail.code, outcome.mail.enhanced) == (553, "5.6.7")

@@ -10,10 +10,13 @@ import pytest
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
+from engine.core.terms import Terms
 from engine.delivery.flight import Flight, SessionFacts
+from engine.delivery.notices import DELAY
 from engine.delivery.settle import MAX_REPLY_CHARS, Dispositions, disposition_of
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
+from engine.net.extensions import NO_EXTENSIONS, parse_extensions
 from engine.net.site import Host, make_site
 from engine.policy.model import Destination
 from engine.smtp.client import Outcome
@@ -62,7 +65,7 @@ class Desk:
             lambda customer: self.policies.effective(GMAIL, customer),
             lambda customer: 1,
         )
-        self.session: Any = SimpleNamespace(facts=FACTS, now=105.0)
+        self.session: Any = SimpleNamespace(facts=FACTS, now=105.0, extensions=NO_EXTENSIONS)
 
     def add_event(self, event: Event) -> None:
         self.watch()
@@ -401,3 +404,68 @@ def test_each_recipient_of_lmtp_is_settled_by_its_own_reply() -> None:
         ("bounced", False),
         ("deferred", True),
     ]
+
+
+# -- notifications ----------------------------------------------------------------------------------
+
+
+def test_relaying_to_a_peer_without_dsn_is_told_and_to_one_with_it_is_not() -> None:
+    """RFC 3461 5.2.2."""
+    desk = Desk()
+    delivery = desk.stored(terms=Terms(notify="SUCCESS"))
+    desk.settle(delivery, OK)
+    assert desk.bounces == [(delivery, [Failure("u0@x.example", OK, "mx.example")], "", "relayed")]
+    desk.session.extensions = parse_extensions("DSN")
+    desk.settle(desk.stored(terms=Terms(notify="SUCCESS")), OK)
+    assert len(desk.bounces) == 1
+
+
+def test_failure_that_nobody_wants_to_hear_of_is_not_told() -> None:
+    """RFC 3461 4.1: NOTIFY=NEVER."""
+    desk = Desk()
+    desk.settle(desk.stored(terms=Terms(notify="NEVER")), NEVER, final=None)
+    policy = desk.site_queue.policy_of("acme")
+    desk.dispositions.expire(desk.stored(terms=Terms(notify="SUCCESS")), policy, None)
+    assert [event.event for event in desk.events] == ["bounced", "expired"]
+    assert not desk.bounces
+
+
+def test_delay_is_told_once_and_the_delivery_is_tried_at_that_time() -> None:
+    """RFC 3461 4.1: DELAY."""
+    desk = Desk('[default]\nretry = ["1h"]\ndelay_notice_after = "10m"')
+    delivery = desk.stored(terms=Terms(notify="DELAY"))
+    desk.settle(delivery, OK, final=LATER)
+    assert delivery.due_at == UNIX_START + 600.0
+    assert not desk.bounces
+    desk.now = UNIX_START + 600.0
+    desk.settle(delivery, OK, final=LATER)
+    ((_, told, _, action, until),) = desk.bounces
+    assert (action, until) == ("delayed", UNIX_START + 4 * 86400)
+    assert str(told[0].reply) == "451 4.4.7 not delivered yet; last reply: 451 4.3.0 later"
+    stored = desk.store.load(delivery.key)
+    assert stored is not None
+    assert (stored.told, stored.due_at) == (DELAY, desk.now + 3600.0)
+    desk.now += 3600.0
+    desk.settle(delivery, OK, final=LATER)
+    assert len(desk.bounces) == 1
+
+
+def test_deadline_that_passes_is_told_where_n_was_asked_for() -> None:
+    """RFC 2852 4: by-mode N."""
+    desk = Desk('[default]\nretry = ["1h"]')
+    delivery = desk.stored(terms=Terms(by_mode="N", deliver_by_at=UNIX_START + 60.0))
+    desk.settle(delivery, OK, final=LATER)
+    assert delivery.due_at == UNIX_START + 60.0
+    desk.now = UNIX_START + 60.0
+    desk.settle(delivery, OK, final=LATER)
+    assert [bounce[3] for bounce in desk.bounces] == ["delayed"]
+    assert delivery.due_at == desk.now + 3600.0
+
+
+def test_retry_is_due_no_later_than_a_deadline_with_return() -> None:
+    """RFC 2852 4: by-mode R."""
+    desk = Desk('[default]\nretry = ["1h"]')
+    delivery = desk.stored(terms=Terms(by_mode="R", deliver_by_at=UNIX_START + 60.0))
+    desk.settle(delivery, OK, final=LATER)
+    assert delivery.due_at == UNIX_START + 60.0
+    assert not desk.bounces

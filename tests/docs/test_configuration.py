@@ -10,6 +10,7 @@ import pytest
 from engine.core.fields import Field
 from engine.settings import fields, model
 from engine.settings.parse import parse_settings
+from engine.settings.password import PasswordHash
 from tests.docs.pages import blocks, read_page, read_rows, section
 
 PAGE = read_page("configuration")
@@ -20,6 +21,10 @@ SECTIONS: dict[str, tuple[dict[str, Field], Any]] = {
     "## [[vmta]]": (fields.VMTA, model.VirtualMTA(name="a", v4="", v6="", hostname="a")),
     "## [[pool]]": (fields.POOL, model.Pool(name="a", members={})),
     "## [[customer]]": (fields.CUSTOMER, model.Customer(name="a", pool="a", senders=())),
+    "## [[customer.credentials]]": (
+        fields.CREDENTIAL,
+        model.Credential(user="a", password=PasswordHash(14, 8, 1, b"", b"")),
+    ),
     "## [[customer.dkim]]": (fields.DKIM, model.DkimKey(domain="a", selector="a", key="/a")),
     "## [routes]": (fields.ROUTE, model.Route(hosts=())),
 }

@@ -7,9 +7,14 @@ from pathlib import Path
 
 from engine.inject import frames, smtp_session, socket, socket_session
 from engine.inject.spool_directory import SpoolDirectory
-from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, Controls, scan, take_controls
+from engine.message.headers import MAX_CONTROL_CHARACTERS, MAX_TAGS, TERMS, Controls, scan, take_controls
 from engine.message.pickup import parse_pickup
-from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation, ServerLimits
+from engine.net import proxied
+from engine.net.certificate import HANDSHAKE_TIMEOUT_S
+from engine.smtp.auth import MECHANISMS
+from engine.smtp.hello import ServerLimits
+from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation
+from engine.smtp.xclient import ATTRIBUTES
 from tests.docs.pages import blocks, read_names, read_page, read_rows, section
 
 PAGE = read_page("feeds")
@@ -41,6 +46,15 @@ def test_bounds_of_smtp_are_those_of_the_code() -> None:
     assert bounds["silence, waiting for a command"] == f"{smtp_session.COMMAND_TIMEOUT_S // 60} min"
     assert bounds["silence, inside a message"] == f"{smtp_session.DATA_BLOCK_TIMEOUT_S // 60} min"
     assert bounds["one message altogether"] == f"{smtp_session.MESSAGE_TIMEOUT_S // 3600} h"
+    assert bounds["TLS handshake"] == f"{HANDSHAKE_TIMEOUT_S:g} s"
+    header = f"{proxied.HEADER_TIMEOUT_S:g} s, {proxied.MAX_V1_BYTES} octets (version 1)"
+    assert bounds["a proxy's header"] == f"{header}, {16 + proxied.MAX_V2_BYTES:,} (version 2)"
+
+
+def test_commands_of_access_are_those_of_the_page() -> None:
+    text = " ".join(section(PAGE, "## SMTP").split())
+    assert f"with {' or '.join(MECHANISMS)} and a user" in text
+    assert f"XCLIENT with {', '.join(ATTRIBUTES[:-1])} and {ATTRIBUTES[-1]}" in text
 
 
 def test_bounds_of_the_socket_are_those_of_the_code() -> None:
@@ -58,12 +72,13 @@ def test_bounds_of_the_socket_are_those_of_the_code() -> None:
 def test_every_control_field_has_a_row_and_does_what_it_says() -> None:
     text = section(PAGE, "## Control fields")
     names = [name.removeprefix("X-Mailrail-").lower() for name in read_names(text)]
-    assert names == ["customer", "pool", "job", "tag"]
+    assert names == ["customer", "pool", "job", "tag", *[term.replace("_", "-") for term in TERMS]]
     assert f"up to {MAX_TAGS} times" in text
     assert f"cut at {MAX_CONTROL_CHARACTERS} characters" in text
     message = b"".join(f"X-Mailrail-{name}: a=b\r\n".encode() for name in (*names, "unknown")) + b"\r\n"
     controls, rest = take_controls(message, scan(message), is_trusted=True)
-    assert controls == Controls(customer="a=b", pool="a=b", job="a=b", tags={"a": "b"})
+    terms = dict.fromkeys(TERMS, "a=b")
+    assert controls == Controls(customer="a=b", pool="a=b", job="a=b", tags={"a": "b"}, terms=terms)
     assert rest == b"\r\n"
 
 

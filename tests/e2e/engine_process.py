@@ -152,7 +152,7 @@ class EngineProcess:
         if not self._prefix:
             return self._child.pid
         for pid in read_tree(self._child.pid):
-            words = _command_line(pid)
+            words = command_line(pid)
             if "serve" in words and any(word.endswith("python") or "/python" in word for word in words[:1]):
                 return pid
         return self._child.pid
@@ -164,7 +164,7 @@ class EngineProcess:
 
     def shard_pids(self) -> dict[int, int]:
         """Return process ids of shards, by their id: from the process tree, so also while they start."""
-        return {pid: pid for pid in read_tree(self.pid)[1:] if "_shard" in _command_line(pid)}
+        return {pid: pid for pid in read_tree(self.pid)[1:] if "_shard" in command_line(pid)}
 
     # -- the admin API ----------------------------------------------------------------------------
 
@@ -222,7 +222,8 @@ def _is_running(pid: int) -> bool:
     return text[text.rindex(")") + 2] not in "ZX"
 
 
-def _command_line(pid: int) -> list[str]:
+def command_line(pid: int) -> list[str]:
+    """Return the words that a process was started with; none if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except OSError:

@@ -23,6 +23,7 @@ from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import addresses, inject, make_message
 from tests.e2e.judging import copies
 from tests.e2e.sink_process import SinkProcess
+from tests.lacking import need_root
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -216,6 +217,7 @@ def test_mail_that_waits_too_long_expires_and_its_sender_is_told(
     assert found["expired"]["recipient"] == "someone@full.example"
     assert 1.9 <= found["expired"]["queue_s"] <= 6.0
     assert "mailbox full" in found["expired"]["reply"]["text"]
+    assert "it waited for" not in found["expired"]["reply"]["text"]  # the peer said so, nothing else did
     assert found["delivered"]["recipient"] == "news@acme.example"
 
 
@@ -360,6 +362,29 @@ def test_a_second_signal_ends_at_once(
     assert engine.wait_ended(3) == 1
 
 
+def test_what_a_stop_cuts_off_is_told_of_as_uncertain_and_counted(
+    configuration: Configuration, sink: SinkProcess, run_engine: Run
+) -> None:
+    """The peer answers the dot after the grace: it has the message, and gets it again."""
+    configuration.engine["grace"] = "1s"
+    configuration.policies += 'retry = ["1s"]\n'
+    configuration.add_customer("acme", "127.0.1.1")
+    port = configuration.add_smtp(customer="acme")
+    sink.start([{"at": "final", "delay_s": 3, "times": 1}])
+    engine = run_engine()
+    inject(port, "news@acme.example", ["someone@one.example"])
+    wait_until(lambda: sink.ask({"do": "count"})["open"], 10, "a session")
+    time.sleep(0.3)
+    assert engine.stop() == 0
+    (deferred,) = engine.events_of("deferred")
+    assert deferred["is_uncertain"]
+    assert deferred["attempt"] == 1
+    engine = run_engine()
+    (delivered,) = wait_final(engine, 1)
+    assert (delivered["event"], delivered["attempt"]) == ("delivered", 2)
+    sink.wait_messages(2)
+
+
 def test_draining_refuses_new_mail_and_delivers_the_rest(sink: SinkProcess, serve_acme: Serve) -> None:
     port, engine = serve_acme([{"at": "final", "delay_s": 0.1}])
     inject(port, "news@acme.example", addresses(20, "one.example"))
@@ -420,8 +445,7 @@ def test_stores_of_a_larger_shard_count_are_drained(
 def test_the_engine_runs_under_an_unprivileged_uid(
     configuration: Configuration, sink: SinkProcess, run_engine: Run, root: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+    need_root("become another user")
     configuration.add_customer("acme", "127.0.1.1")
     port = configuration.add_smtp(customer="acme")
     os.chmod(root, 0o755)
@@ -444,8 +468,7 @@ def test_the_engine_runs_under_an_unprivileged_uid(
 def test_a_data_directory_of_somebody_else_is_refused_by_name(
     configuration: Configuration, run_engine: Run, root: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
+    need_root("become another user")
     configuration.add_customer("acme", "127.0.1.1")
     configuration.add_smtp(customer="acme")
     os.chmod(root, 0o755)
@@ -558,8 +581,7 @@ def test_a_bad_configuration_ends_a_start_with_status_1(
 def test_a_full_disk_is_452_and_deliveries_go_on(
     configuration: Configuration, sink: SinkProcess, run_engine: Run, root: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a file system")
+    need_root("mount a file system")
     mount = root / "small"
     mount.mkdir()
     configuration.engine |= {"data_dir": str(mount / "data"), "min_free_disk": "8MiB", "shards": 1}

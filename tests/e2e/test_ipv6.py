@@ -20,6 +20,7 @@ from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import addresses, inject
 from tests.e2e.sink_process import SinkProcess
 from tests.fakes.dns import FakeDNS, serve_names
+from tests.lacking import lack, need_root
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(30)]
 
@@ -36,15 +37,14 @@ MAIL_HOST = "mx.provider.example"
 @pytest.fixture(autouse=True)
 def namespace() -> Iterator[None]:
     """A network namespace with a loopback interface that has the addresses above."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to make a network namespace")
+    need_root("make a network namespace")
     if not shutil.which("ip"):
-        pytest.skip("needs the program ip, of the Debian package iproute2")
+        lack("needs the program ip, of the Debian package iproute2")
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if libc.unshare(CLONE_NEWNET):
-            pytest.skip(f"no network namespace here: {os.strerror(ctypes.get_errno())}")
+            lack(f"no network namespace here: {os.strerror(ctypes.get_errno())}")
         try:
             _ip("link", "set", "lo", "up")
             for address in (*SOURCES, SINK_V6, CLOSED_V6):
@@ -59,7 +59,7 @@ def namespace() -> Iterator[None]:
 def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10, check=False)
     if done.returncode:
-        pytest.skip(f"no IPv6 here: ip {' '.join(words)}: {done.stderr.strip()}")
+        lack(f"no IPv6 here: ip {' '.join(words)}: {done.stderr.strip()}")
 
 
 @pytest.fixture

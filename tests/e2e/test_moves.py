@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 from engine.rig.job import Planned, write_plan
+from engine.rig.tally import highest_in_window
 from tests.e2e.configuration import Configuration, free_port
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import inject
 from tests.e2e.judging import (
     copies,
-    highest_in_window,
     instants_by_path,
     peak_connections,
     unexplained_duplicates,

@@ -11,6 +11,7 @@ from typing import Any
 from engine.core.envelope import Delivery, Envelope, MessageIds
 from engine.core.errors import ResolveError
 from engine.core.reply import Reply, make_reply
+from engine.core.terms import Terms
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import SessionFacts
 from engine.delivery.paths import PathTable
@@ -45,7 +46,7 @@ max_connection_rate = "unlimited"
 """
 PIPELINING = Extensions({"PIPELINING": "", "SIZE": ""}, has_pipelining=True)
 
-_ids = MessageIds(0, b"test")
+_serial = itertools.count(1)
 
 
 def make_policies(text: str = "") -> PolicySet:
@@ -65,10 +66,14 @@ def make_delivery(
     recipients: int = 1,
     now: float = UNIX_START,
     sender: str = "news@acme.example",
+    terms: Terms | None = None,
 ) -> Delivery:
-    envelope = Envelope(sender, customer, pool, now, len(MESSAGE), "smtp")
+    envelope = Envelope(sender, customer, pool, now, len(MESSAGE), "smtp", terms=terms)
     to = [f"u{number}@{domain}" for number in range(recipients)]
-    return Delivery(_ids.make(now), 0, envelope, domain, to, now, MESSAGE)
+    # Ids of one maker never go backwards: each is accepted at its own `now`, whatever other tests have made.
+    message_id = MessageIds(0, next(_serial).to_bytes(4, "big")).make(now)
+    due_at = now if terms is None else terms.hold_until or now
+    return Delivery(message_id, 0, envelope, domain, to, due_at, MESSAGE)
 
 
 class FakeResolver:

@@ -1,5 +1,5 @@
-"""Fixtures of the whole engine, for the dashboard's test."""
+"""A directory of its own for the dashboard's test."""
 
-from tests.e2e.conftest import pytest_runtest_makereport, root, sink
+from tests.e2e.conftest import pytest_runtest_makereport, root
 
-__all__ = ["pytest_runtest_makereport", "root", "sink"]
+__all__ = ["pytest_runtest_makereport", "root"]

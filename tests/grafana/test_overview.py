@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 
 from engine.telemetry.catalog import METRICS
-from tests.e2e.configuration import SINK_ADDRESS
 from tests.e2e.engine_process import kill_process, wait_until
 from tests.e2e.feeding import addresses, make_message
-from tests.e2e.sink_process import SinkProcess
-from tests.grafana.scraped_engine import Prometheus, ScrapedConfiguration, ScrapedEngine
+from tests.grafana.scraped_demo import DemoRun, Prometheus
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "grafana" / "overview.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 COLUMNS = 24  # of Grafana's grid
+MESSAGES = 6000  # of the demo: enough for some 15 s at its limits
 
 WINDOW = "10s"  # what Grafana would put for $__rate_interval, at this test's pace
 
@@ -89,37 +88,24 @@ def test_every_panel_asks_the_data_source_that_is_chosen_above() -> None:
 
 
 @pytest.fixture
-def scraped(root: Path, sink: SinkProcess) -> Iterator[ScrapedEngine]:
-    """Two shards; domains of which one is slow, one defers, one refuses and one can't be reached."""
-    made = ScrapedConfiguration(root)
-    made.engine["prohibited_networks"] = []
-    made.routes["*"] = f"{SINK_ADDRESS}:{sink.port}"
-    made.routes["down.example"] = f"{SINK_ADDRESS}:1"
-    made.policies = (
-        '[default]\nretry = ["1s"]\n'
-        '[domain."slow.example"]\nmax_message_rate = "5/s"\n'
-        '[domain."down.example"]\nconnect_timeout = "1s"\n'
-    )
-    made.add_customer("acme", "127.0.1.1", "127.0.1.2", "127.0.1.3")
-    made.add_customer("globex", "127.0.2.1", "192.0.2.77")  # the second is not on this host: held
-    engine = ScrapedEngine(made)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def prometheus(stranger: Callable[[str], str], root: Path, scraped: ScrapedEngine) -> Iterator[Prometheus]:
+def prometheus(stranger: Callable[[str], str], root: Path) -> Iterator[Callable[[int], Prometheus]]:
     made: list[Prometheus] = []
     program = stranger("prometheus")
 
-    def start() -> Prometheus:
-        assert isinstance(scraped.configuration, ScrapedConfiguration)
-        made.append(Prometheus(program, root, scraped.configuration.admin_port).start())
+    def start(target_port: int) -> Prometheus:
+        made.append(Prometheus(program, root, target_port).start())
         return made[0]
 
-    yield start  # type: ignore[misc]
+    yield start
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def demo(root: Path) -> Iterator[DemoRun]:
+    run = DemoRun(root, MESSAGES)
+    yield run
+    run.close()
 
 
 class Load(threading.Thread):
@@ -131,7 +117,7 @@ class Load(threading.Thread):
         self.is_over = threading.Event()
 
     def run(self) -> None:
-        rcpts = addresses(20, "one.example", "slow.example", "later.example", "no.example", "down.example")
+        rcpts = addresses(20, "later.example", "no.example", "down.example", "campus.example")
         while not self.is_over.wait(0.1):
             for customer, port in self._ports.items():
                 try:
@@ -153,24 +139,20 @@ class Load(threading.Thread):
 @pytest.mark.timeout(180)
 @pytest.mark.stranger("prometheus")
 def test_every_query_of_every_panel_returns_data(
-    scraped: ScrapedEngine, sink: SinkProcess, prometheus: Callable[[], Prometheus]
+    prometheus: Callable[[int], Prometheus], demo: DemoRun
 ) -> None:
-    ports = {name: scraped.configuration.add_smtp(customer=name) for name in ("acme", "globex")}
-    sink.start(
-        [
-            {"at": "rcpt", "domain": "later.example", "reply": "450 4.2.1 try later"},
-            {"at": "rcpt", "domain": "no.example", "reply": "550 5.1.1 no such user"},
-        ]
-    )
-    scraped.start()
-    server = prometheus()
-    load = Load(ports)
+    """While the demo runs. What never happens in it, because nothing fails, is brought in from outside."""
+    demo.start()
+    server = prometheus(demo.admin_port)
+    disturb(demo)
+    load = Load(demo.smtp_ports)
     load.start()
     remaining = list(queries())
     try:
         wait_until(lambda: server.query('mailrail_messages_total{event="bounced"}'), 30.0, "bounces")
-        kill_process(min(scraped.shard_pids()))
-        refuse_a_reload(scraped)
+        kill_process(min(demo.shard_pids()))
+        refusal = demo.change(policies="max_conections = 1\n")
+        assert "did you mean 'max_connections'?" in refusal
         wait_until(lambda: not keep_without_data(server, remaining), 60.0, f"data for {remaining}")
     except AssertionError:
         raise AssertionError(f"no data for {remaining}") from None
@@ -183,10 +165,20 @@ def test_every_query_of_every_panel_returns_data(
             assert server.query(f"count by ({found[2]}) ({found[1]})")
 
 
-def refuse_a_reload(engine: ScrapedEngine) -> None:
-    engine.configuration.policies += "max_conections = 1\n"
-    engine.configuration.write()
-    assert "did you mean 'max_connections'?" in engine.post("/reload", {})["error"]
+def disturb(demo: DemoRun) -> None:
+    """Bring in domains of which one defers, one refuses and one can't be reached."""
+    demo.use_rules(
+        "freemail.example",
+        [
+            {"at": "rcpt", "domain": "later.example", "reply": "450 4.2.1 try later"},
+            {"at": "rcpt", "domain": "no.example", "reply": "550 5.1.1 no such user"},
+        ],
+    )
+    sink = demo.sink_address("freemail.example")
+    routes = dict.fromkeys(("later.example", "no.example", "acme.example", "globex.example"), sink)
+    routes["down.example"] = f"{sink.rpartition(':')[0]}:1"
+    lines = "".join(f'"{domain}" = "{address}"\n' for domain, address in routes.items())
+    assert demo.change(routes=lines, policies='[default]\nretry = ["1s"]\n') == ""
 
 
 def keep_without_data(server: Prometheus, remaining: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from engine.core.envelope import Delivery, Envelope, MessageIds, accepted_at
 from engine.core.errors import PerhapsStored, StoreError, StoreFull, StoreUnhealthy
 from engine.core.reply import Reply
+from engine.core.terms import Terms
 from engine.inject.accept import (
     DRAINING,
     MAX_RECEIVED,
@@ -34,9 +36,11 @@ TO = ["ann@x.example"]
 MESSAGE = b"From: news@acme.example\r\nSubject: hello\r\n\r\nhello\r\n"
 ACME = FeedContext("smtp", "in", "acme", peer="192.0.2.7", helo="app.acme.example")
 TRUSTED = FeedContext("smtp", "in", is_trusted=True)
+EIGHT_BIT = "Subject: x\r\n\r\nGrüße\r\n".encode()
 DKIM = (DkimKey(domain="acme.example", selector="s", key="k"),)
 CUSTOMERS = {
     "acme": Customer(name="acme", pool="bulk", senders=("*@acme.example", "ann@friend.example")),
+    "encoding": Customer(name="encoding", pool="bulk", senders=("*",), dkim=DKIM, encode_8bit="always"),
     "signed": Customer(name="signed", pool="bulk", senders=("*",), dkim=DKIM),
 }
 
@@ -90,7 +94,7 @@ class Door:
             sender,
             list(recipients),
             message,
-            False,
+            not message.isascii(),
             context,
             lambda reply, message_ids: self.told.append((reply, message_ids)),
         )
@@ -476,3 +480,72 @@ def test_messages_count_by_recipient_and_injections_by_message(door: Door) -> No
     assert door.count("mailrail_messages_total", event="accepted", customer="acme", destination="") == 2
     assert door.count("mailrail_injections_total", feed="smtp", listener="in", result="accepted") == 1
     assert door.count("mailrail_injected_bytes_total", feed="smtp", listener="in") == size_bytes
+
+
+# -- terms ----------------------------------------------------------------------------------------
+
+
+def test_plain_message_has_no_terms(door: Door) -> None:
+    assert door.take().envelope.terms is None
+
+
+def test_terms_of_smtp_go_into_the_envelope_and_received_says_utf8(door: Door) -> None:
+    """RFC 6531 4.3: "with UTF8SMTP"."""
+    terms = Terms(is_utf8=True, envid="7")
+    delivery = door.take(structs.replace(ACME, terms=terms), recipients=["jü@x.example"])
+    assert delivery.envelope.terms == terms
+    assert b" with UTF8SMTP id " in delivery.message
+
+
+def test_smtputf8_that_nothing_needs_is_forgotten(door: Door) -> None:
+    delivery = door.take(structs.replace(ACME, terms=Terms(is_utf8=True)))
+    assert delivery.envelope.terms is None
+    assert b" with ESMTP id " in delivery.message
+
+
+def test_control_fields_and_fields_of_the_socket_ask_for_the_same(door: Door) -> None:
+    door.take(
+        message=b"X-Mailrail-Notify: never\r\nX-Mailrail-Hold-Until: 1970-01-01T00:00:00Z\r\n" + MESSAGE
+    )
+    assert b"X-Mailrail" not in door.arrived[0].message
+    door.told.clear()
+    door.offer(FeedContext("socket", "in", "acme", asked={"notify": "never"}))
+    door.store.commit()
+    assert [delivery.envelope.terms for delivery in door.arrived] == [Terms(notify="NEVER")] * 2
+
+
+def test_term_that_can_not_be_read_refuses_the_message(door: Door) -> None:
+    door.offer(message=b"X-Mailrail-Deliver-By: soon\r\n" + MESSAGE)
+    assert str(door.reply).startswith("501 5.5.4 deliver_by: expected seconds")
+
+
+def test_held_message_is_due_at_its_instant(door: Door) -> None:
+    """RFC 4865 4: released at the time asked for."""
+    context = structs.replace(ACME, terms=Terms(hold_until=UNIX_NOW + 60))
+    delivery = door.take(context, recipients=["a@x.example", "b@y.example"])
+    assert [each.due_at for each in door.arrived] == [UNIX_NOW + 60] * 2
+    assert delivery.envelope.accepted_at == UNIX_NOW
+
+
+def test_8bit_message_of_a_customer_who_asks_is_encoded_before_it_is_signed(door: Door) -> None:
+    """RFC 6152 3 with RFC 6376 5.3: what is signed is what is sent."""
+    delivery = door.take(FeedContext("smtp", "in", "encoding"), message=EIGHT_BIT)
+    assert delivery.message.isascii()
+    assert not delivery.envelope.is_8bit
+    ((_, _, signed, _),) = door.signed
+    assert b"Content-Transfer-Encoding: quoted-printable\r\n" in signed
+
+
+def test_8bit_message_of_others_stays_as_it_is(door: Door) -> None:
+    delivery = door.take(message=EIGHT_BIT)
+    assert delivery.message.endswith(EIGHT_BIT)
+    assert delivery.envelope.is_8bit
+
+
+def test_recipients_that_need_smtputf8_are_a_delivery_of_their_own() -> None:
+    envelope = Envelope(SENDER, "acme", "bulk", UNIX_NOW, 1, "smtp", terms=Terms(is_utf8=True))
+    deliveries = make_deliveries(bytes(12), envelope, ["a@x.example", "\u00fc@x.example", "b@x.example"])
+    assert [delivery.recipients for delivery in deliveries] == [
+        ["a@x.example", "b@x.example"],
+        ["\u00fc@x.example"],
+    ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from engine.inject.smtp import SMTPListener
+from engine.inject.smtp import CERTIFICATE_TICKS, SMTPListener
+from engine.net.certificate import CertificateError, make_server_context
 from engine.telemetry.metrics import Counters
 from tests.fakes.feeds import (
     ENVELOPE,
@@ -16,6 +19,7 @@ from tests.fakes.feeds import (
     connect_smtp,
     make_smtp,
 )
+from tests.fakes.submission import write_certificate
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,36 @@ def test_new_settings_are_for_new_sessions() -> None:
     newer.data_received(HELLO + ENVELOPE + MESSAGE + b".\r\n")
     assert transport.codes()[-1] == 552
     assert len(intake.taken) == 1
+
+
+def test_certificate_is_looked_at_while_the_listener_serves_and_read_at_a_reload(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    made = make_smtp(Intake(), tls_certificate=certificate, tls_key=key)
+    contexts = [made.tls_context]
+    for _ in range(CERTIFICATE_TICKS):
+        made.sweep()
+    assert made.tls_context is contexts[0]
+    Path(certificate).touch()
+    for _ in range(CERTIFICATE_TICKS):
+        made.sweep()
+    assert made.tls_context is not contexts[0]
+    contexts.append(made.tls_context)
+    made.use(made.settings)
+    assert made.tls_context not in contexts
+    made.use(msgspec.structs.replace(made.settings, tls_certificate="", tls_key=""))
+    assert made.tls_context is None
+
+
+def test_starttls_is_offered_only_while_there_is_a_certificate_that_can_be_used(tmp_path: Path) -> None:
+    made = make_smtp(Intake(), tls_certificate=str(tmp_path / "gone"), tls_key=str(tmp_path / "gone"))
+    session, transport = connect_smtp(made)
+    session.data_received(HELLO + b"STARTTLS\r\n")
+    assert b"STARTTLS" not in transport.written
+    assert transport.codes() == [220, 250, 500]
+
+
+def test_key_that_the_engine_may_not_read_is_named(open_directory: Path, unprivileged: None) -> None:
+    certificate, key = write_certificate(open_directory)
+    Path(key).chmod(0)
+    with pytest.raises(CertificateError, match=rf"can't read {key}: Permission denied"):
+        make_server_context(certificate, key)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import smtplib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,6 @@ from engine.inject.smtp_session import (
     MAX_KEPT_BYTES,
     MESSAGE_TIMEOUT_S,
     SMTPSession,
-    format_peer,
 )
 from engine.telemetry.metrics import Counters
 from tests.fakes.feeds import (
@@ -34,6 +35,7 @@ from tests.fakes.feeds import (
     connect_smtp,
     make_smtp,
 )
+from tests.fakes.submission import make_listener, write_certificate
 
 
 def test_message_reaches_the_acceptor_with_its_context() -> None:
@@ -51,6 +53,18 @@ def test_message_reaches_the_acceptor_with_its_context() -> None:
     )
     assert transport.codes() == [220, 250, 250, 250, 354, 250, 221]
     assert transport.is_closed
+
+
+def test_terms_are_those_of_their_own_message() -> None:
+    intake = Intake()
+    session, _ = connect_smtp(make_smtp(intake))
+    session.data_received(HELLO + b"MAIL FROM:<a@acme.example> ENVID=7 HOLDFOR=60\r\n")
+    session.data_received(b"RCPT TO:<b@x.example> NOTIFY=NEVER\r\nBDAT 3 LAST\r\na\r\n" + ENVELOPE + b".\r\n")
+    first, second = [context for *_, context in intake.taken]
+    assert first.terms.envid == "7"
+    assert first.terms.recipients == {"b@x.example": ("NEVER", "")}
+    assert first.terms.hold_until > 60
+    assert second.terms is None
 
 
 def test_reply_waits_for_the_commit_and_what_is_behind_waits_too() -> None:
@@ -164,19 +178,6 @@ def test_client_that_waits_for_our_commit_is_not_timed_out() -> None:
     assert not transport.is_closed
 
 
-@pytest.mark.parametrize(
-    ("peername", "expected"),
-    [
-        (("192.0.2.1", 1), "192.0.2.1"),
-        (("::1", 1, 0, 0), "::1"),
-        (("::ffff:10.0.0.1", 1), "10.0.0.1"),
-        (None, ""),
-    ],
-)
-def test_format_peer(peername: object, expected: str) -> None:
-    assert format_peer(peername) == expected
-
-
 LARGE = (b"x" * 998 + b"\r\n") * 300  # more than LARGE_MESSAGE_BYTES
 
 
@@ -225,6 +226,116 @@ def test_client_gone_while_it_waits_for_room_leaves_the_queue() -> None:
     second.connection_lost(None)
     first.data_received(b".\r\n")
     assert made.room.reserved_bytes == 0
+
+
+# -- who it is --------------------------------------------------------------------------------------------
+
+
+def test_messages_are_the_customers_whose_user_logged_in(run: Callable[..., Any], until: Any) -> None:
+    intake = Intake()
+
+    async def scenario() -> None:
+        made = make_listener(intake, allow_plaintext_auth=True)
+        session, transport = connect_smtp(made)
+        login = b"AUTH PLAIN " + base64.b64encode(b"\0bob\0secret") + b"\r\n"
+        session.data_received(HELLO + login + ENVELOPE + MESSAGE + b".\r\n")
+        assert intake.taken == []
+        assert session.listener.sessions
+        await until(lambda: bool(intake.taken))
+        assert transport.codes() == [220, 250, 235, 250, 250, 354, 250]
+        made.passwords.close()
+
+    run(scenario())
+    context = intake.taken[0][4]
+    assert (context.customer, context.protocol, context.is_trusted) == ("globex", "ESMTPA", False)
+
+
+def test_client_gone_while_its_password_is_looked_at_is_told_nothing(
+    run: Callable[..., Any], until: Any
+) -> None:
+    async def scenario() -> None:
+        made = make_listener(Intake(), allow_plaintext_auth=True)
+        session, transport = connect_smtp(made)
+        session.data_received(HELLO + b"AUTH PLAIN " + base64.b64encode(b"\0bob\0secret") + b"\r\n")
+        session.connection_lost(None)
+        written = transport.written
+        await until(lambda: not made.passwords._tasks)
+        assert transport.written == written
+        made.passwords.close()
+
+    run(scenario())
+
+
+def test_client_that_waits_for_its_password_is_not_timed_out(run: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        made = make_listener(Intake(), allow_plaintext_auth=True)
+        session, transport = connect_smtp(made)
+        session.data_received(HELLO + b"AUTH PLAIN " + base64.b64encode(b"\0bob\0x") + b"\r\n")
+        sweep(made, 10 * COMMAND_TIMEOUT_S)
+        assert not transport.is_closed
+        session.shut()
+        assert transport.codes()[-1] == 421
+        made.passwords.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", ["lost", "aborted"])
+def test_connection_that_ends_before_its_handshake_begins_is_let_go(
+    run: Callable[..., Any], tmp_path: Path, end: str
+) -> None:
+    certificate, key = write_certificate(tmp_path)
+
+    async def scenario() -> None:
+        made = make_smtp(Intake(), tls_certificate=certificate, tls_key=key)
+        session, transport = connect_smtp(made)
+        session.data_received(HELLO + b"STARTTLS\r\n")
+        assert transport.codes() == [220, 250, 220]
+        if end == "lost":
+            session.connection_lost(None)
+        else:
+            session.abort()
+        await asyncio.gather(*made._tasks)
+        assert transport.codes() == [220, 250, 220]
+
+    run(scenario())
+
+
+FRONT_END: dict[str, Any] = {"xclient_networks": ("127.0.0.1/32",), "allow": ("127.0.0.0/8", "192.0.2.0/24")}
+
+
+def test_front_end_speaks_for_its_client() -> None:
+    intake = Intake()
+    session, transport = connect_smtp(make_smtp(intake, **FRONT_END))
+    session.data_received(b"XCLIENT ADDR=192.0.2.9 HELO=laptop.example PROTO=SMTP\r\n")
+    session.data_received(HELLO + ENVELOPE + MESSAGE + b".\r\n")
+    context = intake.taken[0][4]
+    assert (context.peer, context.helo, context.protocol) == ("192.0.2.9", "laptop.example", "SMTP")
+    assert transport.codes() == [220, 220, 250, 250, 250, 354, 250]
+
+
+def test_front_end_whose_client_may_not_inject_is_closed() -> None:
+    session, transport = connect_smtp(make_smtp(Intake(), **FRONT_END))
+    session.data_received(b"XCLIENT ADDR=198.51.100.1\r\n" + HELLO)
+    assert transport.codes() == [220, 554]
+    assert transport.is_closed
+
+
+@pytest.mark.parametrize(("login", "codes"), [("bob", [220, 220, 250, 250]), ("nobody", [220, 535])])
+def test_front_end_says_who_has_logged_in(login: str, codes: list[int]) -> None:
+    made = make_listener(Intake(), xclient_networks=("127.0.0.1/32",), allow_plaintext_auth=True)
+    session, transport = connect_smtp(made)
+    session.data_received(f"XCLIENT ADDR=192.0.2.9 LOGIN={login}\r\n".encode())
+    if not transport.is_closed:
+        session.data_received(HELLO + b"MAIL FROM:<a@acme.example>\r\n")
+    assert transport.codes() == codes
+
+
+def test_xclient_from_elsewhere_is_refused() -> None:
+    session, transport = connect_smtp(make_smtp(Intake(), xclient_networks=("192.0.2.1/32",)))
+    session.data_received(HELLO + b"XCLIENT ADDR=192.0.2.9\r\n")
+    assert transport.codes() == [220, 250, 550]
+    assert b"XCLIENT" not in transport.written.partition(b"550")[0]
 
 
 # -- on real sockets --------------------------------------------------------------------------------------
@@ -280,7 +391,8 @@ def test_stop_ends_idle_sessions_and_waits_for_transactions(run: Callable[..., A
             for reader, writer in (idle, busy):
                 await reader.readline()
                 writer.write(HELLO)
-                await reader.readuntil(b"250 ENHANCEDSTATUSCODES\r\n")
+                await reader.readuntil(b"\r\n250 ")
+                await reader.readline()
             busy[1].write(b"MAIL FROM:<a@acme.example>\r\n")
             await busy[0].readline()
             stopping = asyncio.create_task(made.stop(5.0))

@@ -161,7 +161,7 @@ def test_shard_that_is_paused_leaves_its_files_to_the_other(
 ) -> None:
     async def scenario() -> None:
         async with serving(path, intake, 0, 2), serving(path, type(intake)(), 1, 2) as other:
-            other.is_paused = True
+            other.pause("overloaded")
             for number in range(20):
                 put(path, f"m{number}")
             await until(lambda: count(path) == 0)
@@ -175,11 +175,11 @@ def test_paused_listener_leaves_files_in_new(
 ) -> None:
     async def scenario() -> None:
         async with serving(path, intake) as listener:
-            listener.is_paused = True
+            listener.pause("overloaded")
             put(path, "m")
             await asyncio.sleep(0.02)
             assert os.listdir(path / "new") == ["m"]
-            listener.is_paused = False
+            listener.pause("")
             await until(lambda: count(path) == 0)
 
     run(scenario())

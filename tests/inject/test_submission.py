@@ -116,3 +116,21 @@ def test_idempotent_id_is_a_customers() -> None:
 def test_number_and_text_are_different_ids() -> None:
     assert format_idempotency(7) != format_idempotency("7")
     assert format_idempotency(7) != format_idempotency("i7")
+
+
+def test_what_a_submission_asks_for_goes_on_as_text() -> None:
+    offer = parse(notify="NEVER", envid="7", hold_for=60, deliver_by="9;R", requires_tls=True, ret="FULL")
+    assert offer.context.asked == {
+        "notify": "NEVER",
+        "envid": "7",
+        "ret": "FULL",
+        "hold_for": "60",
+        "deliver_by": "9;R",
+        "requires_tls": "yes",
+    }
+    assert offer.context.customer == "acme"
+
+
+def test_addresses_may_be_utf8() -> None:
+    """RFC 6531 3.3."""
+    assert parse(recipients=["jürgen@bücher.example"]).recipients == ["jürgen@xn--bcher-kva.example"]

@@ -42,6 +42,11 @@ def test_nothing_raises(value: str) -> None:
     assert all(isinstance(address, str) for address in parse_addresses(value))
 
 
-def test_long_garbage_takes_linear_time() -> None:
-    for junk in ("(" * 100_000, "<" * 100_000, '"' * 100_001, "[" * 100_000, "\\" * 100_001):
-        parse_addresses(junk)
+@pytest.mark.parametrize("junk", ["<", '"', "[", "\\", '"\\"', "<a", "[a", '"a'])
+def test_long_garbage_comes_back_as_it_stands(junk: str) -> None:
+    value = junk * 100_001
+    assert parse_addresses(value) == [value]
+
+
+def test_a_comment_that_never_ends_is_no_address() -> None:
+    assert parse_addresses("a@b.example " + "(" * 100_000) == ["a@b.example"]

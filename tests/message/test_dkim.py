@@ -6,11 +6,9 @@ import base64
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import dkim as dkimpy
 import pytest
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from dkim.canonicalization import Relaxed
@@ -45,34 +43,6 @@ MESSAGE = (
     b"\r\n"
     b"Dear  reader,\t \r\n\r\n  two spaces \t and tabs\r\n\r\n\r\n"
 )
-
-
-class _VerifyKey:
-    """What dkimpy asks of PyNaCl, over cryptography: the parsing and canonicalizing stay dkimpy's."""
-
-    def __init__(self, key: bytes, encoder: object = None) -> None:
-        self._key = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(key))
-
-    def verify(self, digest: bytes, signature: bytes) -> bytes:
-        try:
-            self._key.verify(signature, digest)
-        except InvalidSignature as error:
-            raise BadSignatureError from error
-        return digest
-
-
-class BadSignatureError(Exception):
-    """As PyNaCl's."""
-
-
-@pytest.fixture(autouse=True)
-def _ed25519_for_dkimpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = SimpleNamespace(
-        signing=SimpleNamespace(VerifyKey=_VerifyKey),
-        encoding=SimpleNamespace(Base64Encoder=None),
-        exceptions=SimpleNamespace(BadSignatureError=BadSignatureError, ValueError=ValueError),
-    )
-    monkeypatch.setattr(dkimpy, "nacl", fake, raising=False)
 
 
 def is_verified(message: bytes, key: PrivateKey = RSA_KEY) -> bool:

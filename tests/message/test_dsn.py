@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import email
 import email.policy
+import quopri
 from email.message import EmailMessage, Message
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,6 +133,7 @@ def test_many_recipients_are_all_in_the_status_and_the_first_in_the_words() -> N
 
 
 def test_recipient_beyond_ascii_is_escaped() -> None:
+    """RFC 6533 3: utf-8-addr-xtext where the notification is 7-bit."""
     _, block = status_blocks(make(failures=[Failure("jörg@example.net", UNKNOWN.reply)]))
     assert block["Final-Recipient"] == "utf-8; j\\x{F6}rg@example.net"
 
@@ -170,3 +173,97 @@ def test_it_is_seven_bit_whatever_the_original_holds() -> None:
     assert octets.isascii()
     assert "Grüße" in text_of(parts(octets)[2])
     assert "nö" in text_of(parts(octets)[0])
+
+
+# -- other actions, and what was asked for --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "reply", "status"),
+    [
+        ("delayed", Reply(451, "4.7.1", "later"), "4.7.1"),
+        ("delayed", Reply(550, "5.1.1", "contradicts"), "4.0.0"),
+        ("relayed", Reply(250, "2.6.0", "queued"), "2.6.0"),
+        ("relayed", Reply(250, "", "ok"), "2.0.0"),
+        ("delivered", Reply(250, "2.1.5", "ok"), "2.1.5"),
+        ("failed", Reply(550, "", "no"), "5.0.0"),
+    ],
+)
+def test_status_has_the_class_of_the_action(action: str, reply: Reply, status: str) -> None:
+    """RFC 3464 2.3.3 and 2.3.4."""
+    failure = Failure("user@example.net", reply, "mx.example.net")
+    _, block = status_blocks(make(failures=[failure], action=action, retry_until=NOW + 3600))
+    assert (block["Action"], block["Status"]) == (action, status)
+    until = "Thu, 01 Jan 2026 01:00:00 +0000" if action == "delayed" else None
+    assert block["Will-Retry-Until"] == until
+
+
+@pytest.mark.parametrize("action", ["delayed", "relayed", "delivered"])
+def test_only_of_failures_it_says_undelivered(action: str) -> None:
+    message = make(action=action)
+    assert parse(message)["Subject"] != parse(make())["Subject"]
+    assert "won't be" not in text_of(parts(message)[0])
+
+
+def test_envelope_id_original_recipient_and_deadline_come_back_decoded() -> None:
+    """RFC 3461 6.3, RFC 3464 2.2.1 and 2.3.1, RFC 2852 5."""
+    octets = make(
+        envid="batch+207", orcpts={"user@example.net": "rfc822;old+2Btag@example.net"}, deliver_by_at=NOW
+    )
+    about, block = status_blocks(octets)
+    assert about["Original-Envelope-Id"] == "batch 7"
+    assert about["Deliver-By-Date"] == "Thu, 01 Jan 2026 00:00:00 +0000"
+    assert block["Original-Recipient"] == "rfc822; old+tag@example.net"
+
+
+def test_original_goes_back_whole_where_that_is_asked_for_and_it_failed() -> None:
+    """RFC 3461 4.3: RET applies to failures; every other notification has headers only."""
+    octets = make(is_whole=True)
+    assert octets.count(ORIGINAL) == 1
+    assert parts(octets)[2].get_content_type() == "message/rfc822"
+    assert b"Secret body" not in make(is_whole=True, action="delayed")
+
+
+def test_original_that_is_too_large_gives_its_header_back() -> None:
+    large = ORIGINAL + b"x" * 70 + b"\r\n" + b"y\r\n" * (dsn.MAX_ORIGINAL_BYTES // 3)
+    assert parts(make(is_whole=True, original=large))[2].get_content_type() == "text/rfc822-headers"
+
+
+def test_8bit_original_goes_back_whole_in_seven_bits() -> None:
+    """RFC 2046 5.2.1: what is inside message/rfc822 is encoded, not the part."""
+    octets = make(is_whole=True, original="Subject: x\r\n\r\nGrüße\r\n".encode())
+    assert octets.isascii()
+    (inner,) = parts(octets)[2].get_payload()  # type: ignore[misc]
+    assert text_of(inner) == "Grüße\r\n"  # type: ignore[arg-type]
+
+
+def test_original_with_a_header_in_utf8_goes_back_whole_as_global() -> None:
+    """RFC 6532 3.7: message/global may be encoded."""
+    original = "Subject: Grüße\r\n\r\nbody\r\n".encode()
+    octets = make(is_whole=True, original=original)
+    assert octets.isascii()
+    head, _, body = octets.partition(b"Content-Type: message/global\r\n")[2].partition(b"\r\n\r\n")
+    assert head == b"Content-Transfer-Encoding: quoted-printable"
+    decoded = quopri.decodestring(body.partition(b"\r\n--=_")[0])
+    assert decoded.split() == original.split()
+
+
+def test_sender_in_utf8_gets_everything_in_utf8() -> None:
+    """RFC 6533 4 to 6: global types, addresses as they are."""
+    octets = make(
+        sender="jürgen@acme.example",
+        failures=[Failure("jörg@example.net", UNKNOWN.reply)],
+        orcpts={"jörg@example.net": "utf-8;j\\x{F6}rg@old.example"},
+        original="Subject: Grüße\r\n\r\nbody\r\n".encode(),
+    )
+    text = octets.decode()
+    assert "\r\nTo: jürgen@acme.example\r\n" in text
+    assert "Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: 8bit\r\n" in text
+    assert "\r\nFinal-Recipient: utf-8; jörg@example.net\r\n" in text
+    assert "\r\nOriginal-Recipient: utf-8; jörg@old.example\r\n" in text
+    assert (
+        "Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\nSubject: Grüße\r\n"
+        in text
+    )
+    whole = make(sender="jürgen@acme.example", is_whole=True, original="Subject: ü\r\n\r\nü\r\n".encode())
+    assert b"Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit\r\n" in whole

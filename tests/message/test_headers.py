@@ -28,7 +28,7 @@ AT = 1_767_225_599.0  # 31 Dec 2025 23:59:59 UTC
 
 def completed(message: bytes, **changes: str) -> bytes:
     facts = {
-        "feed": "smtp",
+        "protocol": "ESMTP",
         "helo": "client.example",
         "peer": "192.0.2.1",
         "recipient": "b@x.example",
@@ -95,7 +95,7 @@ def test_message_without_header_gets_one_and_keeps_its_body(body: bytes) -> None
 
 
 def test_received_of_other_feeds_and_families() -> None:
-    assert completed(b"A: b\r\n\r\n", feed="spool", recipient="").startswith(
+    assert completed(b"A: b\r\n\r\n", protocol="spool", helo="", recipient="").startswith(
         b"Received: by mta1.example.net (Mailrail) with spool id 0123abcd;\r\n\t"
     )
     assert b"([IPv6:2001:db8::1])" in completed(b"A: b\r\n\r\n", peer="2001:db8::1")

@@ -82,3 +82,29 @@ def test_without_descriptors_it_pauses_and_goes_on(monkeypatch):
         assert made == [1]
 
     asyncio.run(main())
+
+
+def test_something_may_come_before_the_protocol_and_a_client_that_leaves_meanwhile_harms_nobody():
+    async def main():
+        sock, place = listening()
+        served = []
+
+        async def serve(connection):
+            served.append(connection)
+            if len(served) == 1:
+                raise ConnectionResetError("gone")
+            await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, connection)
+
+        accepting = Accepting(sock, asyncio.Protocol, serve)
+        clients = [socket.create_connection(place) for _ in range(2)]
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+            if len(served) == 2:
+                break
+        accepting.close()
+        assert served[0].fileno() == -1
+        for client in clients:
+            client.close()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())

@@ -47,6 +47,28 @@ def test_no_lines_are_no_extensions():
     assert parse_extensions("") == NO_EXTENSIONS
 
 
-@given(st.text())
-def test_any_text_is_read(text):
-    parse_extensions(text)
+@given(st.text() | st.text(alphabet="SIZE 019\t\r\n"))
+def test_of_any_text_only_keywords_are_kept_and_sizes_that_are_numbers(text):
+    offer = parse_extensions(text)
+    for keyword in offer.parameters:
+        assert keyword
+        assert " " not in keyword
+        assert "\n" not in keyword
+    assert 0 <= offer.size_limit < 10**20
+    assert not offer.size_limit or str(offer.size_limit) in text
+
+
+@pytest.mark.parametrize(
+    ("line", "mails", "recipients"),
+    [
+        ("LIMITS MAILMAX=20 RCPTMAX=50 RCPTDOMAINMAX=1", 20, 50),
+        ("limits rcptmax=5", 0, 5),
+        ("LIMITS", 0, 0),
+        ("LIMITS MAILMAX=many RCPTMAX=-1 X=1", 0, 0),
+        ("LIMITS MAILMAX=1234567", 0, 0),
+    ],
+)
+def test_limits_that_the_peer_names(line, mails, recipients):
+    """RFC 9422 3."""
+    offer = parse_extensions(line)
+    assert (offer.mail_max, offer.rcpt_max) == (mails, recipients)

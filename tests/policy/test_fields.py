@@ -61,6 +61,7 @@ def test_keys_of_the_message_are_keys() -> None:
         ("retry", [], ["5m"] * 101),
         ("expire_after", 0, "61d"),
         ("bounce_message", 0, "yes"),
+        ("delay_notice_after", 1, "61d"),
         ("ready_limit", 0, 1_000_001),
         ("port", 0, 65536),
         ("address_family", "ipv4", 4),

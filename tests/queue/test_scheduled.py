@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.queue.scheduled import Window, expires_at, has_expired, retry_at
+from engine.core.envelope import Envelope
+from engine.core.terms import Terms
+from engine.queue.scheduled import Window, expires_at, retry_at
 
 CURVE = (300.0, 900.0, 3600.0)
 
@@ -28,10 +30,25 @@ def test_jitter_is_a_tenth_at_most(attempts, jitter):
     assert wait_s * 0.9 <= retry_at(0.0, attempts, jitter, CURVE) <= wait_s * 1.1
 
 
+def make_envelope(terms=None):
+    return Envelope("a@b.example", "acme", "pool", 1_000.0, 1, "smtp", terms=terms)
+
+
 def test_expiry_is_counted_from_acceptance():
-    assert expires_at(1_000.0, 60.0) == 1_060.0
-    assert not has_expired(1_000.0, 60.0, 1_059.9)
-    assert has_expired(1_000.0, 60.0, 1_060.0)
+    assert expires_at(make_envelope(), 60.0) == 1_060.0
+    assert expires_at(make_envelope(Terms(envid="7")), 60.0) == 1_060.0
+
+
+def test_time_held_does_not_count():
+    """RFC 4865 4."""
+    assert expires_at(make_envelope(Terms(hold_until=5_000.0)), 60.0) == 5_060.0
+
+
+def test_deadline_with_return_comes_first_if_it_is_earlier():
+    """RFC 2852 4: R returns the message at that time, N does not."""
+    assert expires_at(make_envelope(Terms(deliver_by_at=1_030.0, by_mode="RT")), 60.0) == 1_030.0
+    assert expires_at(make_envelope(Terms(deliver_by_at=1_090.0, by_mode="R")), 60.0) == 1_060.0
+    assert expires_at(make_envelope(Terms(deliver_by_at=1_030.0, by_mode="N")), 60.0) == 1_060.0
 
 
 def test_one_customer_gets_half_of_the_window():

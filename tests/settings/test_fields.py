@@ -6,6 +6,7 @@ import pytest
 from engine.core.fields import Parser
 from engine.settings import fields
 from engine.settings.model import (
+    Credential,
     Customer,
     DkimKey,
     EngineSettings,
@@ -22,8 +23,9 @@ from engine.settings.model import (
         (fields.LISTENER, ListenerSettings, {"address", "port"}),
         (fields.VMTA, VirtualMTA, {"v4", "v6"}),
         (fields.POOL, Pool, set()),
-        (fields.CUSTOMER, Customer, {"dkim"}),
+        (fields.CUSTOMER, Customer, {"dkim", "credentials"}),
         (fields.DKIM, DkimKey, set()),
+        (fields.CREDENTIAL, Credential, set()),
     ],
 )
 def test_every_attribute_has_its_key(
@@ -50,6 +52,7 @@ PARSED = [
     (fields.source_address, [("192.0.2.1", "192.0.2.1"), ("2001:DB8::1", "2001:db8::1"), ("::1", "::1")]),
     (fields.mode, [("660", 0o660)]),
     (fields.weights, [({"a": 2}, {"a": 2})]),
+    (fields.user, [("ann@acme.example", "ann@acme.example"), ("Ann Ö", "Ann Ö")]),
 ]
 
 
@@ -69,6 +72,7 @@ WRONG = [
     (fields.source_address, ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "mta.example", 5]),
     (fields.mode, ["0888", 0o660, "04755"]),
     (fields.weights, [{}, ["a"]]),
+    (fields.user, ["", "a\nb", "ö" * 128, 5]),
 ]
 
 

@@ -137,11 +137,12 @@ def test_socket_permissions_are_octal() -> None:
         ),
         (
             'protocol = "spool"',
-            'protocol = "submission"',
+            'protocol = "submissoin"',
             14,
             (
                 "[[listener]] number 2: key protocol: "
-                'expected one of "smtp", "socket", "spool", got \'submission\''
+                'expected one of "smtp", "submission", "submissions", "socket", "spool" '
+                "(did you mean 'submission'?), got 'submissoin'"
             ),
         ),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from engine.core.errors import ResolvePermanent
 from engine.core.reply import make_reply
 from engine.shard.answers import Answers
+from engine.store.records import queue_name
 from tests.fakes.delivery_rig import UNIX_START, Rig, make_delivery
 from tests.fakes.rig_engine import make_engine, run_shard
 
@@ -148,6 +150,8 @@ def test_messages_of_one_queue_are_bounded_too() -> None:
 
 def test_a_message_tells_its_state() -> None:
     async def scenario(shard: Shard) -> None:
+        shard.rig.paths.release_vmta("v1", "operator")
+        shard.rig.dispatcher.is_paused = True
         ready, later, held = make_delivery(), make_delivery("y.example"), make_delivery("z.example")
         shard.rig.accept(ready, later, held)
         later.attempts, later.last_reply = 2, "451 later"
@@ -160,6 +164,7 @@ def test_a_message_tells_its_state() -> None:
         rows = {row["domain"]: row for row in shard.rows("messages")}
         states = {domain: row["state"] for domain, row in rows.items()}
         assert states == {"x.example": "ready", "y.example": "scheduled", "z.example": "held"}
+        assert [rows[domain]["held"] for domain in sorted(rows)] == ["", "", "poison"]
         assert (rows["y.example"]["attempts"], rows["y.example"]["last_reply"]) == (2, "451 later")
         assert rows["y.example"]["due_at"] == UNIX_START + 9000.0
         assert rows["x.example"]["recipients"] == ["u0@x.example"]
@@ -167,6 +172,34 @@ def test_a_message_tells_its_state() -> None:
         whole = shard.ask("message", id=message_id)
         assert whole == {"id": message_id, "deliveries": [rows["x.example"]]}
         assert shard.ask("message", id="00" * 12) is None
+
+    run(scenario)
+
+
+def test_mail_whose_every_path_is_held_is_held_and_says_why() -> None:
+    """In its ready queue and behind it on disk, but not what is due later."""
+
+    async def scenario(shard: Shard) -> None:
+        waiting = [make_delivery() for _ in range(4)]
+        shard.rig.accept(*waiting)
+        await asyncio.sleep(0.1)
+        (site_queue,) = shard.rig.sites
+        site_queue.queue.take(lambda delivery: delivery is not waiting[0])
+        for delivery in waiting[1:]:
+            shard.rig.readahead.left(delivery)
+        site_queue.wait_behind("acme", queue_name("acme", "x.example"))
+        shard.rig.store.amend(waiting[3], time.time() + 9000.0)
+        shard.rig.store.commit()
+        rows = {row["id"]: row for row in shard.rows("messages")}
+        found = [rows[delivery.message_id.hex()] for delivery in waiting]
+        assert [(row["state"], row["held"]) for row in found] == [
+            ("held", "paused"),
+            ("held", "paused"),
+            ("held", "paused"),
+            ("scheduled", ""),
+        ]
+        site_queue.spare.append(("v2", 1))  # another vmta of the pool may carry it
+        assert [row["state"] for row in shard.rows("messages")] == ["ready"] + ["scheduled"] * 3
 
     run(scenario)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from engine.core.envelope import Delivery
+from engine.queue.path import Path
 from engine.shard.build import Engine
 from engine.shard.upkeep import QUIET_S
 from engine.store.memory import MemoryStore
 from engine.telemetry.metrics import Counters
-from tests.fakes.delivery_rig import UNIX_START, make_delivery, make_vmta
+from tests.fakes.delivery_rig import UNIX_START, Rig, make_delivery, make_vmta
 from tests.fakes.virtual_loop import run_virtually
 
 
@@ -94,5 +98,31 @@ def test_what_comes_from_an_owner_that_has_not_let_go_is_quiet_at_first() -> Non
         assert engine._quiet_s(ours, {}, ()) == 0.5
         assert engine._quiet_s(ours, before, ()) == QUIET_S
         assert engine._quiet_s(ours, before, {"moved"}) == 0.0
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_expires_names_a_reason_only_where_something_stopped_it(is_held: bool) -> None:
+    """Of a deferred message the last decision is that nothing waits: that is none."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.accept(make_delivery())
+        await rig.run(1.0)
+        (site_queue,) = rig.sites
+        (path,) = site_queue.paths
+        assert isinstance(path, Path)
+        rig.dispatcher.kick(path)
+        assert rig.dispatcher.decisions[path].reason == "nothing waits"
+        if is_held:
+            path.hold("operator", "paused", math.inf)
+        engine: Any = SimpleNamespace(loop=rig.loop, dispatcher=rig.dispatcher, dispositions=rig.dispositions)
+        late = make_delivery()
+        Engine._expire(engine, late, site_queue.policy_of("acme"), site_queue)
+        (event,) = rig.told("expired")
+        assert event.reply is not None
+        assert event.reason == ("held: paused" if is_held else "")
+        assert ("it waited for" in event.reply.text) is is_held
 
     run_virtually(main())

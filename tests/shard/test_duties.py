@@ -13,7 +13,8 @@ import pytest
 from engine.core.errors import StoreUnhealthy
 from engine.delivery.paths import Spent, decode_spent, encode_spent
 from engine.loading import load_shipped_policies
-from engine.shard.duties import RELEASE_POLL_S, Duties
+from engine.shard.duties import CUT_OFF_S, RELEASE_POLL_S, Duties
+from engine.supervisor.supervisor import STOP_MARGIN_S
 from tests.fakes.virtual_loop import run_virtually
 
 POLICIES = load_shipped_policies()
@@ -71,6 +72,8 @@ class FakeEngine:
         )
         self.readahead = SimpleNamespace(put_all_back=lambda: note("put back"))
         self.sites = SimpleNamespace(clear=lambda *_: note("clear"))
+        self.commit_s = 0.5
+        self.store = SimpleNamespace(when_durable=self._when_durable)
         self.exchange = SimpleNamespace(set_peer=lambda *peer: note(("peer", *peer)))
         self.model = SimpleNamespace(settings=SimpleNamespace(pools={}))
         self.share_of = None
@@ -94,8 +97,21 @@ class FakeEngine:
         self.log.append(("disown", names))
 
     def _abort(self, _limits: Any) -> None:
+        self.abort_sessions()
+
+    def abort_sessions(self) -> None:
         self.log.append(("abort", self.loop.time()))
         self.in_use_until = 0.0
+        self.loop.call_soon(self._settle_aborted)
+
+    def _settle_aborted(self) -> None:
+        if self.opener.sessions:
+            self.opener.sessions.clear()
+            self.log.append("settled")
+
+    def _when_durable(self, done: Callable[[Any], None]) -> None:
+        self.log.append("commit begins")
+        self.loop.call_later(self.commit_s, done, None)
 
     def stop_sending(self) -> None:
         self.log.append("stop sending")
@@ -254,24 +270,46 @@ def test_sessions_that_outlast_the_grace_are_cut_off(run: Run) -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize(("session_s", "ends_after_s"), [(1.0, 1.0), (1000.0, 5.0)])
-def test_a_shard_that_stops_waits_for_its_sessions_within_the_grace(
-    run: Run, session_s: float, ends_after_s: float
-) -> None:
+def test_a_shard_that_stops_waits_for_its_sessions_within_the_grace(run: Run) -> None:
     async def scenario(shard: Shard) -> None:
         await shard.configure()
         engine = shard.engine
         engine.log.clear()
         began_at = engine.loop.time()
         engine.opener.sessions["one"] = None
-        engine.loop.call_later(session_s, engine.opener.sessions.clear)
+        engine.loop.call_later(1.0, engine.opener.sessions.clear)
         await shard.ask("stop", grace_s=5.0)
         assert engine.log == ["stop sending", ("stop feeds", 5.0)]
         assert shard.stopped_at == []  # the answer is written first
         await asyncio.sleep(1.0)
+        assert shard.stopped_at[0] - began_at == pytest.approx(1.0, abs=0.2)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("commit_s", "ends_after_s"), [(0.5, 5.5), (1000.0, 5.0 + CUT_OFF_S)])
+def test_what_outlasts_the_grace_of_a_stop_is_settled_and_on_disk_before_the_end(
+    run: Run, commit_s: float, ends_after_s: float
+) -> None:
+    async def scenario(shard: Shard) -> None:
+        await shard.configure()
+        engine = shard.engine
+        engine.log.clear()
+        engine.commit_s = commit_s
+        began_at = engine.loop.time()
+        engine.opener.sessions["one"] = None
+        await shard.ask("stop", grace_s=5.0)
+        await asyncio.sleep(1.0)
+        (aborted_at,) = [row[1] for row in engine.log if row[0] == "abort"]
+        assert aborted_at - began_at == pytest.approx(5.0, abs=2 * RELEASE_POLL_S)
+        assert engine.log[-2:] == ["settled", "commit begins"]
         assert shard.stopped_at[0] - began_at == pytest.approx(ends_after_s, abs=0.2)
 
     run(scenario)
+
+
+def test_the_end_past_the_grace_is_within_what_the_supervisor_waits() -> None:
+    assert 2 * CUT_OFF_S + RELEASE_POLL_S < STOP_MARGIN_S
 
 
 def test_a_shard_that_was_never_configured_stops_at_once(run: Run) -> None:

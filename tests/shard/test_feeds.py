@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.settings.model import EngineSettings
 from engine.shard.feeds import Feeds, spool_directories
 from tests.fakes.virtual_loop import run_virtually
 
@@ -24,14 +25,18 @@ class FakeFeed:
     def __init__(self, row: Any, *_: Any, **options: Any) -> None:
         self.row = row
         self.options = options
-        self.is_paused = False
-        self.was_paused_at_start = False
+        self.reason = ""
+        self.sessions: set[Any] = set()
+        self.reason_at_start = ""
         self.used: list[Any] = []
         self.made.append(self)
 
-    def open(self, sock: Any = None, make_session: Any = None) -> Any:
+    def pause(self, reason: str) -> None:
+        self.reason = reason
+
+    def open(self, sock: Any = None, make_session: Any = None, serve: Any = None) -> Any:
         self.sock = sock
-        self.was_paused_at_start = self.is_paused
+        self.reason_at_start = self.reason
         self.log.append(f"open {self.row.name}")
         return asyncio.sleep(0) if sock is not None else None
 
@@ -64,7 +69,8 @@ SPOOL = make_row("drop", "spool", "/spool/drop")
 
 
 def make_settings(*rows: Any) -> Any:
-    return SimpleNamespace(listeners=rows, engine=SimpleNamespace(grace_s=3.0))
+    engine = EngineSettings(hostname="mta1.example.net", data_dir="/data", grace_s=3.0)
+    return SimpleNamespace(listeners=rows, engine=engine, customers={})
 
 
 def make_feeds() -> Any:
@@ -72,7 +78,8 @@ def make_feeds() -> Any:
         shard=0,
         shards=2,
         acceptor=SimpleNamespace(is_draining=False),
-        store=SimpleNamespace(options=SimpleNamespace(durability="async")),
+        store=SimpleNamespace(options=SimpleNamespace(durability="async"), staged_bytes=0),
+        window=SimpleNamespace(size_bytes=0),
         counters=None,
         exchange=SimpleNamespace(peers=SimpleNamespace(send=None), repeats=None),
         orphans={3: SimpleNamespace(knows_claim=lambda claim: claim == "c-1")},
@@ -134,11 +141,29 @@ def test_a_spool_of_a_draining_shard_begins_paused(made: list[FakeFeed]) -> None
     async def scenario(engine: Any, feeds: Feeds) -> None:
         engine.acceptor.is_draining = True
         await feeds.use(make_settings(SPOOL, SMTP), KEYS)
-        assert made[0].was_paused_at_start
+        assert made[0].reason_at_start == "draining"
         feeds.set_draining(False)
-        assert not made[0].is_paused
+        assert not made[0].reason
         feeds.set_draining(True)
-        assert (made[0].is_paused, made[1].is_paused) == (True, False)
+        assert (made[0].reason, made[1].reason) == ("draining", "")
+
+    run(scenario)
+
+
+def test_a_spool_waits_while_load_is_shed_for_the_reason_that_other_feeds_say(made: list[FakeFeed]) -> None:
+    async def scenario(engine: Any, feeds: Feeds) -> None:
+        await feeds.use(make_settings(SPOOL, SMTP), KEYS)
+        engine.store.staged_bytes = 10**9
+        await asyncio.sleep(1.0)
+        assert made[0].reason == "octets staged"
+        assert str(feeds.shedding.reply) == "421 4.3.2 overloaded (octets staged), try again later"
+        feeds.set_draining(True)
+        feeds.set_draining(False)
+        assert made[0].reason == "octets staged"
+        engine.store.staged_bytes = 0
+        await asyncio.sleep(3.0)
+        assert made[0].reason == ""
+        feeds.close()
 
     run(scenario)
 

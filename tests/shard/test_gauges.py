@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from engine.delivery.census import Census
 from engine.shard.gauges import Gauges
-from engine.telemetry.labels import DestinationLabels
+from engine.telemetry.labels import MAX_HELD_LABELS, DestinationLabels
 from tests.fakes.delivery_rig import Rig, make_delivery
 from tests.fakes.rig_engine import make_engine, run_shard
 
@@ -32,6 +33,7 @@ class Shard:
         self.rig = rig = Rig(vmtas={"v1": 1})
         room = SimpleNamespace(map_used_bytes=25, map_size_bytes=100, disk_free_bytes=50, disk_size_bytes=100)
         self.room = room
+        self.census = Census()
         store: Any = SimpleNamespace(
             count=rig.store.count, room=room, stats=SimpleNamespace(puts=3, operations=8)
         )
@@ -42,6 +44,7 @@ class Shard:
             labels=DestinationLabels(),
             resolver=SimpleNamespace(counts={"hit": 5}),
             bouncer=SimpleNamespace(made=4),
+            expiry=SimpleNamespace(census=self.census),
         )
         Gauges(engine)
 
@@ -100,7 +103,10 @@ def test_what_waits_is_ready_scheduled_and_in_the_window() -> None:
         shard.rig.paths.hold_vmta("v1", "operator", "paused", math.inf)
         shard.rig.accept(*[make_delivery() for _ in range(3)])
         await asyncio.sleep(0.1)
-        assert shard.read("mailrail_scheduled") == {(): 3}
+        assert shard.read("mailrail_scheduled") == {("",): 3}  # nobody knows yet whose
+        shard.census.count("acme", 2)
+        shard.census.count("globex", 1)
+        assert shard.read("mailrail_scheduled") == {("acme",): 2, ("globex",): 1}
         assert shard.read("mailrail_window_messages") == {(): 3}
         assert shard.read("mailrail_window_bytes")[()] > 0
         ready = shard.read("mailrail_ready")
@@ -118,6 +124,25 @@ def test_a_held_path_is_told_with_its_reason_until_it_is_released() -> None:
         assert shard.by_last_label("mailrail_held") == {"paused": 1.0}
         shard.rig.paths.release_vmta("v1", "operator")
         assert shard.read("mailrail_held") == {}
+
+    run(scenario)
+
+
+def test_held_paths_have_their_names_without_traffic_and_holds_before_back_offs() -> None:
+    async def scenario(shard: Shard) -> None:
+        rig = shard.rig
+        rig.paths.hold_vmta("v1", "operator", "paused", math.inf)
+        rig.accept(*[make_delivery(f"d{n}.example") for n in range(MAX_HELD_LABELS + 1)])
+        await asyncio.sleep(0.1)
+        paths = list(rig.paths.paths.values())
+        for path in paths[:-1]:
+            path.release("operator")
+            for demand in path.sites.values():
+                demand.fail(rig.loop.time(), "refused")
+        held = shard.read("mailrail_held")
+        named = {labels[1] for labels in held} - {"other"}
+        assert named == {path.destination for path in (paths[-1], *paths[: MAX_HELD_LABELS - 1])}
+        assert held["v1", paths[-1].destination, "paused"] == held["v1", "other", "back-off"] == 1.0
 
     run(scenario)
 

@@ -70,6 +70,7 @@ def test_everything_is_moved_and_the_directory_renamed(tmp_path: Path) -> None:
         left = [make_delivery(f"d{number % 7}.example") for number in range(2 * SLICE + 5)]
         left[3].attempts, left[3].last_reply, left[4].held = 4, "451 later", "poison"
         left[5].due_at += 60.0
+        left[5].told = 1
         await fill(tmp_path, left)
         shard = Shard(tmp_path)
         shard.orphan.open()
@@ -80,7 +81,17 @@ def test_everything_is_moved_and_the_directory_renamed(tmp_path: Path) -> None:
         for delivery in left:
             kept = shard.store.load(delivery.key)
             assert kept is not None
-            for fact in ("envelope", "domain", "recipients", "due_at", "message", "attempts", "last_reply"):
+            facts = (
+                "envelope",
+                "domain",
+                "recipients",
+                "due_at",
+                "message",
+                "attempts",
+                "last_reply",
+                "told",
+            )
+            for fact in facts:
                 assert getattr(kept, fact) == getattr(delivery, fact)
             assert (kept.held, kept.is_remembered) == (delivery.held, True)
         assert [path.name for path in tmp_path.iterdir()] == [f"drained-{LEFT}-{int(UNIX_START)}"]

@@ -173,6 +173,21 @@ def test_a_shard_that_ends_with_sessions_leaves_its_marker(tmp_path: Path) -> No
     assert (tmp_path / "shard-0" / MARKER).exists()
 
 
+def test_a_shard_that_cut_sessions_off_leaves_its_marker_too(tmp_path: Path) -> None:
+    """Their peers may count them for a while yet."""
+
+    async def scenario(shard: Shard) -> None:
+        shard.upkeep.open()
+        shard.upkeep.mark()
+        await asyncio.sleep(10.0)
+        now = shard.rig.loop.time()
+        assert shard.path.try_connect(now)
+        shard.path.limits.slots.release_at(now, now + 5.0)
+
+    run(tmp_path, scenario)
+    assert (tmp_path / "shard-0" / MARKER).exists()
+
+
 def test_what_was_spent_of_a_long_window_outlives_the_process(tmp_path: Path) -> None:
     async def first(shard: Shard) -> None:
         shard.upkeep.open()

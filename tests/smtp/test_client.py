@@ -37,6 +37,16 @@ def codes(outcome: Outcome | None, recipients: int = 1) -> list[int]:
     return [reply.code if reply else 0 for reply in decided]
 
 
+def test_parameters_stand_behind_their_paths() -> None:
+    written = conversation().begin(
+        FROM, [TO, FROM], mail_parameters=" RET=HDRS", rcpt_parameters=[" NOTIFY=NEVER", ""]
+    )
+    assert written == (
+        b"MAIL FROM:<a@acme.example> RET=HDRS\r\nRCPT TO:<b@x.example> NOTIFY=NEVER\r\n"
+        b"RCPT TO:<a@acme.example>\r\nDATA\r\n"
+    )
+
+
 def test_envelope_is_one_group() -> None:
     assert conversation().begin(FROM, [TO]) == GROUP
 

@@ -5,6 +5,7 @@
     protocol: lmtp                client: what is spoken, if not SMTP
     offers: PIPELINING SIZE=1000 8BITMIME        client: what the peer said to EHLO
     limits: max_recipients=2                     server: limits other than the defaults
+    rules: requires_auth may_xclient             server: what of smtp.access is on
     C: line, CRLF added           what the client writes
     S: line, CRLF added           what the server writes
     C| octets with \\r \\n \\0        the same, nothing added
@@ -23,9 +24,12 @@ import pytest
 
 from engine.core.errors import RemoteProtocolError
 from engine.core.reply import make_reply
+from engine.smtp.access import HANDSHAKE, Access, AccessRules
+from engine.smtp.auth import Credentials
 from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.hello import ServerLimits
 from engine.smtp.lmtp import LmtpConversation
-from engine.smtp.server import ServerConversation, ServerLimits
+from engine.smtp.server import ServerConversation
 from engine.smtp.wire import stuff
 
 DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.dlg"))
@@ -118,6 +122,9 @@ class Server:
     [message from S to R R: text]   a message is complete; its text with \\r \\n
     [finish reply]                  the answer to it
     [shut reply] [time out]         the shell's words
+    [wants USER PASSWORD]           credentials wait to be looked at
+    [let in reply] [refuse reply]   the answer to them
+    [secured] [presented]           TLS is on; the client that a front end speaks for is welcome
     [closing] [resting]
     """
 
@@ -125,8 +132,11 @@ class Server:
 
     def __init__(self, headers: dict[str, str]) -> None:
         limits = dict(limit.split("=") for limit in headers.get("limits", "").split())
+        rules = dict.fromkeys(headers.get("rules", "").split(), True)
+        may_xclient = rules.pop("may_xclient", False)
         self.conversation = ServerConversation(
-            ServerLimits("mta1.example.net", **{name: int(value) for name, value in limits.items()})
+            ServerLimits("mta1.example.net", **{name: int(value) for name, value in limits.items()}),
+            access=Access(AccessRules(**rules), may_xclient=may_xclient),
         )
         self.out = self.conversation.greeting()
 
@@ -145,6 +155,19 @@ class Server:
         elif verb in {"finish", "shut"}:
             code, enhanced, text = rest.split(" ", 2)
             self.out += getattr(conversation, verb)(make_reply(int(code), enhanced, text))
+        elif verb == "wants":
+            wanted = conversation.access.wants
+            assert isinstance(wanted, Credentials)
+            assert f"{wanted.user} {wanted.password.decode()}" == rest
+        elif verb in {"let", "refuse"}:
+            code, enhanced, text = rest.removeprefix("in ").split(" ", 2)
+            user = "ann" if verb == "let" else ""
+            self.out += conversation.authenticated(make_reply(int(code), enhanced, text), user)
+        elif action == "secured":
+            assert conversation.access.wants is HANDSHAKE
+            conversation.secured()
+        elif action == "presented":
+            self.out += conversation.presented(None)
         elif action == "time out":
             self.out += conversation.time_out()
         elif action == "closing":

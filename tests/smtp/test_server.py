@@ -7,10 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.reply import Reply, make_reply
-from engine.smtp.server import ServerConversation, ServerLimits, Transaction
+from engine.smtp.hello import ServerLimits
+from engine.smtp.server import ServerConversation
+from engine.smtp.transaction import Transaction
 from engine.smtp.wire import stuff
 
 DONE = make_reply(250, "2.0.0", "Accepted")
+RECIPIENT = b"MAIL FROM:<a@b.example> SMTPUTF8\r\nRCPT TO:<c@d.example> NOTIFY=NEVER\r\n"
 ENVELOPE = b"MAIL FROM:<a@acme.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n"
 HELLO = b"EHLO client.example\r\n"
 LIMITS = ServerLimits("mta1.example.net", max_message_bytes=5000, max_recipients=3)
@@ -45,7 +48,11 @@ def test_greeting_and_extensions() -> None:
         b"250-PIPELINING",
         b"250-SIZE 5000",
         b"250-8BITMIME",
-        b"250 ENHANCEDSTATUSCODES",
+        b"250-ENHANCEDSTATUSCODES",
+        b"250-CHUNKING",
+        b"250-SMTPUTF8",
+        b"250-DSN",
+        b"250 DELIVERBY",
     ]
     assert conv.helo == "client.example"
     assert conv.receive(b"helo old.example\r\n") == b"250 mta1.example.net\r\n"
@@ -172,7 +179,11 @@ def test_what_was_stuffed_comes_back(text: bytes) -> None:
 
 @given(
     st.lists(
-        st.binary(max_size=50) | st.sampled_from([HELLO, ENVELOPE, b"\r\n.\r\n", b"RSET\r\n"]), max_size=12
+        st.binary(max_size=50)
+        | st.sampled_from(
+            [HELLO, ENVELOPE, b"\r\n.\r\n", b"RSET\r\n", b"BDAT 5\r\n", b"BDAT 7 LAST\r\n", RECIPIENT]
+        ),
+        max_size=12,
     )
 )
 def test_nothing_escapes_whatever_arrives(chunks: list[bytes]) -> None:
@@ -199,7 +210,9 @@ def test_nothing_escapes_whatever_arrives(chunks: list[bytes]) -> None:
         (HELLO + b"MAIL FROM:<> SIZE=5001\r\n", [250, 552]),
         (HELLO + b"MAIL FROM:<> SIZE=5000 BODY=8BITMIME\r\n", [250, 250]),
         (HELLO + b"MAIL FROM:<> FOO=1\r\n", [250, 555]),
-        (HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b.example> NOTIFY=NEVER\r\n", [250, 250, 555]),
+        (HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b.example> FOO=NEVER\r\n", [250, 250, 555]),
+        (b"HELO c\r\nMAIL FROM:<a@b.example> SIZE=1\r\n", [250, 555]),
+        (b"HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nBDAT 1 LAST\r\nx", [250, 250, 250, 503]),
         (HELLO + b"mail from:<>\r\nrcpt to:<a@b.example>\r\ndata\r\n", [250, 250, 250, 354]),
         (HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA now\r\n", [250, 250, 250, 501]),
         (b"NOOP anything\r\nVRFY root\r\nHELP\r\nEXPN list\r\nFOO\r\n\r\n", [250, 252, 214, 500, 500, 500]),
@@ -208,7 +221,7 @@ def test_nothing_escapes_whatever_arrives(chunks: list[bytes]) -> None:
         (b"EHLO a(b\r\n", [501]),
         (b"EHLO a b\r\n", [501]),
         (b"EHLO [192.0.2.1]\r\n", [250]),
-        (b"STARTTLS\r\nAUTH PLAIN\r\nBDAT 1 LAST\r\n", [500, 500, 500]),
+        (b"STARTTLS\r\nAUTH PLAIN\r\nBDAT 1 LAST\r\nx", [500, 500, 503]),
         (b"MAILFROM:<>\r\nNOOP\0\r\n", [500, 500]),
         (b"QUIT\r\nNOOP\r\n", [221]),
     ],

@@ -155,3 +155,19 @@ def test_stuffing_round_trip_and_only_one_end(message: bytes) -> None:
 def test_unstuff_refuses_a_lone_dot(body: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         unstuff(body)
+
+
+@pytest.mark.parametrize(
+    ("line", "enhanced", "text"),
+    [
+        (b"250 5.1.1 taken\r\n", "", "5.1.1 taken"),
+        (b"550 2.0.0 no\r\n", "", "2.0.0 no"),
+        (b"450 5.7.1 later\r\n", "", "5.7.1 later"),
+        (b"550 5.1.1 no\r\n", "5.1.1", "no"),
+        (b"550 no\r\n", "", "no"),
+    ],
+)
+def test_enhanced_code_of_another_class_than_the_reply_is_text(line: bytes, enhanced: str, text: str) -> None:
+    """RFC 2034 4: the class must be that of the reply code; where it is not, the reply code counts."""
+    (reply,) = ReplyReader().feed(line)
+    assert (reply.enhanced, reply.text) == (enhanced, text)

@@ -16,6 +16,7 @@ from engine.core.envelope import Delivery
 from engine.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnhealthy
 from engine.store.records import Duplicate, queue_name
 from engine.store.remembered import encode_remembered, reply_key
+from tests.lacking import need_root
 
 X_QUEUE = queue_name("acme", "x.example")
 
@@ -343,8 +344,8 @@ def test_room_is_measured_again_while_nothing_is_committed(open_harness, make, m
     harness.put(make())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs: needs root")
 def test_disk_that_takes_no_more_refuses_puts_and_stays_healthy(tmp_path):
+    need_root("mount a tmpfs")
     script = Path(__file__).with_name("disk_full.py")
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, str(script), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.envelope import Delivery, Envelope
+from engine.core.terms import Terms
 from engine.store import records
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
@@ -40,6 +41,7 @@ DELIVERIES = st.builds(
     last_reply=NAMES,
     held=NAMES,
     is_remembered=st.booleans(),
+    told=st.integers(0, 3),
 )
 
 
@@ -127,3 +129,19 @@ def test_a_delivery_knows_its_schedule_key(delivery):
 )
 def test_due_times_out_of_range_are_clamped(due_at, ms):
     assert records.due_ms(due_at) == ms
+
+
+def test_records_from_before_terms_and_notices_are_read():
+    envelope = Envelope("s@a.example", "acme", "pool", 1.0, 1, "smtp", True, "192.0.2.1", "job", {"a": "b"})
+    old = msgspec.msgpack.encode(msgspec.to_builtins(envelope)[:10])
+    assert msgspec.msgpack.Decoder(Envelope).decode(old) == envelope
+    record = msgspec.msgpack.encode(("x.example", ["r@x.example"], 1.0, 2, "later", "", True))
+    raw = records._HEAD.pack(records.RECORD_VERSION, records.crc32(record)) + record
+    found = records.decode_delivery(bytes(14), raw, envelope, b"")
+    assert (found.attempts, found.is_remembered, found.told) == (2, True, 0)
+
+
+def test_terms_come_back():
+    terms = Terms(True, "id", "FULL", "NEVER", {"r@x.example": ("SUCCESS", "rfc822;r")}, 5.0, "RT", 2.0, True)
+    envelope = Envelope("s@a.example", "acme", "pool", 1.0, 1, "smtp", terms=terms)
+    assert records.decode_body(records.encode_body(envelope, b"m"))[0] == envelope

@@ -27,6 +27,7 @@ from tests.e2e.crash.trace import Call, parse_trace, strace_command
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import inject, make_message
 from tests.e2e.sink_process import SinkProcess
+from tests.lacking import lack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(100), pytest.mark.stranger("strace")]
 
@@ -62,9 +63,7 @@ def found_strace() -> str:
     """The stranger fixture is for one test; this recording serves several."""
     found = shutil.which("strace")
     if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("strace is missing: install the Debian package strace")
-        pytest.skip("strace is missing: install the Debian package strace")
+        lack("strace is missing: install the Debian package strace")
     return found
 
 
