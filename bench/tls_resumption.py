@@ -45,8 +45,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from bench.finding import Finding, run_bench, tell
-from engine.net.connect import OpenSession, OpenTimeouts, open_session, open_socket
+from engine.net.connect import OpenSession, OpenTimeouts, open_session
 from engine.net.handshake import ClientContexts, Handshake
+from engine.net.sockets import open_socket
 from engine.net.tls import CLEAR, TlsFacts, TlsRequirement
 from engine.rig.processes import read_cpu_s, running_sink
 

@@ -29,6 +29,7 @@ from engine.policy.fold import PolicySet
 from engine.policy.layers import Scope, Section
 from engine.policy.parse import parse_policies
 from engine.settings.check import check_settings
+from engine.settings.fields import credential
 from engine.settings.model import Settings
 from engine.settings.parse import parse_settings
 
@@ -42,7 +43,9 @@ class Texts(msgspec.Struct, frozen=True):
     config_path: str
     settings: str
     policies: list[tuple[str, str]]  # shipped ones first, then the operator's, in the order of reading
-    keys: dict[str, str]  # keys and certificates (PEM) by path, as settings and policies name them
+    keys: dict[
+        str, str
+    ]  # keys and certificates (PEM), passwords: by path, as settings and policies name them
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -51,7 +54,7 @@ class Model(msgspec.Struct, frozen=True):
     settings: Settings
     policies: PolicySet
     keys: dict[str, PrivateKey]  # DKIM's, by path
-    pems: dict[str, str]  # keys and certificates as they were read, by path
+    pems: dict[str, str] = {}  # keys, certificates and roots, for TLS, as they were read, by path
 
 
 def load_texts(config_path: str) -> Texts:
@@ -64,7 +67,8 @@ def load_texts(config_path: str) -> Texts:
         asked_by = document.origin(("engine", "policies", index))
         policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
     _check_certificates(document, settings)
-    keys = {file: _read(file, document.origin(path)) for path, file in _key_files(settings)}
+    named = (*_key_files(settings), *_password_files(document))
+    keys = {file: _read(file, document.origin(path)) for path, file in named}
     if settings.engine.tls_ca_file:
         keys |= _read_roots(settings.engine.tls_ca_file, document.origin(("engine", "tls_ca_file")))
     for section in _sections(parse_policies(policies)):
@@ -86,7 +90,7 @@ def _check_certificates(document: Document, settings: Settings) -> None:
 
 def build_model(texts: Texts) -> Model:
     """Build the model; the same texts give the same model in every process."""
-    settings = parse_settings(texts.config_path, texts.settings)
+    settings = _with_passwords(texts, parse_settings(texts.config_path, texts.settings))
     policies = parse_policies(texts.policies)
     _require_names("customer", policies.layers.customers, settings.customers)
     _require_names("vmta", policies.layers.vmtas, settings.vmtas)
@@ -176,6 +180,33 @@ def _key_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     for index, customer in enumerate(settings.customers.values()):
         for number, row in enumerate(customer.dkim):
             yield ("customer", index, "dkim", number, "key"), row.key
+
+
+def _password_files(document: Document) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each mention of a file with a password, as `_key_files` does."""
+    for key, raw in document.table.get("routes", {}).items():
+        if isinstance(raw, dict) and "password_file" in raw:
+            yield ("routes", key, "password_file"), raw["password_file"]
+
+
+def _with_passwords(texts: Texts, settings: Settings) -> Settings:
+    """Fill in the passwords that are in files; the end of the line is no part of one."""
+    document = Document(texts.config_path, texts.settings)
+    passwords: dict[str, str] = {}
+    for path, file in _password_files(document):
+        try:
+            passwords[file] = credential(texts.keys[file].rstrip("\r\n"))
+        except ValueError as error:
+            raise ConfigError(
+                document.origin(path), f"{describe(path[:-1])}: key {path[-1]}: {file}: {error}"
+            ) from None
+    if not passwords:
+        return settings
+    routes = {
+        pattern: msgspec.structs.replace(route, password=passwords.get(route.password_file, route.password))
+        for pattern, route in settings.routes.items()
+    }
+    return msgspec.structs.replace(settings, routes=routes)
 
 
 def _load_keys(texts: Texts, settings: Settings) -> dict[str, PrivateKey]:

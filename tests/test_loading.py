@@ -213,6 +213,25 @@ def test_findings_cover_settings_and_policies(tmp_path: Path) -> None:
     ]
 
 
+def test_password_of_a_route_is_read_with_the_texts_and_shown_nowhere(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    file = tmp_path / "smarthost"
+    route = f'"*" = {{ hosts = "smtp.example:587", user = "acme", password_file = "{file}" }}'
+    Path(config).write_text(f"{Path(config).read_text()}[routes]\n{route}\n")
+    with pytest.raises(ConfigError, match=r"mailrail\.toml:21: can't read .*smarthost: No such file"):
+        load_texts(config)
+    file.write_text("open sesame\r\n")
+    model = build_model(load_texts(config))
+    assert model.settings.routes["*"].password == "open sesame"
+    assert "sesame" not in repr(model.settings)
+    file.write_text("two\nlines\n")
+    with pytest.raises(
+        ConfigError, match=r'mailrail\.toml:21: \[routes\."\*"\]: key password_file: .*printable'
+    ) as caught:
+        build_model(load_texts(config))
+    assert "two" not in str(caught.value)
+
+
 def with_certificate(directory: Path, certificate: str, key: str, header: str = "default") -> str:
     return write(directory, f'[{header}]\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n')
 

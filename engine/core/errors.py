@@ -5,7 +5,7 @@
         ProtocolError
             LocalProtocolError              we broke the rules: a bug
             RemoteProtocolError             the peer did
-        NetworkError(phase, detail)         connect, greeting, tls, transaction
+        NetworkError(phase, detail)         proxy, connect, greeting, tls, auth, transaction
             TimedOut
             SourceUnavailable               the vmta's source address is not on this host
             TlsFailed                       the peer's TLS does not work, or does not prove who it is
@@ -67,7 +67,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class NetworkError(MailrailError):
-    """A connection failed in `phase` (connect, greeting, ehlo, tls, transaction)."""
+    """A connection failed in `phase` (local, proxy, connect, greeting, ehlo, tls, auth, transaction)."""
 
     def __init__(self, phase: str, detail: str) -> None:
         super().__init__(f"{phase}: {detail}")

@@ -50,14 +50,17 @@ class ItemError(ValueError):
 
 
 class Field:
-    """One key: the attribute that it fills, and what parses it."""
+    """One key: the attribute that it fills, and what parses it; a secret is not repeated in errors."""
 
-    __slots__ = ("attribute", "is_required", "parse")
+    __slots__ = ("attribute", "is_required", "is_secret", "parse")
 
-    def __init__(self, attribute: str, parse: Parser, *, required: bool = False) -> None:
+    def __init__(
+        self, attribute: str, parse: Parser, *, required: bool = False, is_secret: bool = False
+    ) -> None:
         self.attribute = attribute
         self.parse = parse
         self.is_required = required
+        self.is_secret = is_secret
 
 
 def read_table(
@@ -66,7 +69,9 @@ def read_table(
     """Return {attribute: parsed value} of the keys that the table has."""
     known = require_table(document, path, table)
     values = {
-        fields[key].attribute: read_value(document, (*path, key), raw, fields[key].parse)
+        fields[key].attribute: read_value(
+            document, (*path, key), raw, fields[key].parse, is_secret=fields[key].is_secret
+        )
         for key, raw in known.items()
         if is_known(document, path, key, fields)
     }
@@ -93,7 +98,9 @@ def is_known(document: Document, path: KeyPath, key: str, known: Iterable[str]) 
     )
 
 
-def read_value(document: Document, path: KeyPath, raw: object, parse: Parser) -> Any:
+def read_value(
+    document: Document, path: KeyPath, raw: object, parse: Parser, *, is_secret: bool = False
+) -> Any:
     """Return the parsed value, or complain where it was written."""
     try:
         return parse(raw)
@@ -101,7 +108,8 @@ def read_value(document: Document, path: KeyPath, raw: object, parse: Parser) ->
         origin, found, detail = document.origin((*path, error.index)), error.item, str(error)
     except ValueError as error:
         origin, found, detail = document.origin(path), raw, str(error)
-    raise ConfigError(origin, f"{describe(path[:-1])}: key {path[-1]}: {detail}, got {show(found)}")
+    got = "" if is_secret else f", got {show(found)}"
+    raise ConfigError(origin, f"{describe(path[:-1])}: key {path[-1]}: {detail}{got}")
 
 
 def describe(path: KeyPath) -> str:

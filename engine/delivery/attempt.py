@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from engine.core.errors import (
     NetworkError,
@@ -26,18 +29,27 @@ from engine.core.reply import Reply, make_reply
 from engine.delivery.securing import Secured, Unusable, may_carry, refuse_unprotected, secure
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
 from engine.delivery.site_queue import SiteQueue
-from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
-from engine.net.site import Host, order_hosts, pick_family
+from engine.net.connect import (
+    Login,
+    OpenSession,
+    OpenTimeouts,
+    Rejection,
+    open_session,
+)
+from engine.net.proxy import open_through
+from engine.net.site import NO_ACCESS, Access, Host, Site, balance, order_hosts, pick_family, routed_host
+from engine.net.sockets import open_socket, open_unix_socket
 from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsOutcome, TlsRequirement
 from engine.queue.path import Path, SiteDemand
 from engine.security.demand import HostDemand
-from engine.settings.model import VirtualMTA
+from engine.settings.model import EgressProxy, VirtualMTA
 
 if TYPE_CHECKING:
     from engine.delivery.opening import Opener
 
 # How many addresses one try goes through (Postfix: smtp_mx_address_limit = 5).
 MAX_ADDRESSES = 5
+PROXY_PAUSE_S = 5.0  # where a vmta's proxy does not answer: long enough to be seen, short against a restart
 LOCAL_PAUSE_S = 1.0  # where this host has no descriptor or port left, the path is asked again after so long
 # The next address needs a slot too; the last one's rests for SLOT_AFTER_OUR_CLOSE_S where the peer was met.
 NEXT_ADDRESS_WAIT_S = SLOT_AFTER_OUR_CLOSE_S + 1.0
@@ -55,9 +67,10 @@ class Target(NamedTuple):
     source: str
     secured: Secured
     domain: str  # whose mail made us connect
+    proxy: EgressProxy | None = None
 
     def __str__(self) -> str:
-        return f"{self.host.name}[{self.address}]"
+        return f"{self.host.name}[{self.address}]" if self.address else self.host.name
 
 
 class Attempt:
@@ -73,6 +86,7 @@ class Attempt:
         self._now = asyncio.get_running_loop().time
         self._has_slot = True
         self._policy = opener.policy_of(path)
+        self._access = NO_ACCESS
         self._tls_error: NetworkError | None = None  # of the last connection
 
     async def run(self, queues: list[SiteQueue]) -> tuple[OpenSession, Target] | None:
@@ -80,6 +94,7 @@ class Attempt:
         if not queues:
             self.is_our_fault = True
             return None
+        self._access = queues[0].site.access
         is_first = True
         async for target in self._targets(queues):
             if not is_first and not await self._connect_again():
@@ -96,7 +111,9 @@ class Attempt:
         """Yield addresses of the site, most preferred host first; only families that have a source."""
         vmta = self.vmta
         family = pick_family(self._policy.address_family, [each for each in (vmta.v4, vmta.v6) if each])
-        if not family:
+        site = queues[0].site
+        is_local = all(host.is_lmtp for host in site.hosts)
+        if not family and not is_local:
             self._fail(
                 make_reply(
                     451, "4.4.4", f"vmta {vmta.name} has no source of family {self._policy.address_family}"
@@ -104,17 +121,20 @@ class Attempt:
             )
             return
         left = MAX_ADDRESSES
-        site = queues[0].site
         domain = next((delivery.domain for queue in queues for delivery in queue.queue), "")
-        for host in order_hosts(site, random.shuffle):
+        async for host in self._hosts(site):
             port = host.port or self._policy.port
             secured = await secure(self._opener.resolver, site, host, port, self._policy)
             if isinstance(secured, Unusable):
                 self._fail(secured.reply)
                 self._tell_unusable(host, secured, domain)
                 continue
+            if host.path:
+                yield Target(host, "", 0, "", secured, domain)
+                continue
+            asked = self._policy.address_family if host.is_lmtp else family
             try:
-                addresses = await self._opener.resolver.addresses(host, family)
+                addresses = await self._opener.resolver.addresses(host, asked)
             except ResolvePermanent as error:
                 if self.reply is None:  # another family might do where ours was narrowed
                     is_narrowed = family in ("v4", "v6")
@@ -123,12 +143,27 @@ class Attempt:
             except ResolveError as error:
                 self._fail(make_reply(451, "4.4.3", str(error)))
                 continue
-            for address in addresses:
-                if not left:
-                    return
+            for address in balance(addresses, left):
                 left -= 1
-                source = vmta.v6 if ":" in address else vmta.v4
-                yield Target(host, address, port, source, secured, domain)
+                if host.is_lmtp:  # next door: from whatever address leads there
+                    yield Target(host, address, port, "", secured, domain)
+                else:
+                    source = vmta.v6 if ":" in address else vmta.v4
+                    yield Target(host, address, port, source, secured, domain, vmta.proxy)
+            if not left:
+                return
+
+    async def _hosts(self, site: Site) -> AsyncIterator[Host]:
+        """Yield the hosts, most preferred first, up to where we are among them (RFC 5321 section 5.1)."""
+        rank = 0  # of the first the resolver has made sure
+        for host in order_hosts(site, random.shuffle):
+            if host.preference > rank and not host.is_routed:
+                rank = host.preference
+                if await self._opener.resolver.is_ours(
+                    each for each in site.hosts if each.preference == rank
+                ):
+                    return
+            yield host
 
     async def _visit(self, target: Target) -> OpenSession | None:
         """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
@@ -161,7 +196,9 @@ class Attempt:
 
     def _requirement(self, target: Target) -> TlsRequirement:
         """Return what a session to that address needs of TLS."""
-        requirement = target.secured.tls
+        if target.host.path:
+            return CLEAR  # what goes over a unix socket is on no line
+        requirement = access_requirement(target.secured.tls, self._access)
         if requirement.allows_clear and self._opener.memory.knows(target.address, "tls", self._now()):
             return CLEAR
         return requirement
@@ -175,17 +212,16 @@ class Attempt:
         policy = self._policy
         self._tls_error = None
         try:
-            sock = await open_socket(
-                target.source or None, target.address, target.port, policy.connect_timeout_s
-            )
+            sock = await self._connect(target)
         except SourceUnavailable as error:
             self.is_our_fault = True
             self._opener.hold_source(self.path, target.source, error.detail)
             return None
         except NetworkError as error:
-            if error.phase == "local":
+            if error.phase in ("local", "proxy"):
                 self.is_our_fault = True
-                self.path.hold("local", str(error), self._now() + LOCAL_PAUSE_S)
+                pause_s = LOCAL_PAUSE_S if error.phase == "local" else PROXY_PAUSE_S
+                self.path.hold(error.phase, str(error), self._now() + pause_s)
             self._fail(make_reply(451, "4.4.1", str(error)))
             self._opener.count(self.path, error.phase)
             return None
@@ -198,6 +234,8 @@ class Attempt:
                 timeouts=timeouts,
                 tls=tls,
                 contexts=self._opener.contexts,
+                login=login_of(self._access),
+                is_lmtp=target.host.is_lmtp,
             )
         except (NetworkError, RemoteProtocolError) as error:
             self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
@@ -227,6 +265,22 @@ class Attempt:
             self._opener.count(self.path, "tls")
             return None
         return opened
+
+    async def _connect(self, target: Target) -> socket.socket:
+        """Return a socket that leads to the target."""
+        timeout_s = self._policy.connect_timeout_s
+        if target.host.path:
+            return await open_unix_socket(target.host.path, timeout_s)
+        if target.proxy is None:
+            return await open_socket(target.source or None, target.address, target.port, timeout_s)
+        host = target.proxy.host
+        at = routed_host(host)
+        try:
+            address = (await self._opener.resolver.addresses(at, "prefer_v4"))[0]
+        except ResolveError as error:
+            raise NetworkError("proxy", f"{target.proxy}: {error}") from error
+        peer = (target.address, target.port)
+        return await open_through(target.proxy, address, target.source, peer, timeout_s)
 
     def _tell(self, target: Target, tls: TlsRequirement, outcome: TlsOutcome) -> None:
         if self._opener.on_tls is not None:
@@ -259,3 +313,20 @@ class Attempt:
         if reply.synthetic and reply.is_permanent and self.reply is not None and self.reply.is_temporary:
             return
         self.reply = reply
+
+
+def access_requirement(requirement: TlsRequirement, access: Access) -> TlsRequirement:
+    """Return what a route asks of TLS: its own word instead of policy's, and enough for its credentials.
+
+    RFC 4954 section 8: who logs in over an insecure network must not go on without what protects that.
+    """
+    if access.tls and access.tls != requirement.mode:
+        requirement = msgspec.structs.replace(requirement, mode=access.tls)
+    if access.user and not access.allows_plaintext and requirement.allows_clear:
+        requirement = msgspec.structs.replace(requirement, mode="required")
+    return requirement
+
+
+def login_of(access: Access) -> Login | None:
+    """Return who to be, where the route says so."""
+    return Login(access.user, access.password, access.allows_plaintext) if access.user else None

@@ -32,6 +32,7 @@ class SessionFacts(NamedTuple):
     tls_verification: str = ""
     tls_resumed: bool = False
     secured: Secured | None = None  # what it had to show of TLS
+    proxy: str = ""
 
 
 class Flight(msgspec.Struct, gc=False, eq=False):

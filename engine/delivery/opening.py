@@ -8,7 +8,7 @@ Never: decides that a session is wanted (decide), carries mail (session).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from engine.core.errors import NetworkError
@@ -46,6 +46,7 @@ class Addresses(Protocol):
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
     async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
+    async def is_ours(self, hosts: Iterable[Host]) -> bool: ...
 
 
 class Opener:
@@ -186,6 +187,7 @@ class Opener:
             tls.verification if tls else "",
             tls.is_resumed if tls else False,
             target.secured,
+            str(target.proxy or ""),
         )
         policy = self._paths.policy_of(path)
         now = self._loop.time()
@@ -253,7 +255,7 @@ class Opener:
         found = self._paths.vmtas.get(vmta)
         if found is None:
             return
-        if source in (found.v4, found.v6) and not is_local_source(source):
+        if found.proxy is None and source in found.addresses and not is_local_source(source):
             self._loop.call_later(SOURCE_RECHECK_S, self._recheck_source, vmta, source)
             return
         log.info("vmta released", vmta=vmta, source=source)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection
 from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
 from engine.core.reply import Reply, make_reply
+from engine.delivery.crowding import limit_seen
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import (
     Flight,
@@ -32,6 +33,7 @@ from engine.net.connect import OpenSession
 from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
 from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.lmtp import LmtpConversation
 from engine.smtp.parameters import mail_parameters, rcpt_parameters, refusal
 from engine.smtp.wire import stuff
 
@@ -58,6 +60,7 @@ class Session(Line):
         "_is_idle",
         "_is_pipelining",
         "_is_quitting",
+        "_most_recipients",
         "_on_fault",
         "_on_gone",
         "_settler",
@@ -99,7 +102,8 @@ class Session(Line):
         self._is_pipelining = extensions.has_pipelining and "pipelining" not in faults
         self._is_chunking = extensions.has_chunking and self._is_pipelining and "chunking" not in faults
         self._depth = 1  # transactions that may await their final reply; more after a success (`outstanding`)
-        self._conversation = ClientConversation(
+        conversation = LmtpConversation if extensions.is_lmtp else ClientConversation
+        self._conversation = conversation(
             pipelining=self._is_pipelining, size_limit=None, has_8bitmime=False
         )  # parameters are smtp.parameters' to write
         self.facts = facts
@@ -112,6 +116,7 @@ class Session(Line):
         self._on_fault = on_fault
         self._is_idle = False
         self._is_quitting = False
+        self._most_recipients = 0  # of a transaction, where the peer has shown its limit; 0: not yet
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: Flight | None = None  # for the time of its permit
         self.reserved_at = 0.0
@@ -275,7 +280,8 @@ class Session(Line):
     def _begin(self, delivery: Delivery) -> bytes:
         """Start a transaction; return what to write."""
         self._dispatcher.step.begin(delivery.key)
-        recipients = recipients_to_try(delivery, self._policy.max_recipients_per_message)
+        most = self._policy.max_recipients_per_message
+        recipients = recipients_to_try(delivery, min(most, self._most_recipients or most))
         envelope, message, extensions = delivery.envelope, delivery.message, self.extensions
         flight = Flight(delivery, recipients, self.taken_from, self._now(), self.reserved_at)
         try:
@@ -370,6 +376,8 @@ class Session(Line):
                 self._dispatcher.step.begin(flight.delivery.key)
                 self._settler.settle(flight, outcome, self)
                 self._dispatcher.step.end()
+                if len(flight.recipients) > 1:
+                    self._most_recipients = limit_seen(outcome) or self._most_recipients
                 if self._is_chunking:
                     self._depth = next_depth(outcome, self._depth, self._policy.outstanding)
             outcome = pop()

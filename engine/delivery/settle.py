@@ -14,6 +14,7 @@ from typing import Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
+from engine.delivery.crowding import crowded_out
 from engine.delivery.flight import Bearer, Flight
 from engine.delivery.notices import is_told_of_relay, next_notice, told_of_delay, told_of_failure
 from engine.delivery.site_queue import SiteQueue
@@ -21,6 +22,7 @@ from engine.message.dsn import Failure
 from engine.policy.model import Policy
 from engine.queue.scheduled import expires_at, retry_at
 from engine.smtp.client import Outcome
+from engine.smtp.enhanced import status_of
 from engine.telemetry.events import Event
 from engine.telemetry.labels import DestinationLabels
 from engine.telemetry.metrics import Cell, Counters, Histogram
@@ -137,29 +139,38 @@ class Dispositions:
         failed: list[Failure] = []
         relayed: list[Failure] = []
         terms = delivery.envelope.terms
+        crowded = crowded_out(outcome) if len(flight.recipients) > 1 else ()
         for index, recipient in enumerate(flight.recipients):
+            if index in crowded:
+                continue
             reply = outcome.reply_for(index) or make_reply(451, "4.4.2", "connection lost")
             disposition = disposition_of(reply, outcome, index)
             event = self._event(disposition, delivery, recipient, now, site_queue)
             _describe(event, session)
             event.reply = reply
+            event.status = status_of(reply, phase_of(reply, outcome, index))
             event.attempt = delivery.attempts + 1
             event.attempt_s = round(attempt_s, 6)
             if disposition == "deferred":
                 deferred.append(recipient)
                 waiting.append(event)
                 delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
-                event.is_uncertain = outcome.is_uncertain
-                self._uncertain[0] += outcome.is_uncertain
+                event.is_uncertain = outcome.is_uncertain and reply is outcome.final
+                self._uncertain[0] += event.is_uncertain
             elif disposition == "bounced":
-                failed.append(Failure(recipient, reply, session.facts.peer.host))
+                failed.append(
+                    Failure(recipient, reply, session.facts.peer.host, "" if reply.enhanced else event.status)
+                )
             elif terms is not None and is_told_of_relay(terms, recipient, session.extensions):
                 relayed.append(Failure(recipient, reply, session.facts.peer.host))
             self._add_event(event)
             self._count(cells, event)
         if relayed:
             self._bounce(delivery, relayed, "", "relayed")
-        self._close(delivery, site_queue, len(flight.recipients), deferred, failed, now)
+        rest = delivery.recipients[len(flight.recipients) :]
+        if crowded:
+            rest = [flight.recipients[index] for index in sorted(crowded)] + rest
+        self._close(delivery, site_queue, rest, deferred, failed, now)
         if not delivery.deferred:  # else others of it are tried first
             for event in waiting:  # lines are made when the commit begins
                 event.due_at = delivery.due_at
@@ -172,26 +183,22 @@ class Dispositions:
         self,
         delivery: Delivery,
         site_queue: SiteQueue,
-        tried: int,
+        rest: list[str],
         deferred: list[str],
         failed: list[Failure],
         now: float,
     ) -> None:
-        """Bring the delivery's record up to date: gone, due later, or ready with those not yet tried."""
+        """Bring the delivery's record up to date: gone, due later, or ready with the untried `rest`."""
         policy = site_queue.policy_of(delivery.envelope.customer)
         if failed and policy.bounce_message:
             self._tell_failed(delivery, failed, "")
-        total = len(delivery.recipients)
-        if tried == total and not deferred and not delivery.deferred:
+        if not rest and not deferred:
             self._store.remove(delivery)
             self._settlement.ended(delivery)
             return
-        delivery.recipients = delivery.recipients[tried:] + deferred
+        delivery.recipients = rest + deferred
         delivery.deferred += len(deferred)
-        if not delivery.recipients:
-            self._store.remove(delivery)
-            self._settlement.ended(delivery)
-        elif delivery.deferred < len(delivery.recipients):
+        if delivery.deferred < len(delivery.recipients):
             self._store.amend(delivery, delivery.due_at)
             self._settlement.ready_again(delivery, site_queue)
         else:
@@ -394,6 +401,14 @@ def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:
     return "deferred"
 
 
+def phase_of(reply: Reply, outcome: Outcome, index: int) -> str:
+    """Return what the reply that decides a recipient answers: mail, rcpt or data."""
+    if reply is outcome.mail:
+        return "mail"
+    is_of_rcpt = index < len(outcome.recipients) and outcome.recipients[index] is reply
+    return "rcpt" if is_of_rcpt else "data"
+
+
 def _describe(event: Event, session: Bearer) -> None:
     facts = session.facts
     event.vmta = facts.vmta
@@ -404,3 +419,4 @@ def _describe(event: Event, session: Bearer) -> None:
     event.tls = facts.tls
     event.tls_verification = facts.tls_verification
     event.tls_resumed = facts.tls_resumed
+    event.proxy = facts.proxy

@@ -39,6 +39,7 @@ class Failure(NamedTuple):
     recipient: str
     reply: Reply
     remote_mta: str = ""  # host of the peer that gave the reply
+    status: str = ""  # enhanced code, where the reply itself has none
 
 
 class _Action(NamedTuple):
@@ -183,7 +184,7 @@ def _recipient_fields(failure: Failure, bounce: Bounce) -> list[tuple[str, str]]
         *([("Original-Recipient", original)] if original else []),
         ("Final-Recipient", _typed_address(failure.recipient, is_utf8)),
         ("Action", bounce.action),
-        ("Status", _status(reply, _ACTIONS[bounce.action].status_class)),
+        ("Status", _status(failure, _ACTIONS[bounce.action].status_class)),
     ]
     if failure.remote_mta:
         fields.append(("Remote-MTA", f"dns; {failure.remote_mta}"))
@@ -193,11 +194,12 @@ def _recipient_fields(failure: Failure, bounce: Bounce) -> list[tuple[str, str]]
     return fields
 
 
-def _status(reply: Reply, status_class: str) -> str:
-    """Return the reply's status where its class fits the action (RFC 3464 2.3.4), else the class alone."""
-    status_class = status_class or str(reply.code // 100)
-    if reply.enhanced[:1] == status_class:
-        return reply.enhanced
+def _status(failure: Failure, status_class: str) -> str:
+    """Return the failure's status where its class fits the action (RFC 3464 2.3.4), else the class alone."""
+    status_class = status_class or str(failure.reply.code // 100)
+    status = failure.reply.enhanced or failure.status
+    if status[:1] == status_class:
+        return status
     return f"{status_class}.0.0"
 
 

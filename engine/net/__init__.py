@@ -2,10 +2,11 @@
 
 site        where a domain's mail goes: hosts in order of preference
 routes      which domains go to named hosts instead of their MX
+own         which hosts are this installation
 prohibited  which addresses are never connected to
 dns         one question over aiodns, answered by a value
 cache       values kept for a while, and the look-ups under way for those that are not
-resolver    domain to site, host to addresses, over the five above
+resolver    domain to site, host to addresses, over the six above
 dnssec      one question to a validating resolver
 tlsa        the TLSA records of a mail host
 https       small requests to the https servers of recipient domains
@@ -16,7 +17,9 @@ tls         what a session requires of TLS, and how that ended; contexts for the
 handshake   one TLS handshake: context, ticket, what came of it
 tickets     TLS sessions that can be resumed, by peer
 certificates  whom a certificate names; would it have passed?
-connect     a socket from a source address; a session opened over it with aiosmtplib
+sockets     a socket from a source address
+proxy       the same through a proxy that has the address
+connect     a session opened over a socket with aiosmtplib
 listen      listening sockets; is an address on this host?
 accepting   one connection at a time, so that shards share them
 inotify     changes in a directory

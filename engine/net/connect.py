@@ -1,20 +1,18 @@
-"""A socket from a vmta's source address to a peer, and an SMTP session opened over it.
+"""An SMTP or LMTP session, opened over a connected socket.
 
-`open_socket` binds and connects; `open_session` lets aiosmtplib read the greeting, say EHLO (or
-HELO) and do STARTTLS, and gives the transport back for a protocol of our own (`OpenSession.hand_over`).
+`open_session` lets aiosmtplib read the greeting, say EHLO (or HELO), do STARTTLS and AUTH, and gives the
+transport back for a protocol of our own (`OpenSession.hand_over`).
 
-Owns: socket options, the seam to aiosmtplib (nothing else in the engine knows its private names),
+Owns: the seam to aiosmtplib (nothing else in the engine knows its private names),
     and every octet that the peer sent before the hand-over: none is dropped.
 Never: sends mail, decides where to connect, retries.
-Fails: NetworkError with its phase; TimedOut, SourceUnavailable; RemoteProtocolError where the peer
+Fails: NetworkError with its phase; TimedOut; RemoteProtocolError where the peer
     talks nonsense. A peer that refuses is a value: `Rejection`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -33,7 +31,7 @@ from aiosmtplib import (
 from aiosmtplib.protocol import SMTPProtocol
 
 from engine.core.address import literal_address
-from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut, TlsFailed
+from engine.core.errors import NetworkError, RemoteProtocolError, TimedOut, TlsFailed
 from engine.core.reply import Reply, make_reply
 from engine.net.extensions import NO_EXTENSIONS, Extensions, parse_extensions
 from engine.net.handshake import ClientContexts, Handshake, explain
@@ -48,21 +46,8 @@ from engine.net.tls import (
 )
 from engine.smtp.wire import ReplyReader
 
-# Linux, include/uapi/linux/in.h; the socket module of Python 3.11 lacks it. The kernel then picks the
-# port at connect, when it knows the peer: 28,000 sessions per peer instead of over all peers.
-IP_BIND_ADDRESS_NO_PORT = 24
-
-# How long octets that we sent may stay unacknowledged before the connection counts as lost. A live
-# peer acknowledges within a second; RFC 5321's timers are for a live peer that thinks.
-USER_TIMEOUT_MS = 60_000
-
 # What a peer may send unasked before the hand-over; a reply that does not fit is bounded by aiosmtplib.
 _MAX_SURPLUS_BYTES = 16_384
-
-# Our own host is the cause of these: no descriptor, buffer, or local port left.
-_LOCAL_ERRORS = frozenset(
-    (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EADDRINUSE)
-)
 
 
 class OpenTimeouts(NamedTuple):
@@ -73,8 +58,19 @@ class OpenTimeouts(NamedTuple):
     tls_s: float = 60.0
 
 
+class Login(msgspec.Struct, frozen=True):
+    """Who to be at a peer (RFC 4954); `allows_plaintext`: without TLS, too."""
+
+    user: str
+    password: str
+    allows_plaintext: bool = False
+
+    def __repr__(self) -> str:  # whatever prints it never prints the password
+        return f"Login({self.user!r})"
+
+
 class Rejection(msgspec.Struct, frozen=True):
-    """The peer (or the TLS requirement) refused the session in `phase`: greeting, ehlo or tls.
+    """The peer (or the TLS requirement) refused the session in `phase`: greeting, ehlo, tls or auth.
 
     `tls` says more where the requirement did.
     """
@@ -137,35 +133,6 @@ class OpenSession:
         self.transport.abort()
 
 
-async def open_socket(source: str | None, address: str, port: int, timeout_s: float) -> socket.socket:
-    """Return a non-blocking socket, bound to `source` and connected to `address`.
-
-    Args:
-        source: an address of this host, of the peer's family; None lets the kernel choose.
-        address: IPv4 or IPv6, as text.
-
-    Raises:
-        SourceUnavailable: `source` is not on this host.
-        TimedOut, NetworkError: phase "connect" is the peer's or the network's failing, phase "local"
-            this host's own (no descriptor, no port).
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = _bind_socket(source, family)
-    try:
-        async with asyncio.timeout(timeout_s):
-            await _connect(sock, address, port)
-    except TimeoutError as error:
-        sock.close()
-        raise TimedOut("connect", f"{address} port {port}: no connection in {timeout_s:g} s") from error
-    except OSError as error:
-        sock.close()
-        raise _translate_connect(error, address, port) from error
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 async def open_session(
     sock: socket.socket,
     *,
@@ -174,21 +141,24 @@ async def open_session(
     timeouts: OpenTimeouts,
     tls: TlsRequirement = CLEAR,
     contexts: ClientContexts | None = None,
+    login: Login | None = None,
+    is_lmtp: bool = False,
 ) -> OpenSession | Rejection:
-    """Open an SMTP session over a connected socket, which from now on belongs to the session.
+    """Open an SMTP (or LMTP) session over a connected socket, which from now on belongs to the session.
 
     Args:
         peer_host: the MX host's name (or the domain literal): SNI, and whom the certificate must name
             where the requirement verifies and has no names of its own.
         helo: the name to give in EHLO.
         contexts: of the shard; needed unless `tls` is "none".
+        login: who to be there.
 
     Raises:
         NetworkError, TimedOut: phase is greeting, ehlo or tls; the socket is closed.
         TlsFailed: the handshake failed, or did not prove what is required.
         RemoteProtocolError: what the peer said is no reply, or came where it may not.
     """
-    smtp = _Opener(sock, literal_address(peer_host) or peer_host, helo)
+    smtp = _Opener(sock, literal_address(peer_host) or peer_host, helo, is_lmtp=is_lmtp)
     try:
         greeting = await _read_greeting(smtp, timeouts.greeting_s)
         extensions = await _say_hello(smtp, timeouts.ehlo_s)
@@ -200,6 +170,8 @@ async def open_session(
         if outcome.facts is not None:
             extensions = await _say_hello(smtp, timeouts.ehlo_s)
             handshake.keep_ticket(smtp.get_transport_info("ssl_object"), outcome.facts)
+        if login is not None:
+            await _log_in(smtp, login, timeouts.ehlo_s, is_clear=outcome.facts is None)
         return OpenSession(smtp.release(), greeting, extensions, outcome)
     except _RejectedError as refused:
         smtp.leave()
@@ -218,16 +190,16 @@ async def _read_greeting(smtp: _Opener, timeout_s: float) -> Reply:
 
 
 async def _say_hello(smtp: _Opener, timeout_s: float) -> Extensions:
-    """Say EHLO, and HELO to a peer that permanently refuses that (RFC 5321 section 3.2)."""
+    """Say EHLO, and HELO to a peer that permanently refuses that (RFC 5321 section 3.2); never in LMTP."""
     with _translated("ehlo", smtp, timeout_s):
         smtp.check_silence()
         try:
             text = (await smtp.ehlo(timeout=timeout_s)).message
         except SMTPHeloError as error:
-            if not 500 <= error.code < 600 or not smtp.is_connected:
+            if not 500 <= error.code < 600 or not smtp.is_connected or smtp.is_lmtp:
                 raise
         else:
-            return parse_extensions(text.partition("\n")[2])
+            return parse_extensions(text.partition("\n")[2], is_lmtp=smtp.is_lmtp)
         smtp.check_silence()
         await smtp.helo(timeout=timeout_s)
         return NO_EXTENSIONS
@@ -258,6 +230,16 @@ async def _start_tls(
     except TlsFailed as error:
         raise handshake.failed(error) from None
     return TlsOutcome(SUCCESS, "", facts)
+
+
+async def _log_in(smtp: _Opener, login: Login, timeout_s: float, *, is_clear: bool) -> None:
+    """Say who we are, by what the peer offers of CRAM-MD5, PLAIN and LOGIN, in that order."""
+    if is_clear and not login.allows_plaintext:
+        # RFC 4954 section 6 has this code for the peer's word, 538 5.7.11; here it is ours, and mail waits.
+        raise _RejectedError("auth", make_reply(451, "4.7.11", "AUTH needs TLS, which the session has not"))
+    with _translated("auth", smtp, timeout_s):
+        smtp.check_silence()
+        await smtp.login(login.user, login.password, timeout=timeout_s)
 
 
 def _stay_clear(tls: TlsRequirement, why: str) -> TlsOutcome:
@@ -305,8 +287,9 @@ class _OpeningProtocol(SMTPProtocol):
 class _Opener(SMTP):
     """aiosmtplib's client with our protocol inside, which can let go of its connection."""
 
-    def __init__(self, sock: socket.socket, peer_host: str, helo: str) -> None:
+    def __init__(self, sock: socket.socket, peer_host: str, helo: str, *, is_lmtp: bool = False) -> None:
         super().__init__(hostname=peer_host, local_hostname=helo, sock=sock, start_tls=False, timeout=None)
+        self.is_lmtp = is_lmtp
         loop = asyncio.get_running_loop()
         self.opening = _OpeningProtocol(loop=loop, connection_lost_callback=self._on_connection_lost)
 
@@ -314,8 +297,18 @@ class _Opener(SMTP):
         """Take the socket over and return the greeting, whatever its code."""
         assert self.loop is not None
         self.protocol = protocol = self.opening
-        self.transport, _ = await self.loop.create_connection(lambda: protocol, sock=self.sock)
+        assert self.sock is not None
+        if self.sock.family == socket.AF_UNIX:
+            self.transport, _ = await self.loop.create_unix_connection(lambda: protocol, sock=self.sock)
+        else:
+            self.transport, _ = await self.loop.create_connection(lambda: protocol, sock=self.sock)
         return await protocol.read_response(timeout=timeout)
+
+    async def execute_command(self, *args: bytes, **kwargs: Any) -> SMTPResponse:
+        """Send a command; LMTP's hello is EHLO by another name (RFC 2033 section 4.1)."""
+        if self.is_lmtp and args[0] == b"EHLO":
+            args = (b"LHLO", *args[1:])
+        return await super().execute_command(*args, **kwargs)
 
     def check_silence(self) -> None:
         """Raise where the peer has spoken unasked: its reply, if that is a 421, else RemoteProtocolError."""
@@ -402,49 +395,3 @@ def _to_reply(code: int, message: str) -> Reply:
 def _show(surplus: bytes | bytearray) -> str:
     """Return what a peer said unasked, for people; "" for nothing."""
     return repr(bytes(surplus[:80])) if surplus else ""
-
-
-def _bind_socket(source: str | None, family: socket.AddressFamily) -> socket.socket:
-    try:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        raise NetworkError("local", f"no socket: {error.strerror}") from error
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        if source is not None:
-            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-            sock.bind((source, 0))
-    except OSError as error:
-        sock.close()
-        raise SourceUnavailable("local", f"{source}: {error.strerror}") from error
-    return sock
-
-
-async def _connect(sock: socket.socket, address: str, port: int) -> None:
-    """Connect a non-blocking socket.
-
-    Not loop.sock_connect: uvloop's sends even a numeric address through getaddrinfo in a thread (60 us more).
-    """
-    code = sock.connect_ex((address, port))
-    if code == errno.EINPROGRESS:
-        loop = asyncio.get_running_loop()
-        connected: asyncio.Future[None] = loop.create_future()
-        loop.add_writer(sock.fileno(), _set_once, connected)
-        try:
-            await connected
-        finally:
-            loop.remove_writer(sock.fileno())
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
-
-
-def _set_once(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _translate_connect(error: OSError, address: str, port: int) -> NetworkError:
-    phase = "local" if error.errno in _LOCAL_ERRORS else "connect"
-    return NetworkError(phase, f"{address} port {port}: {error.strerror or error}")

@@ -9,13 +9,15 @@ Fails: as net.resolver.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
+from engine.net.own import NOBODY, OwnHosts
 from engine.net.resolver import Resolver
 from engine.net.site import Host, Site, with_demand
 from engine.net.sts import NOTHING, StsFinder, StsState
 from engine.net.tlsa import NO_TLSA, HostTlsa, TlsaFinder
 from engine.security.demand import Demand
+from engine.settings.model import Route
 
 _MAX_VARIED = 50_000  # domains; beyond, all are made again when asked for
 
@@ -48,9 +50,9 @@ class DemandResolver:
             self._tlsa.close()
         self._resolver.close()
 
-    def use(self, routes: Mapping[str, Sequence[str]], prohibited: Iterable[str]) -> None:
+    def use(self, routes: Mapping[str, Route], prohibited: Iterable[str], own: OwnHosts = NOBODY) -> None:
         """Take over a new configuration."""
-        self._resolver.use(routes, prohibited)
+        self._resolver.use(routes, prohibited, own)
 
     def lookup(self, domain: str) -> Site | None:
         """Return the site of a domain where all is known of it, else None: `resolve` tells more. HOT."""
@@ -77,6 +79,10 @@ class DemandResolver:
     async def addresses(self, host: Host, family: str) -> list[str]:
         """Return the addresses of a host in the order to try them; raises as the resolver does."""
         return await self._resolver.addresses(host, family)
+
+    async def is_ours(self, hosts: Iterable[Host]) -> bool:
+        """Is one of these hosts this installation?"""
+        return await self._resolver.is_ours(hosts)
 
     async def texts(self, name: str) -> list[str]:
         """Return the TXT records of a name; raises ResolveTemporary."""

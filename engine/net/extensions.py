@@ -31,6 +31,7 @@ class Extensions(msgspec.Struct, frozen=True):
     has_enhanced_codes: bool = False
     has_starttls: bool = False
     size_limit: int = 0
+    is_lmtp: bool = False  # it was greeted with LHLO (RFC 2033): one reply for each recipient
     mail_max: int = 0
     rcpt_max: int = 0
 
@@ -39,7 +40,7 @@ NO_EXTENSIONS = Extensions({})  # what a peer that only knows HELO offers
 
 
 @lru_cache(maxsize=_DISTINCT_REPLIES)
-def parse_extensions(keyword_lines: str) -> Extensions:
+def parse_extensions(keyword_lines: str, *, is_lmtp: bool = False) -> Extensions:
     """Return the extensions in an EHLO reply.
 
     Args:
@@ -64,6 +65,7 @@ def parse_extensions(keyword_lines: str) -> Extensions:
         has_enhanced_codes="ENHANCEDSTATUSCODES" in parameters,
         has_starttls="STARTTLS" in parameters,
         size_limit=int(size) if size.isascii() and size.isdigit() and len(size) < 20 else 0,
+        is_lmtp=is_lmtp,
         mail_max=_limit(parameters, "MAILMAX"),
         rcpt_max=_limit(parameters, "RCPTMAX"),
     )

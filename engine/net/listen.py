@@ -12,7 +12,7 @@ import socket
 import stat
 
 from engine.core.errors import ConfigError, Origin
-from engine.net.connect import IP_BIND_ADDRESS_NO_PORT
+from engine.net.sockets import IP_BIND_ADDRESS_NO_PORT
 
 # More than a burst of clients; the kernel cuts it to net.core.somaxconn (4,096 since Linux 5.4).
 BACKLOG = 4096

@@ -20,9 +20,11 @@ from engine.core.errors import ResolveError, ResolvePermanent, ResolveTemporary
 from engine.core.reply import make_reply
 from engine.net.cache import LookupCache
 from engine.net.dns import Answer, DNSClient
+from engine.net.own import NOBODY, OwnHosts, loops_back
 from engine.net.prohibited import ProhibitedNetworks
 from engine.net.routes import Routes
 from engine.net.site import Host, Shuffle, Site, make_site
+from engine.settings.model import Route
 
 # A failure to answer is kept only as long as one storm of questions lasts; the retry schedule does the rest.
 _TEMPORARY_TTL_S = 5.0
@@ -59,13 +61,14 @@ DEFAULT_KEEPING = Keeping()
 class Resolver:
     """Finds out where mail goes. `lookup` answers from memory, `resolve` and `addresses` ask DNS."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what it is made of, given once)
         self,
         *,
         nameservers: Sequence[str] = (),
         port: int = 53,
-        routes: Mapping[str, Sequence[str]],
+        routes: Mapping[str, Route],
         prohibited: Iterable[str],
+        own: OwnHosts = NOBODY,
         keeping: Keeping = DEFAULT_KEEPING,
         clock: Callable[[], float] = time.monotonic,
         shuffle: Shuffle = random.shuffle,
@@ -73,8 +76,9 @@ class Resolver:
     ) -> None:
         """Take the settings of [engine]; `clock`, `shuffle` and `dns` where a test has its own."""
         self._routes = Routes(routes)
-        self._route_hops = dict(routes)
+        self._route_table = dict(routes)
         self._prohibited = ProhibitedNetworks(prohibited)
+        self._own = own
         self._keeping = keeping
         self._negative_ttl_s = keeping.negative_ttl_s
         self._shuffle = shuffle
@@ -100,12 +104,15 @@ class Resolver:
         self._addresses.close()
         self._dns.close()
 
-    def use(self, routes: Mapping[str, Sequence[str]], prohibited: Iterable[str]) -> None:
+    def use(self, routes: Mapping[str, Route], prohibited: Iterable[str], own: OwnHosts = NOBODY) -> None:
         """Take over a new configuration; what DNS said stays."""
         self._prohibited = ProhibitedNetworks(prohibited)
-        if dict(routes) == self._route_hops:
+        if own != self._own:
+            self._own = own
+            self._sites.forget(lambda *_: True)  # they were made without knowing who we are
+        if dict(routes) == self._route_table:
             return
-        self._route_hops = dict(routes)
+        self._route_table = dict(routes)
         self._routes = new = Routes(routes)
         self._sites.forget(
             lambda domain, site: (isinstance(site, Site) and site.is_route) or new.find(domain) is not None
@@ -114,7 +121,7 @@ class Resolver:
     def lookup(self, domain: str) -> Site | None:
         """Return the site of a domain where it is known, else None: `resolve` tells more. HOT."""
         found = self._sites.find(domain)
-        if found is None and self._route_hops:
+        if found is None and self._route_table:
             found = self._routes.find(domain)  # needs no DNS, and so neither a wait nor a place in the cache
         return found if type(found) is Site else None
 
@@ -163,6 +170,18 @@ class Resolver:
         """
         return [text for _, text in (await self._dns.ask(name, "TXT")).records]
 
+    async def is_ours(self, hosts: Iterable[Host]) -> bool:
+        """Is one of these hosts this installation, by name or by an address of either family?"""
+        if not self._own:
+            return False
+        asked = [host for host in hosts if not host.is_routed]
+        if any(self._own.is_named(host.name) for host in asked):
+            return True
+        answers = await asyncio.gather(
+            *(self._addresses.fetch((host.name, kind)) for host in asked for kind in ("A", "AAAA"))
+        )
+        return any(not isinstance(found, ResolveError) and self._own.has_any(found) for found in answers)
+
     async def _ask_addresses(self, host: Host, record_types: Sequence[str]) -> list[str]:
         if host.is_routed and host.name == "localhost":
             return [_LOCALHOST[record_type] for record_type in record_types]
@@ -195,18 +214,36 @@ class Resolver:
             if answer.is_missing:
                 return _refused(domain, "5.1.2", "does not exist"), self._negative_ttl_s
             if answer.records:
-                return self._mx_site(domain, answer)
-            return await self._address_site(domain, is_secure=answer.is_secure)
+                found = self._mx_site(domain, answer)
+            else:
+                found = await self._address_site(domain, is_secure=answer.is_secure)
+            return await self._unless_ours(domain, *found)
         except ResolveTemporary as error:
             return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
 
+    async def _unless_ours(
+        self, domain: str, found: Site | ResolveError, ttl_s: float
+    ) -> tuple[Site | ResolveError, float]:
+        """The best hosts are looked at by address as well; the rest, when their turn comes (`is_ours`)."""
+        if isinstance(found, Site) and await self.is_ours(
+            host for host in found.hosts if not host.preference
+        ):
+            return loops_back(domain), ttl_s
+        return found, ttl_s
+
     def _literal_site(self, domain: str, address: str) -> tuple[Site | ResolveError, float]:
+        if self._own.has_any((address,)):
+            return loops_back(domain), self._negative_ttl_s
         if self._prohibited.covers(address):
             return _refused(domain, "5.4.4", "is no address that may be connected to"), self._negative_ttl_s
         return make_site([Host(domain, address=address)]), _NO_DNS_TTL_S
 
     def _mx_site(self, domain: str, answer: Answer) -> tuple[Site | ResolveError, float]:
         hosts = [Host(name, preference) for preference, name in answer.records if _is_host(name)]
+        for_us = self._own.better_than_us(hosts)
+        if hosts and not for_us:
+            return loops_back(domain), self._bounded(answer.ttl_s)
+        hosts = for_us
         if hosts:
             site = make_site(hosts, is_secure=answer.is_secure)
             return self._shared(site), self._bounded(answer.ttl_s)

@@ -9,22 +9,26 @@ Never: asks DNS (a route may name a host; whoever connects resolves it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Mapping
 
-from engine.net.site import Host, Site, make_site
+import msgspec
+
+from engine.net.site import Access, Host, Site, make_site, routed_host
+from engine.settings.model import Route
 
 
 class Routes:
     """The routes of one configuration; patterns and hops as `settings` has normalized them."""
 
-    def __init__(self, hops_by_pattern: Mapping[str, Sequence[str]]) -> None:
-        """Args: pattern ("*", "*.example", a domain) to "host:port", "[address]:port" and so on."""
+    def __init__(self, by_pattern: Mapping[str, Route]) -> None:
+        """Args: pattern: "*", "*.example" or a domain."""
         self._any: Site | None = None
         self._exact: dict[str, Site] = {}
         self._below: dict[str, Site] = {}  # "example" for "*.example"
-        for pattern, hops in hops_by_pattern.items():
-            site = make_site(map(_parse_hop, hops, range(len(hops))), is_route=True)
+        for pattern, route in by_pattern.items():
+            hosts = map(_parse_hop, route.hosts, range(len(route.hosts)))
+            access = Access(route.user, route.password, route.tls, route.allow_plaintext_auth)
+            site = make_site(hosts, is_route=True, access=access)
             if pattern == "*":
                 self._any = site
             elif pattern.startswith("*."):
@@ -47,14 +51,12 @@ class Routes:
 
 
 def _parse_hop(hop: str, preference: int) -> Host:
+    is_lmtp = hop.startswith("lmtp:") and not hop[5:].isdigit()  # "lmtp:24" is a host of that name
+    if is_lmtp:
+        hop = hop[5:]
+    if is_lmtp and hop.startswith("unix:"):
+        return Host(hop, preference, is_routed=True, is_lmtp=True, path=hop[5:])
     name, _, port = hop.rpartition(":")
     name = name.strip("[]")
-    return Host(name, preference, int(port), name if _is_address(name) else "", is_routed=True)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    host = routed_host(name)
+    return msgspec.structs.replace(host, preference=preference, port=int(port), is_lmtp=is_lmtp)

@@ -3,7 +3,7 @@
 A site's name is canonical: two domains with the same hosts in the same order of preference have
 the same site, whatever the preference numbers are. Hosts that share a preference are joined by
 ",", ranks by ";": "mx1.example,mx2.example;backup.example". A route's name is "route:" and its
-hosts with their ports.
+hosts with their ports, and who logs in there: "route:smtp.example:587 as ann".
 
 Owns: the shape and the name of sites and hosts, and the order in which hosts are tried.
 Never: asks DNS, draws chance (`shuffle` comes in by argument).
@@ -12,6 +12,7 @@ Never: asks DNS, draws chance (`shuffle` comes in by argument).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
 from itertools import groupby
 from typing import Any
 
@@ -31,7 +32,7 @@ class Host(msgspec.Struct, frozen=True, gc=False):
 
     `address` is set where the host is an address literal, so that DNS is not asked.
     `port` is None where policy says the port. `is_routed`: a route names this host, so that it may
-    lie in a prohibited network.
+    lie in a prohibited network. `path` is that of a unix socket, where the host is one.
     """
 
     name: str
@@ -39,10 +40,32 @@ class Host(msgspec.Struct, frozen=True, gc=False):
     port: int | None = None
     address: str = ""
     is_routed: bool = False
+    is_lmtp: bool = False
+    path: str = ""
 
     def __str__(self) -> str:
+        return f"lmtp:{self._place()}" if self.is_lmtp else self._place()
+
+    def _place(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         name = f"[{self.name}]" if ":" in self.name and self.name[0] != "[" else self.name
         return name if self.port is None else f"{name}:{self.port}"
+
+
+class Access(msgspec.Struct, frozen=True):
+    """How a route is let in, and what it needs of TLS ("": policy decides)."""
+
+    user: str = ""
+    password: str = ""
+    tls: str = ""
+    allows_plaintext: bool = False
+
+    def __repr__(self) -> str:  # whatever prints it never prints the password
+        return f"Access({self.user!r}, tls={self.tls!r})"
+
+
+NO_ACCESS = Access()
 
 
 class Site(msgspec.Struct, frozen=True, weakref=True):
@@ -57,11 +80,12 @@ class Site(msgspec.Struct, frozen=True, weakref=True):
     is_route: bool = False
     is_secure: bool = False  # DNSSEC vouches for the MX answer that it came from
     demand: Demand = NO_DEMAND
+    access: Access = NO_ACCESS
 
     @property
     def plain_name(self) -> str:
         """The name without what is asked of TLS."""
-        return self.name.partition(" ")[0]
+        return self.name[: self.name.rindex(" +")] if self.demand.key else self.name
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -75,7 +99,7 @@ def with_demand(site: Site, demand: Demand) -> Site:
         return site
     key = demand.key
     name = f"{site.plain_name} +{key.replace(' ', '+')}" if key else site.plain_name
-    return Site(name, site.hosts, site.is_route, site.is_secure, demand)
+    return Site(name, site.hosts, site.is_route, site.is_secure, demand, site.access)
 
 
 def with_word(site: Site, word: str) -> Site:
@@ -83,15 +107,17 @@ def with_word(site: Site, word: str) -> Site:
     return with_demand(site, msgspec.structs.replace(site.demand, word=word)) if word else site
 
 
-def make_site(hosts: Iterable[Host], *, is_route: bool = False, is_secure: bool = False) -> Site:
+def make_site(
+    hosts: Iterable[Host], *, is_route: bool = False, is_secure: bool = False, access: Access = NO_ACCESS
+) -> Site:
     """Return the site of these hosts, with its canonical name.
 
     A host that is listed twice keeps its better preference. Preferences become ranks (0, 1, ...), so
     that sites which differ in numbers only are equal.
     """
-    unique: dict[tuple[str, int | None], Host] = {}
+    unique: dict[tuple[str, int | None, bool], Host] = {}
     for host in sorted(hosts, key=_by_preference):
-        unique.setdefault((host.name, host.port), host)
+        unique.setdefault((host.name, host.port, host.is_lmtp), host)
     kept = list(unique.values())[:MAX_HOSTS]
     assert kept, "a site has at least one host"
     ranks = [list(group) for _, group in groupby(kept, key=lambda host: host.preference)]
@@ -99,7 +125,9 @@ def make_site(hosts: Iterable[Host], *, is_route: bool = False, is_secure: bool 
         msgspec.structs.replace(host, preference=rank) for rank, group in enumerate(ranks) for host in group
     )
     name = ";".join(",".join(str(host) for host in group) for group in ranks)
-    return Site("route:" + name if is_route else name, ranked, is_route, is_secure)
+    if access.user:
+        name += f" as {access.user}"
+    return Site("route:" + name if is_route else name, ranked, is_route, is_secure, access=access)
 
 
 def order_hosts(site: Site, shuffle: Shuffle) -> list[Host]:
@@ -133,6 +161,28 @@ def pick_family(address_family: str, sources: Sequence[str]) -> str:
     if address_family in ("v4", "v6"):
         return address_family if address_family in has else ""
     return address_family if len(has) == 2 else has.pop()
+
+
+def balance(addresses: Sequence[str], most: int) -> list[str]:
+    """Return as many of a host's addresses as may be tried; where it has both families, some of each.
+
+    Else a host with five IPv6 addresses would never be met by IPv4, when IPv6 leads nowhere.
+    """
+    if len(addresses) <= most or most < 2:
+        return list(addresses[:most])
+    is_v6 = ":" in addresses[0]
+    first = [address for address in addresses if (":" in address) == is_v6]
+    other = [address for address in addresses if (":" in address) != is_v6][: most // 2]
+    return first[: most - len(other)] + other
+
+
+def routed_host(name: str) -> Host:
+    """Return a host that the configuration names, by name or address."""
+    try:
+        ip_address(name)
+    except ValueError:
+        return Host(name, is_routed=True)
+    return Host(name, address=name, is_routed=True)
 
 
 def _by_preference(host: Host) -> tuple[int, str, int]:

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 
 from engine.core.document import Document, KeyPath
 from engine.core.errors import ConfigError
-from engine.core.fields import describe, suggest
+from engine.core.fields import describe, pattern, suggest
 from engine.settings.fields import UNIX_PATH_BYTES, split_host_and_port
-from engine.settings.model import AUTH_PROTOCOLS, ListenerSettings, Settings
+from engine.settings.model import AUTH_PROTOCOLS, ListenerSettings, Route, Settings
 
 # The longest socket that the engine makes below data_dir.
 _LONGEST_SOCKET = "/run/shard-255.sock"
@@ -27,6 +27,7 @@ def check_agreement(document: Document, settings: Settings) -> None:
     _check_customers(document, settings)
     _check_reports(document, settings)
     _check_listeners(document, settings)
+    _check_routes(document, settings)
 
 
 def _check_paths(document: Document, settings: Settings) -> None:
@@ -99,6 +100,22 @@ def _check_listeners(document: Document, settings: Settings) -> None:
             _check_spool(document, (*path, "path"), listener.path, settings.engine.data_dir)
         places[place] = names[listener.name] = index
     _check_admin(document, settings, places)
+
+
+def _check_routes(document: Document, settings: Settings) -> None:
+    """Sessions to a site are shared by all its domains, so they are let in by one set of credentials."""
+    known: dict[tuple[tuple[str, ...], str], tuple[str, Route]] = {}
+    raw = document.table.get("routes", {})
+    written = {key: settings.routes[key if key == "*" else pattern(key)] for key in raw}
+    for key, route in written.items():
+        if route.user and route.tls == "none" and not route.allow_plaintext_auth:
+            _fail(document, ("routes", key, "tls"), "AUTH in clear needs allow_plaintext_auth = true")
+        other, same = known.setdefault((route.hosts, route.user), (key, route))
+        if same != route:
+            detail = (
+                f"the route of {other!r} has these hosts and this user too: expected the same in all else"
+            )
+            _fail(document, ("routes", key), detail)
 
 
 def _check_whose(document: Document, path: KeyPath, listener: ListenerSettings) -> None:

@@ -8,16 +8,24 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from engine.core import fields
 from engine.core.fields import Field, ItemError
-from engine.settings.model import AUTH_PROTOCOLS, SMTP_PROTOCOLS
+from engine.settings.model import AUTH_PROTOCOLS, SMTP_PROTOCOLS, EgressProxy
 from engine.settings.password import parse_password
 
 MAX_SHARDS = 256  # a message id has one octet for its shard
 UNIX_PATH_BYTES = 107  # sun_path of unix(7) is 108 octets and ends in a zero
 
+MAX_HOPS = 100  # of one route: as many as a domain may sensibly have MX hosts
+LMTP_PORT = 24  # "any private mail system", where LMTP servers are usually put
+MAX_CREDENTIAL_BYTES = (
+    255  # RFC 1929 section 2 has one octet for each length; RFC 4616 section 2 the same bound
+)
+
 _DAY_S = 86400.0
+_PROXY_FORMS = '"haproxy:host:port", "haproxy-v1:host:port" or "socks5://user:password@host:port"'
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 
@@ -126,7 +134,45 @@ def source_address(value: Any) -> str:
 
 
 def route_hop(value: Any) -> str:
-    return host_and_port(value, default_port=25)
+    """ "host:port", "lmtp:host:port" or "lmtp:unix:/path", canonical."""
+    if not isinstance(value, str) or not value.startswith("lmtp:") or value[5:].isdigit():
+        return host_and_port(value, default_port=25)
+    if value.startswith("lmtp:unix:"):
+        return f"lmtp:unix:{socket_path(value.removeprefix('lmtp:unix:'))}"
+    try:
+        hop = host_and_port(value.removeprefix("lmtp:"), default_port=LMTP_PORT)
+    except ValueError:
+        raise ValueError('expected "lmtp:host:port" or "lmtp:unix:/path/of/socket"') from None
+    if hop.endswith(":25"):
+        raise ValueError("expected another port: LMTP must not be used on port 25 (RFC 2033)")
+    return f"lmtp:{hop}"
+
+
+def credential(value: Any) -> str:
+    """A user name or password: SASL PLAIN has a NUL between them (RFC 4616), and lines end where they do."""
+    if isinstance(value, str) and value.isprintable() and 0 < len(value.encode()) <= MAX_CREDENTIAL_BYTES:
+        return value
+    raise ValueError(f"expected printable text of 1 to {MAX_CREDENTIAL_BYTES} octets")
+
+
+def proxy(value: Any) -> EgressProxy:
+    """ "haproxy:host:port", "haproxy-v1:host:port", "socks5://host:port" or "socks5://user:password@host:port"."""
+    found = re.fullmatch(r"(haproxy|haproxy-v1|socks5):(.+)", value) if isinstance(value, str) else None
+    kind, rest = (found[1], found[2]) if found else ("", "")
+    user = password = ""
+    if kind == "socks5":
+        rest = rest.removeprefix("//")
+        login, at, rest = rest.rpartition("@")
+        user, _, password = (unquote(part) for part in login.partition(":"))
+        if at and not (user and password and f"{user}{password}".isascii()):
+            raise ValueError(f"expected user and password, in ASCII: {_PROXY_FORMS}")
+    try:
+        host, port = split_host_and_port(host_and_port(rest))
+        if user:
+            credential(user), credential(password)
+    except ValueError:
+        raise ValueError(f"expected {_PROXY_FORMS}") from None
+    return EgressProxy(kind=kind, host=host, port=port, user=user, password=password)
 
 
 def mode(value: Any) -> int:
@@ -243,6 +289,7 @@ VMTA = {
     "source": Field("source", fields.one_or_many(source_address, 2), required=True),
     "hostname": Field("hostname", fields.hostname, required=True),
     "max_connections": Field("max_connections", fields.whole(0, 1_000_000)),
+    "proxy": Field("proxy", proxy, is_secret=True),
 }
 
 POOL = {
@@ -262,6 +309,16 @@ DKIM = {
     "domain": Field("domain", fields.hostname, required=True),
     "selector": Field("selector", fields.hostname, required=True),
     "key": Field("key", fields.absolute_path, required=True),
+}
+
+# A value of [routes] that is a table; one that is not is `hosts` alone.
+ROUTE = {
+    "hosts": Field("hosts", fields.one_or_many(route_hop, MAX_HOPS), required=True),
+    "user": Field("user", credential),
+    "password": Field("password", credential, is_secret=True),
+    "password_file": Field("password_file", fields.absolute_path),
+    "tls": Field("tls", fields.choice("none", "opportunistic", "required", "verify")),
+    "allow_plaintext_auth": Field("allow_plaintext_auth", fields.boolean),
 }
 
 CREDENTIAL = {

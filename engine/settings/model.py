@@ -121,6 +121,22 @@ class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
+class EgressProxy(msgspec.Struct, frozen=True, kw_only=True):
+    """`proxy` of a vmta: what connects on to peers, from an address that is not on this host."""
+
+    kind: str  # haproxy: PROXY protocol version 2; haproxy-v1: version 1; socks5
+    host: str
+    port: int
+    user: str = ""  # of socks5
+    password: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.kind}:{host}:{self.port}"
+
+    __repr__ = __str__  # whatever prints it never prints the password
+
+
 class VirtualMTA(msgspec.Struct, frozen=True, kw_only=True):
     """[[vmta]]: a source address (v4, v6 or both) and the host name it says in EHLO."""
 
@@ -129,6 +145,7 @@ class VirtualMTA(msgspec.Struct, frozen=True, kw_only=True):
     v6: str
     hostname: str
     max_connections: int = 0
+    proxy: EgressProxy | None = None
 
     @property
     def addresses(self) -> list[str]:
@@ -170,6 +187,20 @@ class Customer(msgspec.Struct, frozen=True, kw_only=True):
     credentials: tuple[Credential, ...] = ()
 
 
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """A value of [routes]: hosts instead of MX, and how to be let in there."""
+
+    hosts: tuple[str, ...]  # in order: "host:port", "[v6]:port", "lmtp:host:port" or "lmtp:unix:/path"
+    user: str = ""  # "": no AUTH
+    password: str = ""
+    password_file: str = ""  # holds the password; filled in when texts are read
+    tls: str = ""  # as the policy of that name, instead of it; "": policy decides
+    allow_plaintext_auth: bool = False  # AUTH in clear too
+
+    def __repr__(self) -> str:  # whatever prints it never prints the password
+        return f"Route({', '.join(self.hosts)}{f' as {self.user}' if self.user else ''})"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All of mailrail.toml, cross-checked. The dicts are keyed by name, in the order of the file."""
 
@@ -179,7 +210,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     vmtas: dict[str, VirtualMTA]
     pools: dict[str, Pool]
     customers: dict[str, Customer]
-    routes: dict[str, tuple[str, ...]]  # domain pattern -> "host:port" or "[v6]:port", in order
+    routes: dict[str, Route]  # by domain pattern
 
     def sender_of(self, address: str) -> Customer | None:
         """Return the first customer who may send as that address."""

@@ -12,7 +12,6 @@ from typing import Any
 from engine.core.document import Document, KeyPath
 from engine.core.errors import ConfigError
 from engine.core.fields import Field, describe, is_known, pattern, read_table, read_value, require_table, show
-from engine.core.fields import one_or_many as one_or_many_of
 from engine.settings import fields
 from engine.settings.cross import check_agreement
 from engine.settings.model import (
@@ -25,13 +24,13 @@ from engine.settings.model import (
     EngineSettings,
     ListenerSettings,
     Pool,
+    Route,
     Settings,
     VirtualMTA,
 )
 
 _SECTIONS = ("engine", "listener", "admin", "vmta", "pool", "customer", "routes")
 _SECRET = Field("password", lambda raw: raw, required=True)
-_MAX_HOPS = 100  # of one route: as many as a domain may sensibly have MX hosts
 
 
 def parse_settings(origin_file: str, text: str) -> Settings:
@@ -143,16 +142,27 @@ def _parse_credential(document: Document, path: KeyPath, table: Any) -> Credenti
     return Credential(**values)
 
 
-def _parse_routes(document: Document) -> dict[str, tuple[str, ...]]:
-    hops = one_or_many_of(fields.route_hop, _MAX_HOPS)
-    routes: dict[str, tuple[str, ...]] = {}
+def _parse_routes(document: Document) -> dict[str, Route]:
+    routes: dict[str, Route] = {}
     for key, raw in require_table(document, ("routes",), document.table.get("routes", {})).items():
         path = ("routes", key)
         domain = key if key == "*" else read_value(document, path, key, pattern)
         if domain in routes:
             raise ConfigError(document.origin(path), f"[routes]: {domain!r} has a route already")
-        routes[domain] = read_value(document, path, raw, hops)
+        routes[domain] = _parse_route(document, path, raw)
     return routes
+
+
+def _parse_route(document: Document, path: KeyPath, raw: Any) -> Route:
+    if not isinstance(raw, dict):
+        return Route(hosts=read_value(document, path, raw, fields.ROUTE["hosts"].parse))
+    route = Route(**read_table(document, path, raw, fields.ROUTE))
+    secrets = [key for key in ("password", "password_file") if key in raw]
+    if len(secrets) != bool(route.user):
+        detail = "expected password or password_file, one of them" if route.user else "expected user as well"
+        key = secrets[-1] if secrets else "user"
+        raise ConfigError(document.origin((*path, key)), f"{describe(path)}: key {key}: {detail}")
+    return route
 
 
 def _by_name(document: Document, section: str, parse: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from engine.inject.accept import PERHAPS, Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
+from engine.net.own import own_hosts
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -114,7 +115,7 @@ class Engine:
             place=self.exchange.place,
             forward=self.exchange.forward,
             arrived=self.readahead.arrived,
-            sign=self._sign,
+            sign=lambda *what: self.signers.sign(*what),
             add_event=self.events.add,
             counters=self.counters,
             unix_clock=time.time,
@@ -143,7 +144,7 @@ class Engine:
         self.dispatcher = Dispatcher(
             self.loop,
             self.opener.open_soon,
-            self._on_expired,
+            lambda delivery, queue: self.expiry.expire_ready(delivery, queue),
             lambda queue: self.readahead.refill(queue),
             time.time,
         )
@@ -250,19 +251,24 @@ class Engine:
         self.readahead.put_all_back()
         self._use(model, assignment, released)
         self.sites.clear(model.settings.pools, self.share_of)
-        self.resolver.use(model.settings.routes, model.settings.engine.prohibited_networks)
+        settings = model.settings
+        self.resolver.use(settings.routes, settings.engine.prohibited_networks, own_hosts(settings))
 
     def _use(self, model: Model, assignment: dict[str, int], released: frozenset[str] = frozenset()) -> None:
         settings = model.settings
         before, self.assignment = self.assignment, assignment
         self.model = model
         ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
-        known = {name: (vmta.addresses, vmta.hostname) for name, vmta in self.paths.vmtas.items()}
+        known = {
+            name: (vmta.addresses, (vmta.hostname, vmta.proxy)) for name, vmta in self.paths.vmtas.items()
+        }
         kept = {vmta.name for vmta in ours if known.get(vmta.name, ([], ""))[0] == vmta.addresses}
         if known.keys() - kept:
             self.disown(known.keys() - kept)
-        renamed = {vmta.name for vmta in ours if vmta.name in kept and known[vmta.name][1] != vmta.hostname}
-        self.quit_sessions(renamed)  # the next ones say the new name
+        changed = {
+            each.name for each in ours if known.get(each.name, ([], None))[1] != (each.hostname, each.proxy)
+        }
+        self.quit_sessions(changed & kept)  # the next ones say the new name, go the new way
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
@@ -344,9 +350,6 @@ class Engine:
         found = self.model.settings.customers.get(customer)
         return found.share if found is not None else 1
 
-    def _sign(self, customer: str, domain: str, message: bytes, unix_now: float) -> bytes:
-        return self.signers.sign(customer, domain, message, unix_now)
-
     # -- what becomes of deliveries (Settlement, and what others call) ------------------------------
 
     def deferred(self, delivery: Delivery) -> None:
@@ -357,9 +360,6 @@ class Engine:
 
     def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
         self.readahead.ready_again(delivery, site_queue)
-
-    def _on_expired(self, delivery: Delivery, site_queue: SiteQueue) -> None:
-        self.expiry.expire_ready(delivery, site_queue)
 
     def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
         reason = obstacle(site_queue, self.loop.time()) if site_queue is not None else ""

@@ -13,6 +13,7 @@ from engine.net.demands import DemandResolver
 from engine.net.dns import DNSClient
 from engine.net.dnssec import ValidatingClient
 from engine.net.https import HttpsClient
+from engine.net.own import own_hosts
 from engine.net.resolver import Keeping, Questions, Resolver
 from engine.net.site import Host
 from engine.net.sts import StsFinder
@@ -32,7 +33,11 @@ def make_resolver(settings: Settings) -> tuple[Shelf | None, DemandResolver]:
     )
     dns = make_dns(engine)
     resolver = Resolver(
-        routes=settings.routes, prohibited=engine.prohibited_networks, keeping=keeping, dns=dns
+        routes=settings.routes,
+        prohibited=engine.prohibited_networks,
+        own=own_hosts(settings),
+        keeping=keeping,
+        dns=dns,
     )
     tlsa = TlsaFinder(dns, keeping) if engine.validating_resolver else None
     if not engine.mta_sts:

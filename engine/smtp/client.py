@@ -35,7 +35,7 @@ from engine.smtp.wire import ReplyReader
 
 _LONE_DOT = b".\r\n"
 # What a peer says to BDAT, although a recipient stands, when it doesn't know what it has offered.
-_MISUNDERSTOOD = frozenset((500, 501, 502, 503, 504))
+MISUNDERSTOOD = frozenset((500, 501, 502, 503, 504))
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, gc=False):
         return self.final
 
 
-class _Flight:
+class Flight:
     """One transaction between `begin` and its outcome."""
 
     __slots__ = (
@@ -118,7 +118,7 @@ class ClientConversation:
         self._sends_size = size_limit is not None
         self._sends_8bitmime = has_8bitmime
         self._reader = ReplyReader()
-        self._flights: deque[_Flight] = deque()
+        self._flights: deque[Flight] = deque()
         self._outcomes: deque[Outcome] = deque()
         self._quitting = False
         self.size_limit = size_limit or 0
@@ -227,7 +227,7 @@ class ClientConversation:
         lines = len(recipients) + (1 if is_chunked else 2)
         if envelope.count(b"\n") != lines or envelope.count(b"\r") != lines:
             raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")
-        flight = _Flight(token, len(recipients), is_chunked=is_chunked, is_behind=bool(self._flights))
+        flight = Flight(token, len(recipients), is_chunked=is_chunked, is_behind=bool(self._flights))
         self._flights.append(flight)
         if self.needs_reset:
             envelope = b"RSET\r\n" + envelope
@@ -291,7 +291,7 @@ class ClientConversation:
         outcomes = [*self._outcomes]
         self._outcomes.clear()
         for position, flight in enumerate(self._flights):
-            outcome = _outcome(flight)
+            outcome = self._outcome_of(flight)
             if flight.has_content:
                 outcome.is_uncertain = flight.accepted > 0 or len(flight.replies) <= flight.recipients
             elif position and not flight.replies:
@@ -336,7 +336,7 @@ class ClientConversation:
             return b""
         return self._next_command(flight) if flight.commands else b""
 
-    def _settle_chunked(self, flight: _Flight, answered: int) -> None:
+    def _settle_chunked(self, flight: Flight, answered: int) -> None:
         """Nothing stands and the message has not gone out: no need to; or it went, in vain or not."""
         mail_stands = flight.replies[0].code < 300
         if answered == flight.recipients + 1 and not flight.accepted and not flight.has_content:
@@ -346,7 +346,7 @@ class ClientConversation:
             # RFC 3030 section 2: what a failed BDAT leaves behind is indeterminate, RSET clears it.
             self.needs_reset = flight.replies[-1].code >= 300 and mail_stands and not self._flights
 
-    def _take_data(self, flight: _Flight, reply: Reply) -> bytes:
+    def _take_data(self, flight: Flight, reply: Reply) -> bytes:
         """DATA was answered: content is wanted, a lone dot must go (RFC 2920 3.1), or it was refused."""
         if reply.code < 400 and reply.code != 354:
             raise self._out_of_step(reply)
@@ -361,7 +361,7 @@ class ClientConversation:
         self._end(flight)
         return b""
 
-    def _next_command(self, flight: _Flight) -> bytes:
+    def _next_command(self, flight: Flight) -> bytes:
         """Lockstep: return the next command, or end the transaction if nothing stands."""
         refused = flight.replies[0].code >= 300
         if refused or (len(flight.replies) == flight.recipients + 1 and not flight.accepted):
@@ -370,7 +370,7 @@ class ClientConversation:
             return b""
         return flight.commands.pop()
 
-    def _take_reset(self, flight: _Flight, reply: Reply) -> bytes:
+    def _take_reset(self, flight: Flight, reply: Reply) -> bytes:
         """A peer that can't reset would judge the next message by the last one's state: leave it."""
         if reply.code >= 300:
             self._give_up(reply)
@@ -397,7 +397,7 @@ class ClientConversation:
             answered = len(flight.replies)
             if answered == 0:
                 flight.replies.append(reply)
-            self._outcomes.append(_outcome(flight, reply))
+            self._outcomes.append(self._outcome_of(flight, reply))
             self._flights.popleft()
         self._give_up(reply)
         return b""
@@ -410,28 +410,32 @@ class ClientConversation:
             self._outcomes.append(Outcome(flight.token, None, [], None, is_untried=True))
         self._flights.clear()
 
-    def _end(self, flight: _Flight) -> None:
-        outcome = _outcome(flight)
+    def _end(self, flight: Flight) -> None:
+        outcome = self._outcome_of(flight)
         outcome.is_misunderstood = _is_misunderstood(flight)
         self._outcomes.append(outcome)
         self._flights.popleft()
         if outcome.is_misunderstood:
             self._give_up(flight.replies[-1])
 
+    def _outcome_of(self, flight: Flight, final: Reply | None = None) -> Outcome:
+        """Return the replies of a flight, apart; the reply to a lone dot is nobody's."""
+        replies, count = flight.replies, flight.recipients
+        if not replies:
+            return Outcome(flight.token, None, [], final)
+        if final is None and len(replies) > count + 1 and (flight.accepted or flight.is_chunked):
+            last = replies[-1]
+            final = last if last.code != 354 else None
+        return Outcome(flight.token, replies[0], replies[1 : count + 1], final)
 
-def _is_misunderstood(flight: _Flight) -> bool:
+
+def _is_misunderstood(flight: Flight) -> bool:
     """Return whether the peer did not follow what it has offered."""
     if flight.is_behind and flight.replies[0].code == 503:
         return True  # MAIL in the group of the message before: it holds that transaction still
-    return flight.is_chunked and flight.accepted > 0 and flight.replies[-1].code in _MISUNDERSTOOD
-
-
-def _outcome(flight: _Flight, final: Reply | None = None) -> Outcome:
-    """Return the replies of a flight, apart; the reply to a lone dot is nobody's."""
-    replies, count = flight.replies, flight.recipients
-    if not replies:
-        return Outcome(flight.token, None, [], final)
-    if final is None and len(replies) > count + 1 and (flight.accepted or flight.is_chunked):
-        last = replies[-1]
-        final = last if last.code != 354 else None
-    return Outcome(flight.token, replies[0], replies[1 : count + 1], final)
+    return (
+        flight.is_chunked
+        and flight.accepted > 0
+        and len(flight.replies) == flight.recipients + 2  # else LMTP's, of which one was answered by its word
+        and flight.replies[-1].code in MISUNDERSTOOD
+    )

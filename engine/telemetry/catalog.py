@@ -79,7 +79,7 @@ _ROWS = (
         "mailrail_sessions_opened_total",
         "counter",
         ("destination", "result"),
-        "Sessions tried; result is opened, or the phase that failed (connect, greeting, ehlo, tls).",
+        "Sessions tried; result is opened, or what failed: local, proxy, connect, greeting, ehlo, tls, auth.",
     ),
     Metric(
         "mailrail_transactions_total",

@@ -50,6 +50,7 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     site: str = ""
     vmta: str = ""
     source: str = ""
+    proxy: str = ""  # what connected on for the vmta
     hostname: str = ""
     peer: Peer | None = None
     session: str = ""
@@ -57,6 +58,7 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     tls_verification: str = ""  # verified, dane, or why it would not have been
     tls_resumed: bool = False
     reply: Reply | None = None
+    status: str = ""  # enhanced code: the peer's, or derived from its code and what it answers
     attempt: int = 0  # 1 for the first; 0 where there was none (expired before one, cancelled)
     attempt_s: float = 0.0
     queue_s: float = 0.0

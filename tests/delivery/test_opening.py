@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -113,6 +113,7 @@ class Rig:
         _rigs.append(self)
         self.loop = asyncio.get_running_loop()
         self.addresses_of: dict[str, list[str] | Exception] = {}
+        self.own: set[str] = set()  # hosts that are this installation
         self.settled: list[tuple[Flight, Outcome]] = []
         self.unreachable: list[Reply] = []
         self.counters = Counters()
@@ -129,6 +130,9 @@ class Rig:
         self.opener.settler = self
         pools = {"pool": Pool(name="pool", members={vmta.name: 1})}
         self.sites = SiteQueues(self.paths, self.dispatcher, pools, lambda customer: 1)
+
+    async def is_ours(self, hosts: Iterable[Host]) -> bool:
+        return any(host.name in self.own for host in hosts)
 
     async def addresses(self, host: Host, family: str) -> list[str]:
         found = self.addresses_of[host.name]
@@ -257,7 +261,7 @@ async def test_a_host_that_has_no_address_is_passed_over() -> None:
 
 @scene
 async def test_at_a_host_that_refuses_to_greet_the_next_one_waits_for_the_slot() -> None:
-    """The refused connection's slot rests for 5 s; with one slot the backup would never be met."""
+    """RFC 5321 section 3.1, a 554. Its slot rests for 5 s; else the backup would never be met."""
     bad, good = Peer(b"554 no service here\r\n"), Peer()
     rests, attempt.SLOT_AFTER_OUR_CLOSE_S = attempt.SLOT_AFTER_OUR_CLOSE_S, 0.2
     try:

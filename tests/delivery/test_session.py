@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.core.envelope import Delivery
@@ -629,6 +630,35 @@ async def test_timers_of_a_new_policy_count_from_the_next_transaction_on() -> No
     around.ready.append(make_delivery())
     around.session.wake()
     assert around.session.deadline == around.session.now + 7.0
+
+
+@virtual
+async def test_the_peers_limit_of_recipients_is_learnt_for_the_session() -> None:
+    """RFC 5321 section 4.5.3.1.10: what a 452 has shown is not asked again; policy may say less."""
+    around = Around(make_delivery(recipients=4), make_delivery(recipients=4))
+    around.transport.take()
+    many = b"452 4.5.3 too many recipients\r\n"
+    around.transport.say(OK + OK + OK + many + many + b"354 go\r\n")
+    assert around.transport.take().count(b"RCPT") == 4  # it was on its way
+    around.transport.say(OK)
+    around.ready.append(make_delivery(recipients=4))
+    around.transport.say(OK + OK + OK + many + many + b"354 go\r\n")
+    assert around.transport.take().count(b"RCPT") == 2
+
+
+@virtual
+async def test_an_lmtp_session_takes_one_reply_for_each_recipient() -> None:
+    """RFC 2033 section 4.2."""
+    lmtp = msgspec.structs.replace(PIPELINING, is_lmtp=True)
+    around = Around(make_delivery(recipients=2), extensions=lmtp)
+    around.transport.take()
+    around.transport.say(OK + OK + OK + b"354 go\r\n")
+    assert around.transport.take() == CONTENT
+    around.transport.say(OK)
+    assert not around.settled
+    around.transport.say(b"452 4.2.2 full\r\n")
+    ((_, outcome),) = around.settled
+    assert [outcome.reply_for(index).code for index in range(2)] == [250, 452]  # type: ignore[union-attr]
 
 
 # -- parameters ---------------------------------------------------------------------------------------

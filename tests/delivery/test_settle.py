@@ -20,6 +20,7 @@ from engine.net.extensions import NO_EXTENSIONS, parse_extensions
 from engine.net.site import Host, make_site
 from engine.policy.model import Destination
 from engine.smtp.client import Outcome
+from engine.smtp.lmtp import LmtpOutcome
 from engine.store.memory import MemoryStore
 from engine.telemetry.events import Event, Peer
 from engine.telemetry.labels import DestinationLabels
@@ -346,6 +347,68 @@ def test_messages_are_counted_by_event_customer_and_destination() -> None:
     desk.settle(desk.stored(), NEVER, final=None)
     rows = {tuple(row[1]): row[2] for row in desk.counters.snapshot()["counters"] if "messages" in row[0]}
     assert rows == {("delivered", "acme", "gmail"): 1, ("bounced", "acme", "gmail"): 1}
+
+
+def test_those_beyond_the_peers_limit_are_tried_at_once_without_an_attempt() -> None:
+    """RFC 5321 section 4.5.3.1.10: the client sends "another transaction" for the remaining recipients."""
+    desk = Desk()
+    delivery = desk.stored(recipients=5)
+    many = Reply(452, "4.5.3", "too many recipients")
+    desk.settle(delivery, OK, Reply(452, "4.2.2", "mailbox full"), many, many)
+    assert desk.fates() == [("u0@x.example", "delivered"), ("u1@x.example", "deferred")]
+    assert delivery.recipients == ["u2@x.example", "u3@x.example", "u4@x.example", "u1@x.example"]
+    assert (delivery.attempts, delivery.deferred) == (0, 1)
+    assert desk.heard == [("ready again", delivery)]
+    desk.settle(delivery, OK, OK, OK)
+    assert delivery.recipients == ["u1@x.example"]
+    assert (delivery.attempts, delivery.deferred) == (1, 0)
+    assert desk.heard[-1] == ("deferred", delivery)
+
+
+def test_552_at_rcpt_is_temporary_and_behind_the_message_permanent() -> None:
+    """RFC 5321 section 4.5.3.1.10."""
+    full = Reply(552, "5.2.2", "mailbox full")
+    desk = Desk()
+    desk.settle(desk.stored(recipients=2), full, full)
+    desk.settle(desk.stored(), OK, final=full)
+    assert [event.event for event in desk.events] == ["deferred", "deferred", "bounced"]
+
+
+@pytest.mark.parametrize(("code", "fate"), [(251, "delivered"), (252, "delivered")])
+def test_251_and_252_at_rcpt_are_acceptance(code: int, fate: str) -> None:
+    """RFC 5321 section 3.4: 251 "user not local; will forward"; RFC 5321 section 3.5.3: 252 will be tried."""
+    desk = Desk()
+    desk.settle(desk.stored(), Reply(code, "2.1.5", "will forward"))
+    assert [event.event for event in desk.events] == [fate]
+
+
+def test_status_is_derived_where_the_peer_gives_none_and_the_bounce_says_it() -> None:
+    """RFC 3464 section 2.3.4 wants a status; RFC 5248 says which. The reply stays as the peer gave it."""
+    desk = Desk()
+    desk.settle(desk.stored(recipients=2), Reply(550, "", "unknown"), Reply(550, "5.1.1", "unknown"))
+    assert [(event.status, event.reply.enhanced) for event in desk.events if event.reply] == [
+        ("5.1.0", ""),
+        ("5.1.1", "5.1.1"),
+    ]
+    ((_, failures, _),) = desk.bounces
+    assert [failure.status or failure.reply.enhanced for failure in failures] == ["5.1.0", "5.1.1"]
+
+
+def test_each_recipient_of_lmtp_is_settled_by_its_own_reply() -> None:
+    """RFC 2033 section 4.2; a connection lost between the replies leaves only the unanswered uncertain."""
+    desk = Desk()
+    delivery = desk.stored(recipients=4)
+    flight = Flight(delivery, delivery.recipients, desk.site_queue, 100.0, 100.0)
+    lost = make_reply(451, "4.4.2", "no reply to the message, it may have arrived")
+    finals = [OK, Reply(452, "4.2.2", "full"), Reply(552, "5.2.2", "full"), None]
+    outcome = LmtpOutcome(flight, OK, [OK] * 4, lost, is_uncertain=True, finals=finals)
+    desk.dispositions.settle(flight, outcome, desk.session)
+    assert [(event.event, event.is_uncertain) for event in desk.events] == [
+        ("delivered", False),
+        ("deferred", False),
+        ("bounced", False),
+        ("deferred", True),
+    ]
 
 
 # -- notifications ----------------------------------------------------------------------------------

@@ -43,4 +43,6 @@ def test_policies_say_the_limits_of_the_scenario(tmp_path: Path) -> None:
 
 def test_routes_lead_to_the_sinks(tmp_path: Path) -> None:
     routes = build_model(load(tmp_path)).settings.routes
-    assert routes == {domain: (f"{host}:2600",) for domain, host in SCENARIO.host_of.items()}
+    assert {domain: route.hosts for domain, route in routes.items()} == {
+        domain: (f"{host}:2600",) for domain, host in SCENARIO.host_of.items()
+    }

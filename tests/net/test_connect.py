@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gc
-import os
-import resource
+import hmac
 import socket
 import ssl
 import weakref
@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from engine.core.errors import NetworkError, RemoteProtocolError, SourceUnavailable, TimedOut, TlsFailed
+from engine.core.errors import NetworkError, RemoteProtocolError, TimedOut, TlsFailed
 from engine.net import connect
-from engine.net.connect import OpenSession, OpenTimeouts, Rejection, open_session, open_socket
+from engine.net.connect import Login, OpenSession, OpenTimeouts, Rejection, open_session
 from engine.net.handshake import ClientContexts
+from engine.net.sockets import open_socket, open_unix_socket
 from engine.net.tls import TlsRequirement
 
 EHLO_REPLY = b"250-mx.example\r\n250-PIPELINING\r\n250-Size 1000\r\n250 8BITMIME\r\n"
@@ -59,7 +60,7 @@ def script(*steps: bytes | tuple[bytes, bytes], then_close: bool = False) -> Cal
         for step in steps:
             if isinstance(step, tuple):
                 line = await reader.readline()
-                if not line.upper().startswith(step[0]):
+                if not line.upper().startswith(step[0].upper()):
                     raise ConnectionError(f"{line!r} where {step[0]!r} was expected")
                 writer.write(step[1])
             else:
@@ -271,7 +272,7 @@ def test_421_behind_the_greeting_is_a_rejection(run, peer):
 
 
 def test_non_ascii_text_is_kept(run, peer):
-    """RFC 5321 section 4.2."""
+    """RFC 5321 section 4.2.; RFC 6531 section 3.7.4.2: replies may hold UTF-8."""
 
     async def scenario() -> None:
         async with peer(script(b"554 gr\xfc\xdfe\r\n")) as port:
@@ -529,73 +530,158 @@ def test_failed_handshake_is_a_network_error_of_phase_tls(run, peer, noise):
 # -- sockets ------------------------------------------------------------------------------------------
 
 
-def test_socket_leaves_from_its_source_address(run, peer):
+# -- LMTP ----------------------------------------------------------------------------------------------
+
+
+def test_lmtp_is_greeted_with_lhlo(run, peer):
+    """RFC 2033 section 4.1."""
+
     async def scenario() -> None:
-        async with peer(script()) as port:
-            sock = await open_socket("127.0.0.77", "127.0.0.1", port, 5.0)
-            assert sock.getsockname()[0] == "127.0.0.77"
-            assert not sock.getblocking()
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == connect.USER_TIMEOUT_MS
-            assert sock.getsockopt(socket.IPPROTO_IP, connect.IP_BIND_ADDRESS_NO_PORT)
-            sock.close()
+        async with peer(script(b"220 lmtp\r\n", (b"LHLO mail1.acme.example", EHLO_REPLY))) as port:
+            session = await open_ok(port, is_lmtp=True)
+            assert session.extensions.is_lmtp
+            assert session.extensions.has_pipelining
+            session.close()
 
     run(scenario())
 
 
-def test_socket_leaves_from_an_ipv6_source_address(run, peer):
+def test_lmtp_never_falls_back_on_helo(run, peer):
+    """RFC 2033 section 4.1: a server MUST NOT take HELO or EHLO."""
+
     async def scenario() -> None:
-        async with peer(script(), host="::1") as port:
-            sock = await open_socket("::1", "::1", port, 5.0)
-            assert sock.getsockname()[0] == "::1"
-            assert sock.getsockopt(socket.IPPROTO_IP, connect.IP_BIND_ADDRESS_NO_PORT)
-            sock.close()
+        async with peer(script(b"220 smtp\r\n", (b"LHLO", b"500 5.5.1 what?\r\n"))) as port:
+            rejection = await open_to(port, is_lmtp=True)
+            assert isinstance(rejection, Rejection)
+            assert (rejection.phase, rejection.reply.code) == ("ehlo", 500)
 
     run(scenario())
 
 
-@pytest.mark.parametrize(
-    ("source", "address"), [("192.0.2.7", "127.0.0.1"), ("2001:db8::7", "::1"), ("127.0.0.1", "::1")]
-)
-def test_source_that_is_not_on_the_host_is_named(run, source, address):
-    with pytest.raises(SourceUnavailable, match=source):
-        run(open_socket(source, address, 25, 5.0))
+def test_helo_is_for_permanent_refusals_alone(run, peer):
+    """RFC 5321 section 3.2: back to HELO at a 5yz; a 4yz to EHLO means later."""
 
-
-def test_refused_connection_is_a_network_error(run):
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))  # and never listens
-        with pytest.raises(NetworkError, match="refused") as caught:
-            run(open_socket(None, "127.0.0.1", bound.getsockname()[1], 5.0))
-    assert caught.value.phase == "connect"
-
-
-def test_connection_that_is_never_answered_times_out(run):
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        address = full.getsockname()
-        with contextlib.ExitStack() as stack:
-            for _ in range(4):  # past the backlog the kernel drops a SYN
-                filler = stack.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(address)
-            with pytest.raises(TimedOut) as caught:
-                run(open_socket(None, address[0], address[1], 0.05))
-    assert caught.value.phase == "connect"
-
-
-def test_lack_of_descriptors_is_our_own_fault(run):
     async def scenario() -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        lowest_free = os.dup(0)
-        os.close(lowest_free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
-        try:
-            with pytest.raises(NetworkError, match="Too many open files") as caught:
-                await open_socket(None, "127.0.0.1", 25, 5.0)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert caught.value.phase == "local"
+        async with peer(script(b"220 smtp\r\n", (b"EHLO", b"451 4.3.0 later\r\n"))) as port:
+            rejection = await open_to(port)
+            assert isinstance(rejection, Rejection)
+            assert (rejection.phase, rejection.reply.code) == ("ehlo", 451)
+
+    run(scenario())
+
+
+def test_lmtp_over_a_unix_socket(run, tmp_path):
+    async def scenario() -> None:
+        path = str(tmp_path / "lmtp")
+        dialogue = script(b"220 lmtp\r\n", (b"LHLO", EHLO_REPLY), (b"NOOP", b"250 2.0.0 ok\r\n"))
+        is_served = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await dialogue(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+            is_served.set()
+
+        server = await asyncio.start_unix_server(serve, path)
+        session = await open_session(
+            await open_unix_socket(path, 5.0),
+            peer_host=f"unix:{path}",
+            helo="v1.acme.example",
+            timeouts=LONG,
+            is_lmtp=True,
+        )
+        assert isinstance(session, OpenSession)
+        protocol = Recorder()
+        session.hand_over(protocol)
+        session.transport.write(b"NOOP\r\n")
+        await protocol.wait_change()
+        assert protocol.octets == b"250 2.0.0 ok\r\n"
+        session.transport.abort()
+        await protocol.wait_change()
+        await is_served.wait()
+        server.close()
+        await server.wait_closed()
+
+    run(scenario())
+
+
+# -- AUTH ----------------------------------------------------------------------------------------------
+
+LOGIN = Login("ann", "sesame")
+IN_CLEAR = Login("ann", "sesame", allows_plaintext=True)
+PLAIN = base64.b64encode(b"\0ann\0sesame")
+
+
+def test_no_credentials_in_clear_unless_allowed(run, peer):
+    """RFC 4954 section 4: passwords in clear need TLS, for the client too; X.7.11 says so."""
+
+    async def scenario() -> None:
+        offer = b"250-mx\r\n250 AUTH PLAIN LOGIN\r\n"
+        async with peer(script(b"220 hi\r\n", (b"EHLO", offer))) as port:
+            rejection = await open_to(port, login=LOGIN)
+            assert isinstance(rejection, Rejection)
+            assert (rejection.phase, str(rejection.reply)[:10]) == ("auth", "451 4.7.11")
+        accepted = (b"AUTH PLAIN " + PLAIN, b"235 2.7.0 ok\r\n")
+        async with peer(script(b"220 hi\r\n", (b"EHLO", offer), accepted)) as port:
+            (await open_ok(port, login=IN_CLEAR)).close()
+
+    run(scenario())
+
+
+def test_login_asks_for_user_and_password_in_turn(run, peer):
+    async def scenario() -> None:
+        user, password = base64.b64encode(b"ann"), base64.b64encode(b"sesame")
+        dialogue = script(
+            b"220 hi\r\n",
+            (b"EHLO", b"250-mx\r\n250 AUTH LOGIN\r\n"),
+            (b"AUTH LOGIN " + user, b"334 UGFzc3dvcmQ6\r\n"),
+            (password, b"235 2.7.0 ok\r\n"),
+        )
+        async with peer(dialogue) as port:
+            (await open_ok(port, login=IN_CLEAR)).close()
+
+    run(scenario())
+
+
+def test_cram_md5_shows_no_password(run, peer):
+    """RFC 2195 section 2: a keyed digest of the challenge."""
+
+    async def scenario() -> None:
+        challenge = b"<1896.697170952@postoffice.example>"
+        digest = hmac.new(b"sesame", challenge, "md5").hexdigest()
+        dialogue = script(
+            b"220 hi\r\n",
+            (b"EHLO", b"250-mx\r\n250 AUTH CRAM-MD5 PLAIN\r\n"),
+            (b"AUTH CRAM-MD5", b"334 " + base64.b64encode(challenge) + b"\r\n"),
+            (base64.b64encode(f"ann {digest}".encode()), b"235 2.7.0 ok\r\n"),
+        )
+        async with peer(dialogue) as port:
+            (await open_ok(port, login=IN_CLEAR)).close()
+
+    run(scenario())
+
+
+def test_refused_credentials_are_a_rejection_that_does_not_repeat_them(run, peer):
+    async def scenario() -> None:
+        dialogue = script(
+            b"220 hi\r\n",
+            (b"EHLO", b"250-mx\r\n250 AUTH PLAIN\r\n"),
+            (b"AUTH PLAIN", b"535 5.7.8 no such luck\r\n"),
+        )
+        async with peer(dialogue) as port:
+            rejection = await open_to(port, login=IN_CLEAR)
+            assert isinstance(rejection, Rejection)
+            assert (rejection.phase, str(rejection.reply)) == ("auth", "535 5.7.8 no such luck")
+            assert "sesame" not in f"{rejection} {IN_CLEAR}"
+
+    run(scenario())
+
+
+def test_peer_that_offers_no_auth_is_told_apart(run, peer):
+    async def scenario() -> None:
+        async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
+            with pytest.raises(NetworkError, match="AUTH") as caught:
+                await open_to(port, login=IN_CLEAR)
+            assert caught.value.phase == "auth"
 
     run(scenario())

@@ -12,9 +12,10 @@ import pytest
 
 from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.net.dns import Answer
+from engine.net.own import OwnHosts
 from engine.net.resolver import Keeping, Resolver
 from engine.net.site import Host
-from engine.settings.model import PROHIBITED_NETWORKS
+from engine.settings.model import PROHIBITED_NETWORKS, Route
 from tests.fakes.dns import NXDOMAIN, SERVFAIL, FakeDNS
 
 
@@ -39,7 +40,7 @@ async def resolving(
         resolver = Resolver(
             nameservers=["127.0.0.1"],
             port=server.port,
-            routes=routes or {},
+            routes={pattern: Route(hosts=tuple(hosts)) for pattern, hosts in (routes or {}).items()},
             prohibited=PROHIBITED_NETWORKS,
             clock=lambda: setting.now,
             shuffle=list.sort,
@@ -433,7 +434,7 @@ def test_new_routes_hold_at_once_and_old_ones_are_forgotten(run):
             resolver = setting.resolver
             for domain in ("acme.example", "kept.example"):
                 await resolver.resolve(domain)
-            resolver.use({"kept.example": ["127.0.0.1:26"]}, PROHIBITED_NETWORKS)
+            resolver.use({"kept.example": Route(hosts=("127.0.0.1:26",))}, PROHIBITED_NETWORKS)
             assert resolver.lookup("acme.example") is None
             assert (await resolver.resolve("acme.example")).name == "mx1.acme.example;mx2.acme.example"
             assert (await resolver.resolve("kept.example")).name == "route:127.0.0.1:26"
@@ -450,5 +451,143 @@ def test_new_prohibited_networks_hold_at_once_and_dns_is_not_asked_again(run):
             with pytest.raises(ResolvePermanent):
                 await resolver.addresses(Host("mx.example"), "v4")
             assert setting.server.count("mx.example", "A") == 1
+
+    run(scenario())
+
+
+# -- ourselves -------------------------------------------------------------------------------------------
+
+OWN = OwnHosts(["us.example"], ["203.0.113.10", "2001:db8::10"])
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {("acme.example", "MX"): ["10 us.example.", "20 mx2.example."]},
+        {("acme.example", "MX"): ["10 alias.example."], ("alias.example", "A"): ["203.0.113.10"]},
+        {("acme.example", "MX"): ["10 alias.example."], ("alias.example", "AAAA"): ["2001:db8::10"]},
+        {
+            ("acme.example", "MX"): ["10 equal.example.", "10 alias.example."],
+            ("equal.example", "A"): ["192.0.2.1"],
+            ("alias.example", "A"): ["alias.example. 300 CNAME us.test.", "us.test. 300 A 203.0.113.10"],
+        },
+        {("acme.example", "A"): ["203.0.113.10"]},
+    ],
+    ids=["name", "address", "address6", "equal", "implicit"],
+)
+def test_domain_whose_best_host_we_are_loops(run, records):
+    """RFC 5321 section 5.1: nothing is left once what is no better than us is discarded."""
+
+    async def scenario() -> None:
+        async with resolving(records, own=OWN) as setting:
+            with pytest.raises(ResolvePermanent, match="leads back") as caught:
+                await setting.resolver.resolve("acme.example")
+            assert caught.value.reply.enhanced == "5.4.6"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("literal", ["[203.0.113.10]", "[IPv6:2001:db8::10]"])
+def test_literal_of_ours_loops(run, literal):
+    async def scenario() -> None:
+        async with resolving({}, own=OWN) as setting:
+            with pytest.raises(ResolvePermanent) as caught:
+                await setting.resolver.resolve(literal)
+            assert caught.value.reply.enhanced == "5.4.6"
+
+    run(scenario())
+
+
+def test_hosts_better_than_us_stay_and_those_behind_are_not_asked_for(run):
+    """RFC 5321 section 5.1, for a backup MX of the domain: only the better ones remain."""
+    records = {
+        ("acme.example", "MX"): ["10 mx1.example.", "20 us.example.", "20 mx2.example.", "30 mx3.example."],
+        ("mx1.example", "A"): ["192.0.2.1"],
+    }
+
+    async def scenario() -> None:
+        async with resolving(records, own=OWN) as setting:
+            assert (await setting.resolver.resolve("acme.example")).name == "mx1.example"
+            asked = {name for name, _ in setting.server.questions}
+            assert asked == {"acme.example", "mx1.example"}
+
+    run(scenario())
+
+
+def test_worse_host_with_an_address_of_ours_is_seen_when_its_turn_comes(run):
+    async def scenario() -> None:
+        records = {
+            ("acme.example", "MX"): ["10 mx1.example.", "20 alias.example."],
+            ("mx1.example", "A"): ["192.0.2.1"],
+            ("alias.example", "A"): ["203.0.113.10"],
+        }
+        async with resolving(records, own=OWN) as setting:
+            first, second = (await setting.resolver.resolve("acme.example")).hosts
+            assert not await setting.resolver.is_ours([first])
+            assert await setting.resolver.is_ours([second])
+
+    run(scenario())
+
+
+def test_a_host_that_can_not_be_looked_up_is_not_ours(run):
+    async def scenario() -> None:
+        records = {("acme.example", "MX"): ["10 mx1.example."], ("mx1.example", "A"): SERVFAIL}
+        async with resolving(records, own=OWN) as setting:
+            assert (await setting.resolver.resolve("acme.example")).name == "mx1.example"
+
+    run(scenario())
+
+
+def test_who_we_are_holds_at_once_after_a_reload(run):
+    async def scenario() -> None:
+        records = {("acme.example", "MX"): ["10 us.example."], ("us.example", "A"): ["192.0.2.1"]}
+        async with resolving(records) as setting:
+            site = await setting.resolver.resolve("acme.example")
+            setting.resolver.use({}, PROHIBITED_NETWORKS)
+            assert setting.resolver.lookup("acme.example") is site
+            setting.resolver.use({}, PROHIBITED_NETWORKS, OWN)
+            with pytest.raises(ResolvePermanent, match="leads back"):
+                await setting.resolver.resolve("acme.example")
+
+    run(scenario())
+
+
+def test_route_to_ourselves_is_meant(run):
+    async def scenario() -> None:
+        async with resolving({}, routes={"*": ["203.0.113.10:2525"]}, own=OWN) as setting:
+            site = await setting.resolver.resolve("acme.example")
+            assert not await setting.resolver.is_ours(site.hosts)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {
+            ("mx.example", "A"): [
+                "mx.example. 300 CNAME a.example.",
+                "a.example. 300 CNAME b.example.",
+                "b.example. 300 A 127.0.0.1",
+            ]
+        },
+        {
+            ("mx.example", "AAAA"): [
+                "mx.example. 300 CNAME a.example.",
+                "a.example. 300 AAAA ::ffff:127.0.0.1",
+            ]
+        },
+        {("mx.example", "AAAA"): ["64:ff9b::7f00:1"]},
+    ],
+    ids=["two aliases", "mapped", "nat64"],
+)
+def test_no_chain_of_names_leads_into_a_prohibited_network(run, records):
+    """RFC 5321 section 5.1 follows MX and CNAME; wherever that ends, `prohibited_networks` hold."""
+
+    async def scenario() -> None:
+        async with resolving({("acme.example", "MX"): ["10 mx.example."], **records}, own=OWN) as setting:
+            site = await setting.resolver.resolve("acme.example")
+            with pytest.raises(ResolvePermanent, match="may be connected to"):
+                await setting.resolver.addresses(site.hosts[0], "prefer_v6")
 
     run(scenario())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.net.site import MAX_HOSTS, Host, make_site, order_hosts, pick_family
+from engine.net.site import MAX_HOSTS, Host, balance, make_site, order_hosts, pick_family, routed_host
 
 HOSTS = st.lists(
     st.builds(Host, st.sampled_from(["a.example", "b.example", "c.example", "d.example"]), st.integers(0, 3)),
@@ -87,3 +87,28 @@ def test_equal_preferences_are_shuffled():
 )
 def test_family_is_narrowed_to_those_that_have_a_source(address_family, sources, family):
     assert pick_family(address_family, sources) == family
+
+
+@pytest.mark.parametrize(
+    ("addresses", "most", "kept"),
+    [
+        (["::1", "::2", "::3", "192.0.2.1"], 3, ["::1", "::2", "192.0.2.1"]),
+        (
+            ["::1", "::2", "::3", "::4", "192.0.2.1", "192.0.2.2"],
+            5,
+            ["::1", "::2", "::3", "192.0.2.1", "192.0.2.2"],
+        ),
+        (["192.0.2.1", "::1"], 5, ["192.0.2.1", "::1"]),
+        (["192.0.2.1", "192.0.2.2", "192.0.2.3"], 2, ["192.0.2.1", "192.0.2.2"]),
+        (["::1", "192.0.2.1"], 1, ["::1"]),
+        (["::1"], 0, []),
+    ],
+)
+def test_both_families_of_a_host_are_among_what_is_tried(addresses, most, kept):
+    """RFC 5321 section 5.1: "MUST try ... each of the relevant addresses" of a host, in a bound."""
+    assert balance(addresses, most) == kept
+
+
+def test_a_host_of_the_configuration_is_a_name_or_an_address():
+    assert (routed_host("relay.example").address, routed_host("relay.example").is_routed) == ("", True)
+    assert routed_host("::1").address == "::1"

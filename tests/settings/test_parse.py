@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.errors import ConfigError
-from engine.settings.model import PROHIBITED_NETWORKS, DkimKey
+from engine.settings.model import PROHIBITED_NETWORKS, DkimKey, Route
 from engine.settings.parse import parse_settings
 
 SMALLEST = """\
@@ -71,7 +71,7 @@ def test_example_of_the_design_is_read() -> None:
     assert settings.vmtas["acme-1"].v6 == "2001:db8::10"
     assert settings.pools["acme"].members == {"acme-1": 1}
     assert settings.customers["acme"].senders == ("*@acme.example",)
-    assert settings.routes == {"*": ("127.0.0.1:2526",)}
+    assert settings.routes == {"*": Route(hosts=("127.0.0.1:2526",))}
 
 
 def test_what_is_not_written_is_filled_in() -> None:
@@ -106,8 +106,8 @@ def test_routes_take_lists_ipv6_and_a_default_port() -> None:
         '[routes]\n"*.Example" = ["[2001:DB8::1]:2525", "Relay.example.net"]\n"exact.test" = "192.0.2.1"'
     )
     assert parse_settings("m", text).routes == {
-        "*.example": ("[2001:db8::1]:2525", "relay.example.net:25"),
-        "exact.test": ("192.0.2.1:25",),
+        "*.example": Route(hosts=("[2001:db8::1]:2525", "relay.example.net:25")),
+        "exact.test": Route(hosts=("192.0.2.1:25",)),
     }
 
 
@@ -239,3 +239,121 @@ def test_socket_path_over_the_kernels_limit_is_named() -> None:
 def test_spool_path_may_be_longer_than_a_socket() -> None:
     path = "/" + "x" * 150
     assert parse_settings("m", EXAMPLE.replace("/var/spool/mailrail", path)).listeners[1].path == path
+
+
+def test_a_route_may_be_a_table() -> None:
+    text = SMALLEST + (
+        '[routes]\n"*" = { hosts = "smtp.example:587", user = "acme", password = "sesame", tls = "verify" }\n'
+        '"local.example" = ["lmtp:unix:/run/dovecot/lmtp", "lmtp:[::1]", "lmtp:mail.example:2003"]'
+    )
+    routes = parse_settings("m", text).routes
+    assert routes["*"] == Route(
+        hosts=("smtp.example:587",), user="acme", password="sesame", tls="verify", allow_plaintext_auth=False
+    )
+    assert routes["local.example"].hosts == (
+        "lmtp:unix:/run/dovecot/lmtp",
+        "lmtp:[::1]:24",
+        "lmtp:mail.example:2003",
+    )
+
+
+HOST = 'hosts = "smtp.example:587"'
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (
+            f'{{ {HOST}, user = "u" }}',
+            '[routes."a.test"]: key user: expected password or password_file, one of them',
+        ),
+        (f'{{ {HOST}, password = "sesame" }}', '[routes."a.test"]: key password: expected user as well'),
+        (
+            f'{{ {HOST}, user = "u", password = "sesame", password_file = "/p" }}',
+            '[routes."a.test"]: key password_file: expected password or password_file, one of them',
+        ),
+        (
+            f'{{ {HOST}, user = "u", password = ["sesame"] }}',
+            '[routes."a.test"]: key password: expected printable text of 1 to 255 octets',
+        ),
+        (
+            f'{{ {HOST}, user = "u", password = "sesame\\n" }}',
+            '[routes."a.test"]: key password: expected printable text of 1 to 255 octets',
+        ),
+        (
+            f'{{ {HOST}, user = "u", pasword = "sesame" }}',
+            "[routes.\"a.test\"]: unknown key 'pasword'; did you mean 'password'?",
+        ),
+        (
+            f'{{ {HOST}, user = "u", password = "sesame", tls = "none" }}',
+            '[routes."a.test"]: key tls: AUTH in clear needs allow_plaintext_auth = true',
+        ),
+        ('{ user = "u", password = "sesame" }', '[routes."a.test"]: key hosts is missing'),
+        (
+            '"lmtp:192.0.2.1:25"',
+            "[routes]: key a.test: expected another port: LMTP must not be used on port 25 (RFC 2033), "
+            "got 'lmtp:192.0.2.1:25'",
+        ),
+        ('"lmtp:unix:run/lmtp"', "[routes]: key a.test: expected an absolute path, got 'lmtp:unix:run/lmtp'"),
+        (
+            f'"lmtp:unix:/{"x" * 107}"',
+            "[routes]: key a.test: expected a path of at most 107 octets, "
+            "which is all a unix socket may have, "
+            f"got 'lmtp:unix:/{'x' * 48}...",
+        ),
+        (
+            '"lmtp:[::1"',
+            '[routes]: key a.test: expected "lmtp:host:port" or "lmtp:unix:/path/of/socket", '
+            "got 'lmtp:[::1'",
+        ),
+    ],
+)
+def test_wrong_route_is_named_without_its_secret(value: str, text: str) -> None:
+    """RFC 2033 section 1: LMTP "MUST NOT be used on TCP port 25"; unix(7) bounds the path of a socket."""
+    with pytest.raises(ConfigError) as caught:
+        parse_settings("m", f'{SMALLEST}[routes]\n"a.test" = {value}')
+    assert str(caught.value) == f"m:5: {text}"
+
+
+def test_routes_to_the_same_hosts_as_the_same_user_agree() -> None:
+    """Their domains are one site: sessions are shared, so the credentials are."""
+    routes = "\n".join(
+        f'"{name}.test" = {{ {HOST}, user = "u", password = "{password}" }}'
+        for name, password in (("a", "one"), ("b", "two"))
+    )
+    with pytest.raises(
+        ConfigError, match=r"^m:6: \[routes\]: key b.test: the route of 'a.test' has these"
+    ) as caught:
+        parse_settings("m", f"{SMALLEST}[routes]\n{routes}")
+    assert "two" not in str(caught.value)
+
+
+VMTA = '[[vmta]]\nname = "v1"\nsource = "203.0.113.10"\nhostname = "mail1.acme.example"\n'
+
+
+@pytest.mark.parametrize(
+    ("written", "shown", "login"),
+    [
+        ("haproxy:10.0.0.1:5000", "haproxy:10.0.0.1:5000", ("", "")),
+        ("haproxy-v1:[2001:DB8::1]:5000", "haproxy-v1:[2001:db8::1]:5000", ("", "")),
+        ("socks5://proxy.example:1080", "socks5:proxy.example:1080", ("", "")),
+        ("socks5://ann:se%40same@10.0.0.1:1080", "socks5:10.0.0.1:1080", ("ann", "se@same")),
+    ],
+)
+def test_a_vmta_may_leave_through_a_proxy(written: str, shown: str, login: tuple[str, str]) -> None:
+    proxy = parse_settings("m", f'{SMALLEST}{VMTA}proxy = "{written}"').vmtas["v1"].proxy
+    assert proxy is not None
+    assert (str(proxy), repr(proxy)) == (shown, shown)
+    assert (proxy.user, proxy.password) == login
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["haproxy:10.0.0.1", "http://10.0.0.1:80", "socks5://sesame@10.0.0.1:80", "socks5://u:sesame@:80", ""],
+)
+def test_wrong_proxy_is_named_without_its_secret(written: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r'^m:8: \[\[vmta\]\] number 1: key proxy: expected .*"haproxy:'
+    ) as caught:
+        parse_settings("m", f'{SMALLEST}{VMTA}proxy = "{written}"')
+    assert "sesame" not in str(caught.value)

@@ -312,3 +312,33 @@ def test_where_no_other_shard_can_take_it_everything_stays_ready(tmp_path: Path)
         assert sum(len(site_queue.queue) for site_queue in shard.rig.sites) == 2
 
     run(tmp_path, scenario)
+
+
+def test_faults_of_peers_outlive_the_process(tmp_path: Path) -> None:
+    async def first(shard: Shard) -> None:
+        shard.upkeep.open()
+        await asyncio.sleep(EVERY_S + 0.1)
+        assert not (tmp_path / "shard-0" / "peers").exists()
+        shard.opener.memory.remember("192.0.2.1", "tls", shard.rig.loop.time() + 1000.0)
+        await asyncio.sleep(EVERY_S)
+        assert (tmp_path / "shard-0" / "peers").stat().st_mode & 0o777 == 0o600
+        shard.opener.memory.remember("192.0.2.2", "tls", shard.rig.loop.time() + 1000.0)
+
+    async def second(shard: Shard) -> None:
+        shard.upkeep.open()
+        found = shard.opener.memory.faults(shard.rig.loop.time())
+        assert [each.peer for each in found] == ["192.0.2.1", "192.0.2.2"]
+
+    run(tmp_path, first)
+    run(tmp_path, second)
+
+
+def test_unreadable_faults_are_learnt_anew(tmp_path: Path) -> None:
+    (tmp_path / "shard-0").mkdir()
+    (tmp_path / "shard-0" / "peers").write_bytes(b"\xc1")
+
+    async def scenario(shard: Shard) -> None:
+        shard.upkeep.open()
+        assert not shard.opener.memory.faults(0.0)
+
+    run(tmp_path, scenario)

@@ -192,7 +192,7 @@ ANSWERS_421 = [
 
 @pytest.mark.parametrize(("before", "decided"), ANSWERS_421)
 def test_421_hits_the_transaction_that_it_answers(before: bytes, decided: list[int]) -> None:
-    """RFC 5321 section 3.8."""
+    """RFC 5321 section 3.8: 421 may come "in response to any command"."""
     conv = conversation()
     conv.begin(FROM, [TO, TO])
     conv.receive(before + b"421 4.3.2 closing\r\n")

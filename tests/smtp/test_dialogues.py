@@ -2,6 +2,7 @@
 
     # comment
     role: client | server         which end is ours
+    protocol: lmtp                client: what is spoken, if not SMTP
     offers: PIPELINING SIZE=1000 8BITMIME        client: what the peer said to EHLO
     limits: max_recipients=2                     server: limits other than the defaults
     rules: requires_auth may_xclient             server: what of smtp.access is on
@@ -28,6 +29,7 @@ from engine.smtp.access import HANDSHAKE, Access, AccessRules
 from engine.smtp.auth import Credentials
 from engine.smtp.client import ClientConversation, Outcome
 from engine.smtp.hello import ServerLimits
+from engine.smtp.lmtp import LmtpConversation
 from engine.smtp.server import ServerConversation
 from engine.smtp.wire import stuff
 
@@ -51,7 +53,8 @@ class Client:
 
     def __init__(self, headers: dict[str, str]) -> None:
         offers = dict(offer.partition("=")[::2] for offer in headers.get("offers", "").split())
-        self.conversation = ClientConversation(
+        conversation = LmtpConversation if headers.get("protocol") == "lmtp" else ClientConversation
+        self.conversation = conversation(
             pipelining="PIPELINING" in offers,
             size_limit=int(offers["SIZE"] or 0) if "SIZE" in offers else None,
             has_8bitmime="8BITMIME" in offers,
