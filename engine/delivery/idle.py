@@ -66,7 +66,7 @@ class IdleSessions:
         idle = self._idle.get(demand)
         if idle:
             count = demand.waiting() or 1
-            if demand.attempt_s < QUICK_S:
+            if 0.0 <= demand.attempt_s < QUICK_S:
                 count = (count + FEW - 1) // FEW
             for session in list(islice(idle, count)):
                 session.wake()

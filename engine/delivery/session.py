@@ -390,8 +390,9 @@ class Session(Line):
     def _observe(self, flight: Flight) -> None:
         """Tell the rates what became of a transaction's place in them."""
         now = self._heard_at = self._now()
-        demand = self.demand
-        demand.attempt_s += (now - flight.begun_at - demand.attempt_s) / 8
+        demand, took_s = self.demand, now - flight.begun_at
+        known_s = demand.attempt_s
+        demand.attempt_s = took_s if known_s < 0.0 else known_s + (took_s - known_s) / 8
         observe_end(flight, self.path, now)
 
     def _stop_waiting(self) -> None:

@@ -161,7 +161,7 @@ class SiteDemand:
         self.queues = 0  # ready queues that the path carries from
         self.is_starved = False  # other sites of the path have had all its slots: it comes next
         self.served_at = 0.0  # when a session last opened
-        self.attempt_s = 1.0  # how long a transaction takes of late, to the last reply
+        self.attempt_s = -1.0  # how long a transaction takes of late, to the last reply; below 0: not known
 
     def fail(self, now: float, detail: str) -> bool:
         """Every address of the site failed: back off, twice as long as the last time.

@@ -122,7 +122,7 @@ class Balance:
                 continue
             self._given += len(chosen)
             for delivery in site_queue.queue.take(lambda delivery, chosen=chosen: delivery.key in chosen):  # type: ignore[misc]
-                if not engine.handover.offer(delivery, shard):
+                if not engine.lending.give(delivery, shard):
                     site_queue.queue.push_front(delivery)
             engine.readahead.refill_soon(site_queue)
 

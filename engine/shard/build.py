@@ -28,7 +28,7 @@ from engine.delivery.readahead import ReadAhead
 from engine.delivery.settle import Dispositions
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
-from engine.inject.accept import PERHAPS, Acceptor
+from engine.inject.accept import Acceptor
 from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
@@ -42,6 +42,7 @@ from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
+from engine.shard.lending import Lending
 from engine.shard.orphans import LeftStores
 from engine.shard.reporting import Reporting
 from engine.shard.resolving import make_resolver
@@ -107,6 +108,7 @@ class Engine:
         handlers = self.lease.handlers() | self.balance.handlers()
         self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
+        self.lending = Lending(self)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
             shard=shard,
@@ -151,7 +153,10 @@ class Engine:
         self.sites = SiteQueues(self.paths, self.dispatcher, settings.pools, self.share_of)
         self.window = Window(settings.engine.window_messages, settings.engine.window_size_bytes)
         self.handover = Handover(
-            self.exchange.send, self.exchange.keeper_of, self._on_handed_over, self._on_not_handed_over
+            self.exchange.send,
+            self.exchange.keeper_of,
+            self.lending.handed_over,
+            self.lending.not_handed_over,
         )
         self.readahead = ReadAhead(
             self.store,
@@ -388,20 +393,6 @@ class Engine:
                 self.dispositions.defer(delivery, site_queue, reply, path.vmta)
             self.readahead.stopped(site_queue)
 
-    def _on_handed_over(self, delivery: Delivery) -> None:
-        delivery.is_remembered = False  # it is the other shard's to remember now
-        delivery.held = ""
-        self.store.remove(delivery)
-        self.readahead.left(delivery)
-        self.counters.counter("mailrail_forwarded_total", kind="handed_over")[0] += 1
-
-    def _on_not_handed_over(self, delivery: Delivery, perhaps: int | None) -> None:
-        """Still ours, and perhaps another shard's too: then that one is asked again before anybody else."""
-        if perhaps is not None and not delivery.held:
-            delivery.held = f"{PERHAPS}{perhaps}"
-            self.store.amend(delivery, delivery.due_at)
-        self.readahead.left(delivery)
-
     def _offer(self, delivery: Delivery) -> bool:
         """Hand a delivery over; False where no shard can take it now.
 
@@ -410,7 +401,7 @@ class Engine:
         if not self.exchange.is_keeper_here(delivery):
             return self.handover.offer(delivery)
         if self._has_left(delivery.key):
-            self.loop.call_soon(self._on_handed_over, delivery)
+            self.loop.call_soon(self.lending.handed_over, delivery)
         else:
             delivery.held = ""
             self.store.amend(delivery, delivery.due_at)

@@ -135,6 +135,6 @@ class Upkeep:
         engine = self._engine
         chosen = [delivery.key for delivery in queue.queue if not delivery.is_remembered][:STUCK_SLICE]
         for delivery in queue.queue.take(lambda delivery: delivery.key in chosen):
-            if not engine.handover.offer(delivery):
+            if not engine.lending.give(delivery):
                 queue.queue.push_front(delivery)
         engine.readahead.refill_soon(queue)

@@ -10,6 +10,7 @@ from typing import Any
 from engine.core.envelope import Delivery
 from engine.delivery.handover import Handover, unpack
 from engine.shard.balance import ASK, EVERY_S, MAX_GIVEN, TELL, Balance
+from engine.shard.lending import Lending
 from tests.fakes.delivery_rig import Rig, make_delivery
 from tests.fakes.peer_links import FakeNetwork
 from tests.fakes.rig_engine import make_engine
@@ -26,8 +27,11 @@ class Shard:
         self.taken: list[Delivery] = []
         self.is_shared = True
         self.exchange = SimpleNamespace(owner_of=lambda pool: 1 - number if self.is_shared else None)
-        self.handover = Handover(self._send, lambda delivery: None, self._gone, rig.readahead.left)
-        engine = make_engine(rig, exchange=self.exchange, handover=self.handover)
+        engine = make_engine(rig, exchange=self.exchange)
+        self.lending = engine.lending = Lending(engine)
+        self.handover = engine.handover = Handover(
+            self._send, lambda delivery: None, self.lending.handed_over, self.lending.not_handed_over
+        )
         self.balance = Balance(engine)
         handlers = self.balance.handlers() | {"handover": self._take}
         self.exchange.peers = self._links = network.make_links(number, handlers=handlers)
@@ -41,10 +45,6 @@ class Shard:
         self.taken.append(delivery)
         self.rig.accept(delivery)
         return "stored"
-
-    def _gone(self, delivery: Delivery) -> None:
-        self.rig.store.remove(delivery)
-        self.rig.readahead.left(delivery)
 
     @property
     def sent(self) -> int:

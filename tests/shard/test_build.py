@@ -12,6 +12,7 @@ import pytest
 from engine.core.envelope import Delivery
 from engine.queue.path import Path
 from engine.shard.build import Engine
+from engine.shard.lending import Lending
 from engine.shard.upkeep import QUIET_S
 from engine.store.memory import MemoryStore
 from engine.telemetry.metrics import Counters
@@ -31,6 +32,7 @@ class HalfEngine(Engine):
         self.left: list[Delivery] = []
         self.had: set[bytes] = set()
         fakes: Any = self
+        self.lending = Lending(self)
         fakes.store = MemoryStore(clock=lambda: UNIX_START)
         fakes.orphans = SimpleNamespace(remember=lambda key: key in self.had)
         fakes.exchange = SimpleNamespace(is_keeper_here=lambda delivery: delivery.held == "shard 1")
@@ -53,8 +55,8 @@ def test_what_another_shard_may_have_is_on_record_before_it_is_offered_again() -
     async def main() -> None:
         engine = HalfEngine()
         lost, refused = engine.put(), engine.put()
-        engine._on_not_handed_over(lost, 2)
-        engine._on_not_handed_over(refused, None)
+        engine.lending.not_handed_over(lost, 2)
+        engine.lending.not_handed_over(refused, None)
         assert [engine.stored(each).held for each in (lost, refused)] == ["shard 2", ""]  # type: ignore[union-attr]
         assert engine.left == [lost, refused]
 

@@ -100,7 +100,7 @@ class Shard:
             self.rig,
             opener=self.opener,
             exchange=self.exchange,
-            handover=SimpleNamespace(offer=self._offer),
+            lending=SimpleNamespace(give=self._offer),
         )
         self.upkeep = Upkeep(engine, directory)
 
