@@ -3,7 +3,7 @@
 # Without root: say what is missing; the tests that want it are skipped and say so too.
 set -eu
 
-PACKAGES="postfix unbound microsocks swaks prometheus opendkim opendkim-tools strace iproute2 util-linux libcap2-bin systemd"
+PACKAGES="postfix unbound ldnsutils microsocks swaks prometheus opendkim opendkim-tools strace iproute2 util-linux libcap2-bin systemd"
 PACKAGES="$PACKAGES haproxy libnet-ssleay-perl"  # the latter is what swaks needs for TLS
 SERVICES="postfix unbound unbound-resolvconf microsocks prometheus opendkim haproxy"  # what these packages would start
 POLICY=/usr/sbin/policy-rc.d  # invoke-rc.d asks it before a package's script starts anything

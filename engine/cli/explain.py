@@ -61,6 +61,7 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     """Return an answer as text; its paths, which only a running engine has, are a table of their own."""
     text = format_explanation(msgspec.convert(answer, Explanation))
     found = [f"\n  {name}: {answer[name]}" for name in ("site", "problem") if answer.get(name)]
+    found += [f"\n  security: {line}" for line in answer.get("security", ())]
     return text + "".join(found) + "".join(map(_format_fault, answer.get("peers", ())))
 
 

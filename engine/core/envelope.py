@@ -28,12 +28,13 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defa
     pool: str
     accepted_at: float
     size_bytes: int
-    feed: str  # smtp | socket | spool | http | bounce
+    feed: str  # smtp | socket | spool | http | bounce | report
     is_8bit: bool = False  # the body holds octets above 127
     peer: str = ""  # who injected it, for people
     job: str = ""
     tags: dict[str, str] = {}
     terms: Terms | None = None  # what was asked for beyond plain delivery; rare
+    is_tls_optional: bool = False  # "TLS-Required: No" in its header (RFC 8689 section 5)
 
 
 class Delivery(msgspec.Struct, gc=False, eq=False):

@@ -9,6 +9,8 @@ idle         the sessions that have nothing to do
 scarcity     who makes room for whom, where connections are scarce
 opening      connects one session, host by host
 peer_memory  faults of peers that are known for a while
+securing     what a host must show of TLS before it gets mail
+tls_outcomes what became of the TLS of sessions, counted by domain
 session      one open SMTP session and its transactions (hot path)
 settle       outcomes to dispositions: events, store, retries, bounces
 notices      which notifications a sender is owed, and when

@@ -15,8 +15,6 @@ import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from engine.core.errors import (
     NetworkError,
     RemoteProtocolError,
@@ -26,6 +24,7 @@ from engine.core.errors import (
     TlsFailed,
 )
 from engine.core.reply import Reply, make_reply
+from engine.delivery.securing import Secured, Unusable, may_carry, refuse_unprotected, secure
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import (
@@ -39,8 +38,8 @@ from engine.net.proxy import open_through
 from engine.net.site import NO_ACCESS, Access, Host, Site, balance, order_hosts, pick_family, routed_host
 from engine.net.sockets import open_socket, open_unix_socket
 from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsOutcome, TlsRequirement
-from engine.policy.model import Policy
 from engine.queue.path import Path, SiteDemand
+from engine.security.demand import HostDemand
 from engine.settings.model import EgressProxy, VirtualMTA
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ class Target(NamedTuple):
     address: str
     port: int
     source: str
+    secured: Secured
+    domain: str  # whose mail made us connect
     proxy: EgressProxy | None = None
 
     def __str__(self) -> str:
@@ -118,9 +119,16 @@ class Attempt:
             )
             return
         left = MAX_ADDRESSES
+        domain = next((delivery.domain for queue in queues for delivery in queue.queue), "")
         async for host in self._hosts(site):
+            port = host.port or self._policy.port
+            secured = await secure(self._opener.resolver, site, host, port, self._policy)
+            if isinstance(secured, Unusable):
+                self._fail(secured.reply)
+                self._tell_unusable(host, secured, domain)
+                continue
             if host.path:
-                yield Target(host, "", 0, "")
+                yield Target(host, "", 0, "", secured, domain)
                 continue
             asked = self._policy.address_family if host.is_lmtp else family
             try:
@@ -135,12 +143,11 @@ class Attempt:
                 continue
             for address in balance(addresses, left):
                 left -= 1
-                port = host.port or self._policy.port
                 if host.is_lmtp:  # next door: from whatever address leads there
-                    yield Target(host, address, port, "")
+                    yield Target(host, address, port, "", secured, domain)
                 else:
                     source = vmta.v6 if ":" in address else vmta.v4
-                    yield Target(host, address, port, source, vmta.proxy)
+                    yield Target(host, address, port, source, secured, domain, vmta.proxy)
             if not left:
                 return
 
@@ -160,6 +167,7 @@ class Attempt:
         """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
         asked = tls = self._requirement(target)
         has_ticket = True
+        before = self.reply  # of the hosts before this one
         opened = await self._try(target, tls)
         while opened is None and self._tls_error is not None:
             error = self._tls_error
@@ -170,7 +178,9 @@ class Attempt:
                 self._remember(target, error, min(UNPROVEN_S, self._policy.tls_failure_ttl_s))
             else:
                 # RFC 3463 section 3.8: X.7.5, a cryptographic failure.
-                self._fail(make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}"))
+                reply = make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}")
+                self.reply = before
+                self._fail(refuse_unprotected(reply, error, target.secured.demand))
                 return None
             if not await self._connect_again():
                 self.is_our_fault = self._policy.tls_failure_ttl_s > 0  # the next one begins where we stop
@@ -184,9 +194,7 @@ class Attempt:
 
     def _requirement(self, target: Target) -> TlsRequirement:
         """Return what a session to that address needs of TLS."""
-        if target.host.path:
-            return CLEAR  # what goes over a unix socket is on no line
-        requirement = access_requirement(tls_requirement(self._policy), self._access)
+        requirement = target.secured.tls
         if requirement.allows_clear and self._opener.memory.knows(target.address, "tls", self._now()):
             return CLEAR
         return requirement
@@ -236,12 +244,22 @@ class Attempt:
             return None
         if isinstance(opened, Rejection):
             self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
-            self._fail(opened.reply)
+            is_tls = opened.phase == "tls"
+            self._fail(
+                refuse_unprotected(opened.reply, None, target.secured.demand) if is_tls else opened.reply
+            )
             self._opener.count(self.path, opened.phase)
             if opened.tls is not None:
                 self._tell(target, tls, opened.tls)
             return None
         self._tell(target, tls, opened.outcome)
+        refusal = may_carry(opened, target.secured.demand)
+        if refusal is not None:
+            opened.leave()
+            self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
+            self._fail(refusal)
+            self._opener.count(self.path, "tls")
+            return None
         return opened
 
     async def _connect(self, target: Target) -> socket.socket:
@@ -264,6 +282,10 @@ class Attempt:
         if self._opener.on_tls is not None:
             self._opener.on_tls(self.path, target, tls, outcome)
 
+    def _tell_unusable(self, host: Host, unusable: Unusable, domain: str) -> None:
+        target = Target(host, "", 0, "", Secured(CLEAR, HostDemand("none"), unusable.tlsa), domain)
+        self._tell(target, CLEAR, TlsOutcome(unusable.result, unusable.reply.text))
+
     async def _connect_again(self) -> bool:
         """The next address is a connection of its own: it needs a slot and a place in the connection rate."""
         self.give_slot_back(0.0)
@@ -283,31 +305,10 @@ class Attempt:
             self.path.limits.slots.release_at(now, now + after_s)
 
     def _fail(self, reply: Reply) -> None:
+        """Keep the last reply, but one of ours that is for good only where no host may do better later."""
+        if reply.synthetic and reply.is_permanent and self.reply is not None and self.reply.is_temporary:
+            return
         self.reply = reply
-
-
-def tls_requirement(policy: Policy) -> TlsRequirement:
-    """Return what policy alone asks of TLS."""
-    if policy.tls == "none":
-        return CLEAR
-    return TlsRequirement(
-        mode=policy.tls,
-        minimum=policy.tls_min_version,
-        certificate=policy.tls_certificate,
-        key=policy.tls_key,
-    )
-
-
-def access_requirement(requirement: TlsRequirement, access: Access) -> TlsRequirement:
-    """Return what a route asks of TLS: its own word instead of policy's, and enough for its credentials.
-
-    RFC 4954 section 8: who logs in over an insecure network must not go on without what protects that.
-    """
-    if access.tls and access.tls != requirement.mode:
-        requirement = msgspec.structs.replace(requirement, mode=access.tls)
-    if access.user and not access.allows_plaintext and requirement.allows_clear:
-        requirement = msgspec.structs.replace(requirement, mode="required")
-    return requirement
 
 
 def login_of(access: Access) -> Login | None:

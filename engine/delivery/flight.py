@@ -12,6 +12,7 @@ import msgspec
 
 from engine.core.envelope import Delivery
 from engine.core.reply import make_reply
+from engine.delivery.securing import Secured
 from engine.delivery.site_queue import SiteQueue
 from engine.net.extensions import Extensions
 from engine.queue.path import Path
@@ -31,6 +32,7 @@ class SessionFacts(NamedTuple):
     tls_verification: str = ""
     tls_resumed: bool = False
     proxy: str = ""
+    secured: Secured | None = None  # what it had to show of TLS
 
 
 class Flight(msgspec.Struct, gc=False, eq=False):

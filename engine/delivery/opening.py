@@ -24,6 +24,7 @@ from engine.net.connect import OpenSession
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host
 from engine.net.tls import TlsOutcome, TlsRequirement
+from engine.net.tlsa import HostTlsa
 from engine.policy.model import Policy
 from engine.queue.path import Path, PathLimits, SiteDemand
 from engine.telemetry.events import Peer
@@ -45,6 +46,7 @@ class Addresses(Protocol):
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
     async def is_ours(self, hosts: Iterable[Host]) -> bool: ...
+    async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
 
 
 class Opener:
@@ -185,6 +187,7 @@ class Opener:
             tls.verification if tls else "",
             tls.is_resumed if tls else False,
             str(target.proxy or ""),
+            target.secured,
         )
         policy = self._paths.policy_of(path)
         now = self._loop.time()

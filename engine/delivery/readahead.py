@@ -22,8 +22,9 @@ from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.resolving import MAX_WAITING, Lookup, Resolving
 from engine.delivery.site_queue import KEEP_WHEN_STOPPED, SiteQueue
 from engine.delivery.sites import SiteQueues
-from engine.net.site import Site
+from engine.net.site import Site, with_word
 from engine.queue.scheduled import Window
+from engine.security.demand import word_of
 from engine.store.records import parse_queue, position, queue_name
 
 TURN = 4  # deliveries read from a queue before the next queue has its turn
@@ -120,6 +121,8 @@ class ReadAhead:
         site = self._resolver.lookup(delivery.domain)
         if site is None:
             return self._resolve_for(delivery, key)
+        if envelope.terms is not None or envelope.is_tls_optional:
+            site = with_word(site, word_of(envelope))
         site_queue = self._sites.find(envelope.pool, envelope.customer, delivery.domain, site)
         if site_queue is None:
             return self._hand_over(delivery, key)

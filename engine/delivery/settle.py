@@ -119,6 +119,7 @@ class Dispositions:
         self._jitter = jitter
         self._cells: dict[str, _Cells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
+        self.on_carried: Callable[[Bearer, str], None] | None = None  # a session carried mail of a domain
 
     # -- a transaction ended ----------------------------------------------------------------------
 
@@ -131,6 +132,8 @@ class Dispositions:
         attempt_s = session.now - flight.begun_at
         cells.attempt.observe(attempt_s)
         cells.count_transaction(outcome, delivery)
+        if self.on_carried is not None:
+            self.on_carried(session, delivery.domain)
         deferred: list[str] = []
         waiting: list[Event] = []
         failed: list[Failure] = []
@@ -350,7 +353,7 @@ class Dispositions:
             destination = site_queue.destination
             event.destination = destination.name
             event.provider = destination.provider
-            event.site = site_queue.site.name
+            event.site = site_queue.site.plain_name
         return event
 
     def _count(self, cells: _Cells, event: Event) -> None:

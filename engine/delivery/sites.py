@@ -53,7 +53,7 @@ class SiteQueues:
             return found
         policies = self._paths.policies
         hosts = () if site.is_route else site.host_names
-        destination = policies.destination(domain, site.name, hosts)
+        destination = policies.destination(domain, site.plain_name, hosts)
         section = customer if policies.sections_for(customer, destination) else ""
         key = (pool, destination, site.name, section)
         queue = self._queues.get(key)

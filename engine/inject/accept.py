@@ -20,7 +20,7 @@ from engine.core.terms import Terms
 from engine.inject.context import Done, FeedContext
 from engine.inject.terms import mark_utf8, parse_asked
 from engine.message.encode import encode_8bit
-from engine.message.headers import Controls, Scan, complete, from_domain, scan, take_controls
+from engine.message.headers import Controls, Scan, complete, from_domain, is_tls_optional, scan, take_controls
 from engine.settings.model import Customer
 from engine.telemetry.events import Event, Peer
 from engine.telemetry.metrics import Cell, Counters
@@ -201,6 +201,7 @@ class Acceptor:
             controls.job or context.job,
             controls.tags or context.tags,
             terms,
+            is_tls_optional=is_tls_optional(scanned),
         )
         self._store_or_forward(message_id, envelope, recipients, message, context, done)
 

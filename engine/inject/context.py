@@ -19,7 +19,7 @@ Done = Callable[[Reply, list[str]], None]  # called once, with the reply and the
 class FeedContext(msgspec.Struct, frozen=True, gc=False):
     """Who offers a message. `customer` is "" where the listener is trusted to name it."""
 
-    feed: str  # smtp | socket | spool | http
+    feed: str  # smtp | socket | spool | http | report
     listener: str
     customer: str = ""
     is_trusted: bool = False

@@ -113,6 +113,14 @@ def scan(message: bytes) -> Scan:
     return Scan(header, _lowered(header), body)
 
 
+def is_tls_optional(scanned: Scan) -> bool:
+    """Return whether it says TLS-Required: No: rather without TLS than not at all (RFC 8689 section 5)."""
+    if b"\ntls-required:" not in scanned.lowered:
+        return False
+    value = find_field(scanned.header, scanned.lowered, b"tls-required")
+    return value is not None and value.lower() == b"no"
+
+
 def from_domain(message: bytes) -> str | None:
     """Return the domain of the first From address (A-labels); None when there is none to be read."""
     header, _ = split(message)

@@ -7,6 +7,11 @@ prohibited  which addresses are never connected to
 dns         one question over aiodns, answered by a value
 cache       values kept for a while, and the look-ups under way for those that are not
 resolver    domain to site, host to addresses, over the six above
+dnssec      one question to a validating resolver
+tlsa        the TLSA records of a mail host
+https       small requests to the https servers of recipient domains
+sts         the MTA-STS policy in force for a domain
+demands     domain to site with what the domain asks of TLS
 extensions  what a peer offers in EHLO
 tls         what a session requires of TLS, and how that ended; contexts for the client's side
 handshake   one TLS handshake: context, ticket, what came of it

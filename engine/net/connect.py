@@ -122,6 +122,11 @@ class OpenSession:
         if surplus:
             protocol.data_received(surplus)
 
+    def leave(self) -> None:
+        """Say QUIT to a peer that we have no use for, and close without waiting for its word."""
+        self.transport.write(b"QUIT\r\n")
+        self.transport.close()
+
     def close(self) -> None:
         """Give the session up instead of handing it over."""
         self._opening = None

@@ -15,7 +15,14 @@ from typing import Any
 import msgspec
 from aiodns import DNSResolver
 from aiodns.error import DNSError
-from pycares import QUERY_TYPE_A, QUERY_TYPE_AAAA, QUERY_TYPE_CNAME, QUERY_TYPE_MX
+from pycares import (
+    QUERY_TYPE_A,
+    QUERY_TYPE_AAAA,
+    QUERY_TYPE_CNAME,
+    QUERY_TYPE_MX,
+    QUERY_TYPE_TXT,
+    TXTRecordData,
+)
 from pycares import errno as ares
 
 from engine.core.errors import ResolveTemporary
@@ -33,20 +40,23 @@ _MAX_CNAMES = 10  # in a chain; unbound's and BIND's own limits are 11 and 16
 # turn that off through pycares. A fresh channel after so many questions bounds its memory to some 10 MB.
 _QUESTIONS_PER_CHANNEL = 10_000
 
-_TYPES = {"A": QUERY_TYPE_A, "AAAA": QUERY_TYPE_AAAA, "MX": QUERY_TYPE_MX}
+_TYPES = {"A": QUERY_TYPE_A, "AAAA": QUERY_TYPE_AAAA, "MX": QUERY_TYPE_MX, "TXT": QUERY_TYPE_TXT}
 _MISSING = frozenset((ares.ARES_ENOTFOUND, ares.ARES_EBADNAME))
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What DNS says: records (none where the name has none of that type), or that the name is missing.
 
-    A record is (preference, host) for MX and (0, address) for A and AAAA. `ttl_s` is that of the
-    shortest-lived record on the way, 0 where there is none.
+    A record is (preference, host) for MX, (0, address) for A and AAAA, (0, text) for TXT. `ttl_s` is that of
+    the shortest-lived record on the way, 0 where there is none. `is_secure`: DNSSEC vouches for all of it,
+    its absence included; `canonical` is the name at the end of the CNAME chain (both from net.dnssec only).
     """
 
     records: tuple[tuple[int, str], ...] = ()
     ttl_s: float = 0.0
     is_missing: bool = False
+    is_secure: bool = False
+    canonical: str = ""
 
 
 class DNSClient:
@@ -64,7 +74,7 @@ class DNSClient:
         self.counts = {"found": 0, "temporary": 0, "permanent": 0}
 
     async def ask(self, name: str, record_type: str) -> Answer:
-        """Ask for records of one type: "MX", "A" or "AAAA".
+        """Ask for records of one type: "MX", "A", "AAAA" or "TXT".
 
         Raises:
             ResolveTemporary: nobody answered, or not sensibly.
@@ -138,6 +148,8 @@ def _read_answer(name: str, record_type: int, result: Any) -> Answer:
 
 
 def _read_record(data: Any) -> tuple[int, str]:
+    if isinstance(data, TXTRecordData):
+        return 0, data.data.decode("utf-8", "replace")
     exchange = getattr(data, "exchange", None)
     return (0, data.addr) if exchange is None else (data.priority, _clean(exchange))
 

@@ -20,11 +20,11 @@ from engine.core.errors import ResolveError, ResolvePermanent, ResolveTemporary
 from engine.core.reply import make_reply
 from engine.net.cache import LookupCache
 from engine.net.dns import Answer, DNSClient
-from engine.net.own import NOBODY, OwnHosts, loops_back, own_hosts
+from engine.net.own import NOBODY, OwnHosts, loops_back
 from engine.net.prohibited import ProhibitedNetworks
 from engine.net.routes import Routes
 from engine.net.site import Host, Shuffle, Site, make_site
-from engine.settings.model import Route, Settings
+from engine.settings.model import Route
 
 # A failure to answer is kept only as long as one storm of questions lasts; the retry schedule does the rest.
 _TEMPORARY_TTL_S = 5.0
@@ -88,7 +88,7 @@ class Resolver:
             keeping.size, clock, self._find_addresses
         )
         # Half the domains of a list share a few sites: one object each.
-        self._known_sites: WeakValueDictionary[str, Site] = WeakValueDictionary()
+        self._known_sites: WeakValueDictionary[tuple[str, bool], Site] = WeakValueDictionary()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -174,6 +174,14 @@ class Resolver:
         )
         return any(not isinstance(found, ResolveError) and self._own.has_any(found) for found in answers)
 
+    async def texts(self, name: str) -> list[str]:
+        """Return the TXT records of a name; none are kept.
+
+        Raises:
+            ResolveTemporary: DNS did not answer.
+        """
+        return [text for _, text in (await self._dns.ask(name, "TXT")).records]
+
     async def _ask_addresses(self, host: Host, record_types: Sequence[str]) -> list[str]:
         if host.is_routed and host.name == "localhost":
             return [_LOCALHOST[record_type] for record_type in record_types]
@@ -208,7 +216,7 @@ class Resolver:
             if answer.records:
                 found = self._mx_site(domain, answer)
             else:
-                found = await self._address_site(domain)
+                found = await self._address_site(domain, is_secure=answer.is_secure)
             return await self._unless_ours(domain, *found)
         except ResolveTemporary as error:
             return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
@@ -237,14 +245,18 @@ class Resolver:
             return loops_back(domain), self._bounded(answer.ttl_s)
         hosts = for_us
         if hosts:
-            return self._shared(make_site(hosts)), self._bounded(answer.ttl_s)
+            site = make_site(hosts, is_secure=answer.is_secure)
+            return self._shared(site), self._bounded(answer.ttl_s)
         if all(not name for _, name in answer.records):
             text = "does not accept mail (null MX)"
             return _refused(domain, "5.1.10", text, code=556), self._bounded(answer.ttl_s)
         return _refused(domain, "5.4.4", "has no MX host with a valid name"), self._bounded(answer.ttl_s)
 
-    async def _address_site(self, domain: str) -> tuple[Site | ResolveError, float]:
-        """Return the implicit MX (RFC 5321 section 5.1): the domain is its own host."""
+    async def _address_site(self, domain: str, *, is_secure: bool) -> tuple[Site | ResolveError, float]:
+        """Return the implicit MX (RFC 5321 section 5.1): the domain is its own host.
+
+        `is_secure`: DNSSEC vouches that it has no MX.
+        """
         answers = await asyncio.gather(
             self._dns.ask(domain, "A"), self._dns.ask(domain, "AAAA"), return_exceptions=True
         )
@@ -254,7 +266,7 @@ class Resolver:
                 ttls.append(self._bounded(answer.ttl_s))
                 self._addresses.keep((domain, record_type), _addresses_in(answer), ttls[-1])
         if ttls:
-            return self._shared(make_site([Host(domain)])), min(ttls)
+            return self._shared(make_site([Host(domain)], is_secure=is_secure)), min(ttls)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
@@ -273,7 +285,7 @@ class Resolver:
         return min(max(ttl_s, self._keeping.min_ttl_s), self._keeping.max_ttl_s)
 
     def _shared(self, site: Site) -> Site:
-        return self._known_sites.setdefault(site.name, site)
+        return self._known_sites.setdefault((site.name, site.is_secure), site)
 
 
 def _refused(domain: str, enhanced: str, detail: str, code: int = 550) -> ResolvePermanent:
@@ -301,18 +313,3 @@ def _has_family(address: str, family: str) -> bool:
 
 def _addresses_in(answer: Answer) -> tuple[str, ...]:
     return tuple(address for _, address in answer.records)
-
-
-def make_resolver(settings: Settings) -> Resolver:
-    """Return a resolver as the settings say."""
-    engine = settings.engine
-    return Resolver(
-        nameservers=engine.nameservers,
-        port=engine.dns_port,
-        routes=settings.routes,
-        prohibited=engine.prohibited_networks,
-        own=own_hosts(settings),
-        keeping=Keeping(
-            engine.dns_min_ttl_s, engine.dns_max_ttl_s, engine.dns_negative_ttl_s, engine.dns_cache_size
-        ),
-    )

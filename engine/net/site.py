@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from engine.security.demand import NO_DEMAND, Demand
+
 # Where a domain lists more, the least preferred are left out: nobody reaches the 21st
 # (Postfix tries 5 addresses, smtp_mx_address_limit), and a lie of 4,000 hosts stays small.
 MAX_HOSTS = 20
@@ -67,12 +69,23 @@ NO_ACCESS = Access()
 
 
 class Site(msgspec.Struct, frozen=True, weakref=True):
-    """The hosts that take a domain's mail, most preferred first; equal preferences by name."""
+    """The hosts that take a domain's mail, most preferred first; equal preferences by name.
+
+    Mail that asks something of TLS has a site of its own, whose name ends in what it asks: the queues and
+    sessions of a site are nobody else's. Its destination, and so its limits, are those of `plain_name`.
+    """
 
     name: str
     hosts: tuple[Host, ...]
     is_route: bool = False
+    is_secure: bool = False  # DNSSEC vouches for the MX answer that it came from
+    demand: Demand = NO_DEMAND
     access: Access = NO_ACCESS
+
+    @property
+    def plain_name(self) -> str:
+        """The name without what is asked of TLS."""
+        return self.name if self.demand == NO_DEMAND else self.name.rpartition(" +")[0]
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -80,7 +93,23 @@ class Site(msgspec.Struct, frozen=True, weakref=True):
         return tuple(host.name for host in self.hosts)
 
 
-def make_site(hosts: Iterable[Host], *, is_route: bool = False, access: Access = NO_ACCESS) -> Site:
+def with_demand(site: Site, demand: Demand) -> Site:
+    """Return the site of mail that asks this of TLS; itself where that is what it is."""
+    if demand == site.demand:
+        return site
+    key = demand.key
+    name = f"{site.plain_name} +{key.replace(' ', '+')}" if key else site.plain_name
+    return msgspec.structs.replace(site, name=name, demand=demand)
+
+
+def with_word(site: Site, word: str) -> Site:
+    """Return the site of mail that has a word of its own on TLS (security.demand)."""
+    return with_demand(site, msgspec.structs.replace(site.demand, word=word)) if word else site
+
+
+def make_site(
+    hosts: Iterable[Host], *, is_route: bool = False, is_secure: bool = False, access: Access = NO_ACCESS
+) -> Site:
     """Return the site of these hosts, with its canonical name.
 
     A host that is listed twice keeps its better preference. Preferences become ranks (0, 1, ...), so
@@ -98,7 +127,8 @@ def make_site(hosts: Iterable[Host], *, is_route: bool = False, access: Access =
     name = ";".join(",".join(str(host) for host in group) for group in ranks)
     if access.user:
         name += f" as {access.user}"
-    return Site("route:" + name if is_route else name, ranked, is_route, access)
+    name = "route:" + name if is_route else name
+    return Site(name, ranked, is_route, is_secure=is_secure, access=access)
 
 
 def order_hosts(site: Site, shuffle: Shuffle) -> list[Host]:

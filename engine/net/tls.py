@@ -30,15 +30,6 @@ VALIDATION_FAILURE = "validation-failure"  # whatever else: the handshake itself
 PeerCheck = Callable[[ssl.SSLObject], str | None]
 
 
-class TlsaRecord(msgspec.Struct, frozen=True):
-    """A TLSA record (RFC 6698 section 2.1)."""
-
-    usage: int
-    selector: int
-    matching: int
-    data: bytes
-
-
 class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
     """What one session needs before mail may go through it.
 
@@ -46,8 +37,8 @@ class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
     "required", in clear never. "verify", the same, and the certificate leads to a trusted root and
     bears one of `names` (RFC 9525).
 
-    DANE is "required" with `tlsa` and a `verify_peer` that compares them; with TLSA records of which
-    none can be used it is "required" alone (RFC 7672 section 2.2).
+    DANE is "required" with a `verify_peer` that compares TLSA records with the chain; with records of
+    which none can be used it is "required" alone (RFC 7672 section 2.2).
     """
 
     mode: str
@@ -55,8 +46,7 @@ class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()  # of "verify", reference identities; (): the host that is connected to
     certificate: str = ""  # ours, as files of the policy: both or neither
     key: str = ""
-    tlsa: tuple[TlsaRecord, ...] = ()
-    verify_peer: PeerCheck | None = None  # asked after each handshake, resumed ones too
+    verify_peer: PeerCheck | None = None  # asked after each handshake; only equal ones share tickets
 
     @property
     def allows_clear(self) -> bool:

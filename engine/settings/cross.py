@@ -25,6 +25,7 @@ def check_agreement(document: Document, settings: Settings) -> None:
     _check_paths(document, settings)
     _check_pools(document, settings)
     _check_customers(document, settings)
+    _check_reports(document, settings)
     _check_listeners(document, settings)
     _check_routes(document, settings)
 
@@ -69,6 +70,13 @@ def _check_users(document: Document, settings: Settings) -> None:
                 path = ("customer", index, "credentials", number, "user")
                 _fail(document, path, f"customer {owners[credential.user]} has a user of that name already")
             owners[credential.user] = customer.name
+
+
+def _check_reports(document: Document, settings: Settings) -> None:
+    """TLS reports are somebody's mail like any: of the customer who may send as their address."""
+    sender = settings.engine.tls_report_from
+    if sender and settings.sender_of(sender) is None:
+        _fail(document, ("engine", "tls_report_from"), f"no customer has {sender!r} among its senders")
 
 
 def _check_listeners(document: Document, settings: Settings) -> None:

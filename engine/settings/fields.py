@@ -94,6 +94,16 @@ def listen_address(value: Any) -> str:
     return listen
 
 
+def resolver_address(value: Any) -> str:
+    """An address and a port, 53 where there is none."""
+    resolver = host_and_port(value, default_port=53)
+    try:
+        fields.address(split_host_and_port(resolver)[0])
+    except ValueError:
+        raise ValueError('expected an address such as "127.0.0.1" or "[::1]:5353"') from None
+    return resolver
+
+
 def admin_listen(value: Any) -> str:
     """An address and port, or the absolute path of a unix socket."""
     if isinstance(value, str) and value.startswith("/"):
@@ -202,6 +212,10 @@ ENGINE = {
     "max_connections_per_shard": Field("max_connections_per_shard", fields.whole(0, 1_000_000)),
     "prohibited_networks": Field("prohibited_networks", fields.many(fields.network, 0, 1000)),
     "tls_ca_file": Field("tls_ca_file", fields.absolute_path),
+    "validating_resolver": Field("validating_resolver", resolver_address),
+    "mta_sts": Field("mta_sts", fields.boolean),
+    "mta_sts_port": Field("mta_sts_port", fields.whole(1, 65535)),
+    "tls_report_from": Field("tls_report_from", mailbox),
     "nameservers": Field("nameservers", fields.many(fields.address, 1, 16)),
     "dns_port": Field("dns_port", fields.whole(1, 65535)),
     "dns_min_ttl": Field("dns_min_ttl_s", fields.duration(0, _DAY_S)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from engine.core.address import matches_sender
 from engine.settings.password import PasswordHash
 
 SMTP_PROTOCOLS = ("smtp", "submission", "submissions")
@@ -52,6 +53,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     prohibited_networks: tuple[str, ...] = PROHIBITED_NETWORKS
 
     tls_ca_file: str = ""  # roots that `tls = "verify"` trusts; none: the system's
+
+    validating_resolver: str = ""  # "address:port", trusted for the AD bit; DANE is off without one
+    mta_sts: bool = False
+    mta_sts_port: int = 443  # of the hosts of policies; another one is for tests
+    tls_report_from: str = ""  # whose address TLS reports are from; none are made without one
 
     nameservers: tuple[str, ...] = ()  # addresses; none: those of /etc/resolv.conf
     dns_port: int = 53
@@ -205,3 +211,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pools: dict[str, Pool]
     customers: dict[str, Customer]
     routes: dict[str, Route]  # by domain pattern
+
+    def sender_of(self, address: str) -> Customer | None:
+        """Return the first customer who may send as that address."""
+        for customer in self.customers.values():
+            if any(matches_sender(pattern, address) for pattern in customer.senders):
+                return customer
+        return None

@@ -2,9 +2,13 @@
 
 main       the process: event loop, control link, its end
 build      the engine of one generation of configuration, wired
+resolving  the resolver, with what recipient domains ask of TLS
 feeds      listeners of this shard, as they come and go
 exchange   messages to and from other shards: placing, forwarding, handing over
 duties     what the supervisor asks for
 answers    what operators ask for: status, paths, queues, messages
+reporting  TLS reports of one shard: when they are counted, kept, sent
+tls_tally  outcomes of TLS on disk, a file a day
+tls_reports sends the reports of days that are over
 step       on record before a step that may kill: which delivery it was
 """

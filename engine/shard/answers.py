@@ -24,10 +24,12 @@ from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
 from engine.core.terms import format_terms
 from engine.delivery.obstacles import held_reason
+from engine.delivery.securing import describe_hosts
 from engine.net.site import Site
 from engine.policy.explain import explain
 from engine.queue.decide import decide
 from engine.queue.path import Path
+from engine.security.demand import describe
 from engine.shard.build import Engine
 from engine.store.records import parse_queue, position, queue_name
 
@@ -268,7 +270,7 @@ class Answers:
             site = await engine.resolver.resolve(domain)
         except ResolveError as error:
             problem = str(error)
-        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         policies = engine.paths.policies
         destination = policies.destination(domain, name, hosts)
         caps = {
@@ -285,9 +287,20 @@ class Answers:
             for path in engine.paths.paths.values()
             if path.destination == destination.name and vmta in ("", path.vmta)
         ]
+        policy = policies.effective(destination, customer, vmta)
+        answer["security"] = await self._security(domain, site, policy.port) if site is not None else []
         answer["peers"] = await self._faults(site) if site is not None else []
         answer["asked_at"] = time.time()
         return answer
+
+    async def _security(self, domain: str, site: Site, port: int) -> list[str]:
+        """Return what the domain asks of the TLS under its mail, in words."""
+        resolver = self._engine.resolver
+        lines = describe(site.demand) + await describe_hosts(resolver, site, port)
+        problem = resolver.sts_of(domain).problem
+        if problem is not None:
+            lines.append(f"MTA-STS: announced, but {problem.result}: {problem.detail}")
+        return lines
 
     async def _faults(self, site: Site) -> list[Row]:
         """Return what is known of the site's peers, by host name or address."""

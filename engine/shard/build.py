@@ -33,7 +33,6 @@ from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
 from engine.net.own import own_hosts
-from engine.net.resolver import make_resolver
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -44,6 +43,8 @@ from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
 from engine.shard.leases import ConnectionLease
 from engine.shard.orphans import LeftStores
+from engine.shard.reporting import Reporting
+from engine.shard.resolving import make_resolver
 from engine.shard.retrying import POISON
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
@@ -96,7 +97,7 @@ class Engine:
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
-        self.resolver = make_resolver(settings)
+        self.shelf, self.resolver = make_resolver(settings)
         self.contexts = ClientContexts()
         self.shard_cap = Cap("max_connections_per_shard", settings.engine.max_connections_per_shard)
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
@@ -124,6 +125,7 @@ class Engine:
         self.exchange.on_peer = self.lease.peer_changed
         self.dispatcher.on_cap_spent = self.lease.wait
         self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
+        self.reporting = Reporting(self)
         Gauges(self)
         self.opener.on_first_session = self.upkeep.mark
         self.quiet_s = quiet_s(data_dir, time.time())
@@ -205,6 +207,7 @@ class Engine:
         self.dispatcher.step = self.step
         self.upkeep.open()
         self.balance.open()
+        self.reporting.open()
         await self.exchange.open()
         await self.resolver.open()
         self.readahead.start()
@@ -221,11 +224,14 @@ class Engine:
         self.lease.close()
         self.upkeep.close()
         self.balance.close()
+        self.reporting.close()
         self.exchange.close()
         self.salvages.close()
         for orphan in self.orphans.values():
             orphan.close()
         self.resolver.close()
+        if self.shelf is not None:
+            self.shelf.close()
         self.store.close()
         self.events.close()
 
@@ -253,15 +259,12 @@ class Engine:
         before, self.assignment = self.assignment, assignment
         self.model = model
         ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
-        known = {
-            name: (vmta.addresses, (vmta.hostname, vmta.proxy)) for name, vmta in self.paths.vmtas.items()
-        }
-        kept = {vmta.name for vmta in ours if known.get(vmta.name, ([], ""))[0] == vmta.addresses}
+        known = dict(self.paths.vmtas)
+        both = [(known[vmta.name], vmta) for vmta in ours if vmta.name in known]
+        kept = {now.name for was, now in both if was.addresses == now.addresses}
         if known.keys() - kept:
             self.disown(known.keys() - kept)
-        changed = {
-            each.name for each in ours if known.get(each.name, ([], None))[1] != (each.hostname, each.proxy)
-        }
+        changed = {now.name for was, now in both if (was.hostname, was.proxy) != (now.hostname, now.proxy)}
         self.quit_sessions(changed & kept)  # the next ones say the new name, go the new way
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
@@ -275,6 +278,7 @@ class Engine:
         self.signers = Signers(settings, model.keys)
         self.contexts.use(settings.engine.tls_ca_file, model.pems)
         self.bouncer.use(settings)
+        self.reporting.use(settings)
         self.labels.name_providers(frozenset(model.policies.providers))
 
     def _quiet_s(
@@ -332,7 +336,7 @@ class Engine:
         """Return what applies to a customer's mail to a domain, resolved or not."""
         policies = self.paths.policies
         site = self.resolver.lookup(domain)
-        name, hosts = (site.name, () if site.is_route else site.host_names) if site else ("", ())
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         return policies.effective(policies.destination(domain, name, hosts), customer, "")
 
     def pool_of(self, customer: str) -> str:
@@ -408,16 +412,13 @@ class Engine:
         """
         if not self.exchange.is_keeper_here(delivery):
             return self.handover.offer(delivery)
-        if self._has_left(delivery.key):
+        if self.orphans.remember(delivery.key):
             self.loop.call_soon(self._on_handed_over, delivery)
         else:
             delivery.held = ""
             self.store.amend(delivery, delivery.due_at)
             self.loop.call_soon(self.readahead.left, delivery)
         return True
-
-    def _has_left(self, key: bytes) -> bool:
-        return self.orphans.remember(key)
 
     # -- the store's bad news -----------------------------------------------------------------------
 

@@ -50,3 +50,9 @@ def test_what_is_known_of_a_peer_stands_below_the_site(config: str) -> None:
     fault = {"peer": "192.0.2.1", "fault": "tls", "until_at": 1_700_000_000.0, "detail": "mx: no reply"}
     last = format_answer({**answer, "site": "mx", "peers": [fault]}).splitlines()[-1]
     assert last == "  192.0.2.1: tls fails, until 2023-11-14 22:13 UTC (mx: no reply)"
+
+
+def test_what_the_domain_asks_of_tls_stands_below_the_site(config: str) -> None:
+    answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
+    text = format_answer({**answer, "site": "mx", "security": ["MTA-STS: enforce"]})
+    assert text.endswith("  site: mx\n  security: MTA-STS: enforce")

@@ -24,6 +24,7 @@ from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host, Site, make_site
+from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.queue.path import Path
 from engine.settings.model import Pool, VirtualMTA
 from engine.smtp.client import Outcome
@@ -138,6 +139,9 @@ class Rig:
         if isinstance(found, Exception):
             raise found
         return found
+
+    async def tlsa(self, host: Host, port: int) -> HostTlsa:
+        return NO_TLSA
 
     def settle(self, flight: Flight, outcome: Outcome, session: Session) -> None:
         self.settled.append((flight, outcome))

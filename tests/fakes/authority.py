@@ -7,6 +7,7 @@ leaf = ca.issue("mx.example")          leaf.der, leaf.key_der, leaf.write(path)
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -21,9 +22,15 @@ class Authority:
     """A certificate with its key; a CA may issue others."""
 
     def __init__(
-        self, name: str, issuer: Authority | None = None, *, is_ca: bool = True, days: int = 30
+        self,
+        name: str,
+        issuer: Authority | None = None,
+        *,
+        is_ca: bool = True,
+        days: int = 30,
+        others: Sequence[str] = (),
     ) -> None:
-        """`days`: how long it is valid from now; negative: it ended so long ago."""
+        """`days`: how long it is valid from now; negative: it ended so long ago. `others`: further names."""
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.issuer = issuer
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -39,12 +46,13 @@ class Authority:
             .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
         )
         if not is_ca:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            names = [x509.DNSName(each) for each in (name, *others)]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         self.certificate = builder.sign((issuer or self).key, hashes.SHA256())
 
-    def issue(self, name: str, *, days: int = 30) -> Authority:
+    def issue(self, name: str, *, days: int = 30, others: Sequence[str] = ()) -> Authority:
         """Return a certificate for a host."""
-        return Authority(name, self, is_ca=False, days=days)
+        return Authority(name, self, is_ca=False, days=days, others=others)
 
     @property
     def der(self) -> bytes:

@@ -24,6 +24,8 @@ from engine.loading import load_shipped_policies
 from engine.message.dsn import Failure
 from engine.net.extensions import Extensions
 from engine.net.site import Host, Site, make_site
+from engine.net.sts import NOTHING, StsState
+from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.fold import PolicySet
 from engine.policy.model import Policy
 from engine.policy.parse import parse_policies
@@ -82,6 +84,7 @@ class FakeResolver:
     def __init__(self) -> None:
         self.sites: dict[str, Site | ResolveError] = {}
         self.known: set[str] = set()
+        self.states: dict[str, StsState] = {}
         self.is_warm = True
         self.asked: list[str] = []
 
@@ -100,6 +103,12 @@ class FakeResolver:
 
     async def addresses(self, host: Host, family: str) -> list[str]:
         return ["192.0.2.1"]
+
+    def sts_of(self, domain: str) -> StsState:
+        return self.states.get(domain, NOTHING)
+
+    async def tlsa(self, host: Host, port: int) -> HostTlsa:
+        return NO_TLSA
 
     def _find(self, domain: str) -> Site | ResolveError:
         return self.sites.get(domain) or make_site([Host(f"mx.{domain}")])

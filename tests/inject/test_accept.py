@@ -549,3 +549,11 @@ def test_recipients_that_need_smtputf8_are_a_delivery_of_their_own() -> None:
         ["a@x.example", "b@x.example"],
         ["\u00fc@x.example"],
     ]
+
+
+def test_tls_required_no_is_kept_with_the_message(door: Door) -> None:
+    """RFC 8689 section 5."""
+    delivery = door.take(message=b"TLS-Required: No\r\n" + MESSAGE)
+    kept = door.store.load(delivery.key)
+    assert kept is not None
+    assert kept.envelope.is_tls_optional

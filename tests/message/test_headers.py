@@ -17,6 +17,7 @@ from engine.message.headers import (
     find_field,
     format_date,
     from_domain,
+    is_tls_optional,
     read_fields,
     scan,
     split,
@@ -215,3 +216,20 @@ def test_whatever_the_header_nothing_raises_and_no_control_is_left(
     from_domain(message)
     assert completed(message).endswith(message)
     assert message[:body] in (header, header + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (b"TLS-Required: No\r\n", True),
+        (b"tls-required:\r\n no\r\n", True),
+        (b"TLS-Required: Yes\r\n", False),
+        (b"TLS-Required: No, really\r\n", False),
+        (b"X-TLS-Required: No\r\n", False),
+        (b"\r\nTLS-Required: No\r\n", False),
+    ],
+)
+def test_tls_required_no_is_read(header: bytes, expected: bool) -> None:
+    """RFC 8689 section 5: "No" is its only value."""
+    message = b"Subject: x\r\n" + header + b"\r\nbody\r\n"
+    assert is_tls_optional(scan(message)) is expected

@@ -182,3 +182,17 @@ def test_disagreement_is_named_where_it_stands(old: str, new: str, line: int, te
 def test_what_only_looks_alike_may_stand_together(old: str, new: str) -> None:
     assert old in TEXT
     parse_settings("m", TEXT.replace(old, new))
+
+
+def test_tls_reports_are_from_an_address_that_a_customer_may_use() -> None:
+    text = TEXT.replace('senders = ["*"]', 'senders = ["*@acme.example"]')
+    head = 'data_dir = "/var/lib/mailrail"\n'
+    good = text.replace(head, head + 'tls_report_from = "tls@acme.example"\n')
+    settings = parse_settings("m", good)
+    sender = settings.sender_of(settings.engine.tls_report_from)
+    assert sender is not None
+    assert sender.name == "acme"
+    with pytest.raises(
+        ConfigError, match=r"m:4: \[engine\]: key tls_report_from: no customer has 'tls@b.example'"
+    ):
+        parse_settings("m", good.replace("tls@acme.example", "tls@b.example"))

@@ -50,6 +50,7 @@ PARSED = [
     (fields.admin_listen, [("/run/a.sock", "/run/a.sock"), ("127.0.0.1:1", "127.0.0.1:1")]),
     (fields.route_hop, [("[2001:DB8::1]", "[2001:db8::1]:25"), ("Relay.Example", "relay.example:25")]),
     (fields.source_address, [("192.0.2.1", "192.0.2.1"), ("2001:DB8::1", "2001:db8::1"), ("::1", "::1")]),
+    (fields.resolver_address, [("127.0.0.1", "127.0.0.1:53"), ("[::1]:5353", "[::1]:5353")]),
     (fields.mode, [("660", 0o660)]),
     (fields.weights, [({"a": 2}, {"a": 2})]),
     (fields.user, [("ann@acme.example", "ann@acme.example"), ("Ann Ö", "Ann Ö")]),

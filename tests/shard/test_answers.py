@@ -13,6 +13,10 @@ import pytest
 
 from engine.core.errors import ResolvePermanent
 from engine.core.reply import make_reply
+from engine.net.site import Host, make_site, with_demand
+from engine.net.sts import Problem, StsState
+from engine.security.demand import Demand
+from engine.security.sts import StsPolicy
 from engine.shard.answers import Answers
 from engine.store.records import queue_name
 from tests.fakes.delivery_rig import UNIX_START, Rig, make_delivery
@@ -247,6 +251,25 @@ def test_explain_tells_what_is_known_of_the_domains_hosts() -> None:
         assert [row["peer"] for row in answer["peers"]] == ["192.0.2.1", "mx.x.example"]
         assert {row["fault"] for row in answer["peers"]} == {"tls"}
         assert answer["peers"][0]["detail"] == "why"
+
+    run(scenario)
+
+
+def test_explain_tells_the_security_policy_in_force() -> None:
+    async def scenario(shard: Shard) -> None:
+        policy = StsPolicy("enforce", ("mx.x.example",), 86400)
+        site = with_demand(make_site([Host("mx.x.example")]), Demand(True, policy))
+        resolver = shard.rig.resolver
+        resolver.sites["x.example"] = site
+        resolver.states["x.example"] = StsState(problem=Problem("sts-policy-fetch-error", "HTTP status 404"))
+        answer = await shard.ask("explain", domain="x.example")
+        assert answer["site"] == "mx.x.example"
+        assert answer["security"] == [
+            "DANE: DNSSEC vouches for the MX answer; TLSA records of a host are obeyed",
+            "MTA-STS: enforce, mx mx.x.example, 86400 s",
+            "mx.x.example: no TLSA records",
+            "MTA-STS: announced, but sts-policy-fetch-error: HTTP status 404",
+        ]
 
     run(scenario)
 
