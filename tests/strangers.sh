@@ -14,6 +14,8 @@ if ! command -v dpkg-query >/dev/null; then
     exit 0
 fi
 
+sh "${0%/*}/strangers-exim.sh"
+
 missing() {
     for package in $PACKAGES; do
         status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from engine.queue.path import Hold, Path, SiteDemand
+from engine.queue.path import BURST_S, Hold, Path, SiteDemand
 
 # The first sessions of a path open at once; later ones follow the backlog along 1 - e^(-q/limit):
 # a few messages don't open a connection each, a backlog of twice the limit uses 86 % of it and a
@@ -157,5 +157,8 @@ def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
         return _no("enough sessions for what waits")
     at = path.connect_ready_at(now)
     if at > now:
-        return _spent(f"connection rate spent {_until(at, now)}", at)
+        # A fresh path waits for its first connection for as long as a burst takes (queue.path): others of the
+        # pool would wait as well, and be no help.
+        is_spent = at - now > BURST_S
+        return _no(f"connection rate spent {_until(at, now)}", at)._replace(is_spent=is_spent)
     return Decision(min(room, want), demand.site, "", now)

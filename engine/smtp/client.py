@@ -274,7 +274,9 @@ class ClientConversation:
         try:
             self._reader.feed(data, replies)
         except RemoteProtocolError:
-            self._take_all(replies)
+            out = self._take_all(replies)
+            if self.is_closing and not self._quitting:
+                return out  # behind a 421; had it come later, nobody would have read it
             self.is_closing = True
             raise
         return self._take_all(replies)

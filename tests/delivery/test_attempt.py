@@ -95,6 +95,8 @@ def rig_for(tls: str, *more: str) -> TlsRig:
 
 
 def test_a_failed_handshake_goes_on_in_clear_at_once_and_is_remembered(certificate):
+    """RFC 7435 section 3."""
+
     async def scenario() -> None:
         peer = TlsPeer(None, breaks=float("inf"))
         async with peer.listen("127.0.0.1") as port:

@@ -61,6 +61,7 @@ def test_the_sender_is_told_once_that_is_on_disk() -> None:
 
 
 def test_the_null_sender_is_never_told() -> None:
+    """RFC 5321 section 4.5.5, RFC 3464 section 2."""
     desk = Desk()
     desk.bounce(make_delivery(sender=""))
     desk.store.commit()
@@ -70,6 +71,7 @@ def test_the_null_sender_is_never_told() -> None:
 
 
 def test_a_bounce_of_a_bounce_can_not_be() -> None:
+    """RFC 5321 section 4.5.5, RFC 3464 section 2."""
     desk = Desk()
     desk.bounce(make_delivery())
     desk.store.commit()
@@ -87,6 +89,7 @@ def test_the_bounce_is_an_accepted_message_of_its_customer() -> None:
 
 
 def test_the_bounce_is_on_disk_no_later_than_the_removal() -> None:
+    """RFC 5321 section 6.1."""
     desk = Desk()
     delivery = make_delivery()
     desk.store.put([delivery], delivery.message, lambda error: None)

@@ -25,7 +25,7 @@ def around(*ready: object, policy: str = "", faults: tuple[str, ...] = ()) -> Ar
 
 @virtual
 async def test_a_message_takes_one_write_and_one_round_trip() -> None:
-    """RFC 3030 section 4.2."""
+    """RFC 3030 section 4.2, RFC 2920 section 3.1."""
     it = around(make_delivery(), make_delivery())
     assert it.transport.take() == WHOLE
     it.transport.say(DONE)
@@ -77,6 +77,7 @@ async def test_a_refused_recipient_is_no_reason_to_go_slower() -> None:
 
 @virtual
 async def test_a_large_message_waits_for_the_replies_to_its_recipients() -> None:
+    """RFC 3030 section 2."""
     large = make_delivery()
     large.message = b"x" * MAX_UNASKED_BYTES + b"\r\n"
     it = around(large)
@@ -128,6 +129,7 @@ async def test_a_permit_that_waits_is_given_up_with_its_transaction() -> None:
 
 @virtual
 async def test_a_peer_that_does_not_know_bdat_is_left_and_remembered() -> None:
+    """RFC 3030 section 2, RFC 5321 section 4.2.4."""
     it = around(make_delivery())
     it.transport.say(OK + OK + b"502 5.5.1 not implemented\r\n")
     assert len(it.returned) == 1
@@ -145,6 +147,7 @@ async def test_a_peer_that_loses_step_is_remembered() -> None:
 
 @virtual
 async def test_a_peer_known_not_to_do_it_gets_data() -> None:
+    """RFC 3030 section 2."""
     it = around(make_delivery(), faults=("chunking",))
     assert it.transport.take() == ONE
     it.transport.say(GO)
@@ -153,12 +156,14 @@ async def test_a_peer_known_not_to_do_it_gets_data() -> None:
 
 @virtual
 async def test_a_peer_known_to_lose_step_gets_one_command_at_a_time() -> None:
+    """RFC 2920 section 3.1."""
     it = around(make_delivery(), faults=("pipelining",))
     assert it.transport.take() == b"MAIL FROM:<news@acme.example> SIZE=31\r\n"
 
 
 @virtual
 async def test_lost_chunks_are_uncertain() -> None:
+    """RFC 1047, RFC 3030 section 4.2."""
     it = around(*[make_delivery() for _ in range(4)], policy="[default]\noutstanding = 3")
     it.transport.say(DONE)
     it.transport.lose()
@@ -166,6 +171,7 @@ async def test_lost_chunks_are_uncertain() -> None:
 
 
 def test_chunking_without_pipelining_is_not_used() -> None:
+    """RFC 3030 section 2."""
     alone = msgspec.structs.replace(CHUNKING, has_pipelining=False)
 
     async def main() -> None:

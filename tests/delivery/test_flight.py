@@ -38,7 +38,7 @@ def test_depth_follows_mail_and_content_only(
 
 
 def test_a_message_too_large_for_the_peer_is_refused_with_both_sizes() -> None:
-    """RFC 1870 section 6.1."""
+    """RFC 1870 section 4: it would be refused with 552 all the same."""
     delivery = make_delivery()
     flight = Flight(delivery, delivery.recipients, None, 0.0, 0.0)  # type: ignore[arg-type]
     reply = refuse_size(flight, "mx.example", 10).reply_for(0)

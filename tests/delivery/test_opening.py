@@ -195,6 +195,7 @@ def scene(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 
 @scene
 async def test_a_session_leaves_from_the_vmtas_address_under_its_name() -> None:
+    """RFC 5321 section 4.1.1.1."""
     peer = Peer()
     async with peer.listen("127.0.0.1") as port:
         rig = Rig()
@@ -226,6 +227,7 @@ async def test_without_a_source_the_kernels_choice_is_told() -> None:
 
 @scene
 async def test_the_next_address_and_the_next_host_are_tried() -> None:
+    """RFC 5321 section 5.1."""
     peer = Peer()
     async with peer.listen("127.0.0.4") as port:
         rig = Rig("max_connections = 1")
@@ -241,6 +243,7 @@ async def test_the_next_address_and_the_next_host_are_tried() -> None:
 
 @scene
 async def test_a_host_that_has_no_address_is_passed_over() -> None:
+    """RFC 5321 section 5.1."""
     peer = Peer()
     async with peer.listen("127.0.0.1") as port:
         rig = Rig()

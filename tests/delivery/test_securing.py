@@ -201,6 +201,7 @@ async def test_unusable_records_ask_for_any_tls(s: Scene) -> None:
 
 @scene(has_tls=False)
 async def test_unusable_records_forbid_clear_text(s: Scene) -> None:
+    """RFC 7672 section 2.2."""
     s.records.found = HostTlsa((TLSARecord(1, 1, 1, b"x" * 32),), "mx.example")
     s.send(Demand(is_secure=True))
     assert (await s.refused())[0] == 451

@@ -142,6 +142,7 @@ async def test_envelope_goes_in_one_write_and_content_after_354() -> None:
 
 @virtual
 async def test_next_envelope_goes_behind_the_dot() -> None:
+    """RFC 2920 section 3.1."""
     around = Around(make_delivery(), make_delivery())
     around.transport.take()
     around.transport.say(GO)
@@ -154,6 +155,7 @@ async def test_next_envelope_goes_behind_the_dot() -> None:
 
 @virtual
 async def test_a_peer_without_pipelining_gets_one_command_at_a_time() -> None:
+    """RFC 2920 section 3.1."""
     around = Around(make_delivery(), make_delivery(), extensions=NO_EXTENSIONS)
     commands = []
     for reply in (OK, OK, b"354 go\r\n", OK):
@@ -191,6 +193,7 @@ async def test_replies_in_pieces_are_the_same_as_whole() -> None:
 
 @virtual
 async def test_refused_mail_hits_only_its_message() -> None:
+    """RFC 5321 section 3.3."""
     around = Around(make_delivery(), make_delivery())
     around.transport.take()
     around.transport.say(b"550 5.7.1 no\r\n503 no\r\n503 no\r\n")
@@ -210,6 +213,7 @@ async def test_all_recipients_refused_and_354_gets_a_lone_dot() -> None:
 
 @virtual
 async def test_more_recipients_than_allowed_go_in_parts() -> None:
+    """RFC 5321 section 4.5.3.1.8."""
     policy = "[default]\nmax_recipients_per_message = 2"
     around = Around(make_delivery(recipients=5), policy=policy)
     assert around.transport.take().count(b"RCPT TO") == 2
@@ -312,6 +316,7 @@ async def test_lost_before_any_reply_is_an_attempt() -> None:
 
 @virtual
 async def test_lost_after_the_dot_is_uncertain_and_temporary() -> None:
+    """RFC 1047."""
     around = Around(make_delivery())
     around.transport.say(GO)
     around.transport.lose()
@@ -395,6 +400,7 @@ async def test_nonsense_ends_the_session_and_what_was_known_stands() -> None:
 )
 @virtual
 async def test_each_command_has_its_time(said: bytes, seconds: float) -> None:
+    """RFC 5321 sections 4.5.3.2.2, 4.5.3.2.3, 4.5.3.2.4 and 4.5.3.2.6."""
     around = Around(make_delivery())
     if said:
         around.transport.say(said)
@@ -411,6 +417,7 @@ async def test_each_command_has_its_time(said: bytes, seconds: float) -> None:
 
 @virtual
 async def test_a_peer_that_drips_octets_gains_no_time() -> None:
+    """RFC 5321 section 4.5.3.2."""
     around = Around(make_delivery())
     for _ in range(11):
         await around.wait(30.0)
@@ -421,6 +428,7 @@ async def test_a_peer_that_drips_octets_gains_no_time() -> None:
 
 @virtual
 async def test_content_that_moves_may_take_long_and_content_that_stands_may_not() -> None:
+    """RFC 5321 section 4.5.3.2.5."""
     around = Around(make_delivery())
     around.transport.say(GO)
     around.transport.unsent_bytes = 1000
@@ -435,6 +443,7 @@ async def test_content_that_moves_may_take_long_and_content_that_stands_may_not(
 
 @virtual
 async def test_once_content_is_out_the_peer_has_its_time_to_answer() -> None:
+    """RFC 5321 section 4.5.3.2.6."""
     around = Around(make_delivery())
     around.transport.say(GO)
     around.transport.unsent_bytes = 1000
@@ -449,6 +458,7 @@ async def test_once_content_is_out_the_peer_has_its_time_to_answer() -> None:
 
 @virtual
 async def test_an_idle_session_says_quit_and_frees_its_slot_at_the_peers_eof() -> None:
+    """RFC 5321 section 4.1.1.10."""
     around = Around()
     await around.wait(29.0)
     assert around.transport.take() == b""
@@ -489,6 +499,7 @@ async def test_a_peer_that_does_not_answer_quit_is_cut_off() -> None:
 
 
 def test_every_wait_has_a_timer_of_policy() -> None:
+    """RFC 5321 section 4.5.3.2."""
     timeouts = session_timeouts(make_policies().effective(DESTINATION))
     assert set(timeouts) == {"rset", "mail", "rcpt", "data", "final", "quit", None}
     assert min(timeouts.values()) > 0
@@ -534,6 +545,7 @@ async def test_a_session_ends_at_max_messages_per_connection() -> None:
 
 @virtual
 async def test_quit_waits_for_what_is_in_flight() -> None:
+    """RFC 5321 section 4.1.1.10."""
     around = Around(make_delivery(), make_delivery())
     around.transport.take()
     around.session.quit()

@@ -135,6 +135,7 @@ def test_the_event_is_given_before_the_store_learns_of_the_removal() -> None:
 
 
 def test_deferred_is_due_again_by_the_retry_curve() -> None:
+    """RFC 5321 section 4.5.4.1."""
     desk = Desk('[default]\nretry = ["5m", "1h"]')
     delivery = desk.stored()
     desk.settle(delivery, OK, final=LATER)
@@ -180,6 +181,7 @@ def test_where_policy_says_so_no_bounce_message_is_made() -> None:
 
 
 def test_each_recipient_has_its_own_disposition() -> None:
+    """RFC 5321 section 3.3."""
     desk = Desk()
     delivery = desk.stored(recipients=3)
     desk.settle(delivery, OK, LATER, NEVER)
@@ -240,6 +242,7 @@ def test_a_crash_between_parts_sends_no_part_twice() -> None:
 
 
 def test_uncertain_is_deferred_and_counted() -> None:
+    """RFC 1047."""
     desk = Desk()
     delivery = desk.stored(recipients=2)
     lost = make_reply(451, "4.4.2", "no reply to the message, it may have arrived")
@@ -328,10 +331,12 @@ def test_cancelled_makes_no_bounce_message() -> None:
     ],
 )
 def test_the_code_decides(reply: Reply, expected: str) -> None:
+    """RFC 5321 section 4.2.1."""
     assert disposition_of(reply, Outcome(None, OK, [OK], reply), 0) == expected
 
 
 def test_552_to_a_recipient_is_temporary() -> None:
+    """RFC 5321 section 4.5.3.1.10."""
     too_many = Reply(552, "", "too many recipients")
     assert disposition_of(too_many, Outcome(None, OK, [OK, too_many], OK), 1) == "deferred"
 
@@ -371,7 +376,7 @@ def test_552_at_rcpt_is_temporary_and_behind_the_message_permanent() -> None:
 
 @pytest.mark.parametrize(("code", "fate"), [(251, "delivered"), (252, "delivered")])
 def test_251_and_252_at_rcpt_are_acceptance(code: int, fate: str) -> None:
-    """RFC 5321 section 3.4: 251 "user not local; will forward"; section 3.5.3: 252 will be tried."""
+    """RFC 5321 section 3.4: 251 "user not local; will forward"; RFC 5321 section 3.5.3: 252 will be tried."""
     desk = Desk()
     desk.settle(desk.stored(), Reply(code, "2.1.5", "will forward"))
     assert [event.event for event in desk.events] == [fate]

@@ -8,6 +8,7 @@ from engine.smtp.client import Outcome
 
 
 def test_a_message_larger_than_the_peer_takes_bounces() -> None:
+    """RFC 1870 section 4."""
     outcome = Outcome(None, make_reply(552, "5.3.4", "message of 20 octets; mx takes 10"), [], None)
     reply = outcome.reply_for(0)
     assert reply is not None
@@ -16,6 +17,7 @@ def test_a_message_larger_than_the_peer_takes_bounces() -> None:
 
 
 def test_552_at_rcpt_is_temporary() -> None:
+    """RFC 5321 section 4.5.3.1.10."""
     refused = make_reply(552, "5.5.3", "too many recipients")
     outcome = Outcome(None, make_reply(250, "2.1.0", "ok"), [refused], None)
     assert disposition_of(refused, outcome, 0) == "deferred"

@@ -55,6 +55,7 @@ def test_session_counts_once_for_each_domain_that_it_carried():
 
 
 def test_failure_counts_for_the_domain_whose_mail_made_us_connect():
+    """RFC 8460 section 4.3."""
     outcomes, tally = make({"a.example": TESTING})
     outcomes.tried(None, target(), CLEAR, TlsOutcome("starttls-not-supported", "not offered"))  # type: ignore[arg-type]
     (kind,) = tally.of("a.example")[STS].kinds

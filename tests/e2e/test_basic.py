@@ -79,6 +79,7 @@ def wait_final(engine: EngineProcess, count: int, timeout_s: float = 15.0) -> li
 def test_each_customers_mail_leaves_from_its_own_addresses_under_its_own_names(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
+    """RFC 5321 section 4.1.1.1."""
     sources = {
         "acme": ["127.0.1.1", "127.0.1.2", "127.0.1.3"],
         "globex": ["127.0.2.1"],
@@ -150,6 +151,7 @@ def test_a_message_for_several_domains_gets_a_disposition_for_each_recipient(ser
 def test_a_bounce_message_goes_to_the_sender_from_nobody(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
+    """RFC 5321 section 4.5.5, RFC 3464 section 2."""
     configuration.engine["postmaster"] = "postmaster@mta.mailrail.example"
     configuration.add_customer("acme", "127.0.1.1")
     port = configuration.add_smtp(customer="acme")
@@ -190,6 +192,7 @@ def test_a_bounce_of_a_bounce_is_made_for_nobody(serve_acme: Serve) -> None:
 def test_deferred_mail_is_tried_again_at_its_retry_times(
     configuration: Configuration, sink: SinkProcess, serve_acme: Serve
 ) -> None:
+    """RFC 5321 section 4.5.4.1."""
     configuration.policies += 'retry = ["500ms", "1s"]\n'
     port, engine = serve_acme([{"at": "final", "reply": "451 4.7.1 later", "times": 2, "per": "rcpt"}])
     inject(port, "news@acme.example", addresses(5, "slow.example"))
@@ -210,6 +213,7 @@ def test_deferred_mail_is_tried_again_at_its_retry_times(
 def test_mail_that_waits_too_long_expires_and_its_sender_is_told(
     configuration: Configuration, serve_acme: Serve
 ) -> None:
+    """RFC 5321 section 4.5.4.1."""
     configuration.policies += 'retry = ["300ms"]\n[domain."full.example"]\nexpire_after = "2s"\n'
     port, engine = serve_acme([{"at": "rcpt", "domain": "full.example", "reply": "452 4.2.2 mailbox full"}])
     inject(port, "news@acme.example", ["someone@full.example"])

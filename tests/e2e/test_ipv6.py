@@ -200,7 +200,7 @@ def test_the_preferred_family_is_tried_first_and_the_other_next(
     v6_addresses: list[str],
     expected: tuple[str, str],
 ) -> None:
-    """Addresses of one MX host; the first try already delivers, nothing is deferred."""
+    """RFC 5321 section 5.2: addresses of one MX host; the first try already delivers, nothing is deferred."""
     script = {
         ("one.example", "MX"): [f"10 {MAIL_HOST}."],
         (MAIL_HOST, "A"): [SINK_ADDRESS],
@@ -224,6 +224,7 @@ def test_the_preferred_family_is_tried_first_and_the_other_next(
 def test_mail_for_an_ipv6_literal_goes_to_that_address(
     configuration: Configuration, sink: SinkProcess, run_engine: Run
 ) -> None:
+    """RFC 5321 section 4.1.3."""
     port = add_dual(configuration)
     sink.start()
     with serve_names({}) as server:

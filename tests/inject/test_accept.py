@@ -131,6 +131,7 @@ def door() -> Door:
 
 
 def test_nothing_is_promised_before_the_commit(door: Door) -> None:
+    """RFC 5321 section 6.1."""
     door.offer()
     assert (door.told, door.arrived) == ([], [])
     door.store.commit()
@@ -232,6 +233,7 @@ def test_draining_refuses_with_421_early_and_late(door: Door) -> None:
 
 @pytest.mark.parametrize(("fields", "code"), [(MAX_RECEIVED, 250), (MAX_RECEIVED + 1, 554)])
 def test_a_loop_is_known_by_its_received_fields(door: Door, fields: int, code: int) -> None:
+    """RFC 5321 section 6.3."""
     door.offer(message=b"Received: by mx.x.example\r\n" * fields + MESSAGE)
     door.store.commit()
     assert door.reply.code == code
@@ -300,6 +302,7 @@ def test_the_message_is_completed(door: Door) -> None:
 
 
 def test_one_recipient_is_named_in_received_and_several_are_not(door: Door) -> None:
+    """RFC 5321 section 7.2."""
     assert b"ann@x.example" in door.take().message
     door.told.clear()
     door.arrived.clear()

@@ -101,7 +101,7 @@ def test_bounds_are_those_of_the_settings_and_zero_is_none() -> None:
 
 
 def test_every_feed_says_the_same() -> None:
-    """SMTP at connect and at MAIL, the socket to a submission; what was begun may end."""
+    """RFC 5321 section 3.8: SMTP at connect and MAIL, the socket to a submission; what was begun may end."""
     counters = Counters()
     shedding, value, _ = make(counters)
     intake = Intake()

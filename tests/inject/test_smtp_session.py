@@ -133,6 +133,7 @@ def sweep(made: SMTPListener, seconds: int) -> None:
 
 
 def test_silent_client_is_timed_out() -> None:
+    """RFC 5321 section 4.5.3.2.7."""
     made = make_smtp(Intake())
     session, transport = connect_smtp(made)
     sweep(made, COMMAND_TIMEOUT_S)
@@ -356,6 +357,7 @@ async def serving(intake: Intake) -> AsyncIterator[tuple[SMTPListener, int]]:
 
 
 def test_smtplib_delivers_over_a_socket(run: Callable[..., Any]) -> None:
+    """RFC 5321 section 3.3."""
     intake = Intake()
 
     def deliver(port: int) -> None:
@@ -382,6 +384,7 @@ def test_smtplib_delivers_over_a_socket(run: Callable[..., Any]) -> None:
 
 
 def test_stop_ends_idle_sessions_and_waits_for_transactions(run: Callable[..., Any]) -> None:
+    """RFC 5321 section 3.8."""
     intake = Intake()
 
     async def scenario() -> None:
@@ -431,6 +434,7 @@ def test_stop_cuts_what_outlasts_the_grace(run: Callable[..., Any]) -> None:
 def test_smtp_source_delivers_over_many_sessions(
     stranger: Callable[[str], str], run: Callable[..., Any]
 ) -> None:
+    """RFC 5321 section 3.3."""
     intake = Intake()
 
     async def scenario() -> None:
@@ -451,6 +455,7 @@ def test_smtp_source_delivers_over_many_sessions(
 def test_swaks_pipelines_a_message_and_reads_a_refusal(
     stranger: Callable[[str], str], run: Callable[..., Any]
 ) -> None:
+    """RFC 5321 section 3.3."""
     intake = Intake()
 
     async def swaks(port: int, *arguments: str) -> tuple[int | None, str]:

@@ -56,6 +56,7 @@ def sign(message: bytes, key: PrivateKey = RSA_KEY) -> bytes:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_dkimpy_verifies_what_we_sign(key: PrivateKey) -> None:
+    """RFC 6376 section 6.1."""
     assert is_verified(sign(MESSAGE, key), key)
 
 
@@ -72,6 +73,7 @@ def test_dkimpy_verifies_what_we_sign(key: PrivateKey) -> None:
     ],
 )
 def test_changed_message_is_not_verified(key: PrivateKey, before: bytes, after: bytes) -> None:
+    """RFC 6376 sections 6.1 and 8.15."""
     signed = sign(MESSAGE, key)
     assert before in signed
     assert not is_verified(signed.replace(before, after), key)
@@ -82,6 +84,7 @@ def test_unsigned_fields_may_change() -> None:
 
 
 def test_both_keys_sign_one_message() -> None:
+    """RFC 8463 section 3."""
     signers = [Signer("acme.example", "r", RSA_KEY), Signer("acme.example", "e", ED25519_KEY)]
     fields = sign_message(MESSAGE, signers, NOW)
     assert fields.count(b"DKIM-Signature:") == 2
@@ -92,6 +95,7 @@ def test_both_keys_sign_one_message() -> None:
 
 
 def test_field_says_what_was_signed_how_and_when() -> None:
+    """RFC 6376 sections 3.5 and 8.15: From once more than it occurs."""
     field = sign(MESSAGE)[: -len(MESSAGE)]
     tags = dkimpy.util.parse_tag_value(field.partition(b":")[2])
     assert tags[b"v"] == b"1"
@@ -113,6 +117,7 @@ def test_long_list_of_fields_is_folded() -> None:
 
 
 def test_field_that_occurs_twice_is_signed_twice() -> None:
+    """RFC 6376 section 5.4.2."""
     message = b"To: a@x.example\r\nFrom: a@acme.example\r\nTo: b@x.example\r\n\r\nbody\r\n"
     names, canonical = select_fields(message.partition(b"\r\n\r\n")[0])
     assert names == b"from:from:to:to"
@@ -122,6 +127,7 @@ def test_field_that_occurs_twice_is_signed_twice() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\r\n", b"\r\n\r\n", b" \r\n", b" ", b"x", b"x \t", b"\t\r\n x"])
 def test_short_bodies_are_verified(body: bytes) -> None:
+    """RFC 6376 section 3.4.4."""
     assert is_verified(sign(b"From: a@acme.example\r\nSubject: s\r\n\r\n" + body))
 
 
@@ -147,6 +153,7 @@ texts = st.lists(st.one_of(blanks, words), max_size=40).map(b"".join)
 
 @given(texts)
 def test_body_is_what_dkimpy_makes_of_it(body: bytes) -> None:
+    """RFC 6376 sections 3.4.2 and 3.4.4."""
     assert relax_body(body) == Relaxed.canonicalize_body(body)
 
 
@@ -159,6 +166,7 @@ headers = st.lists(st.tuples(field_names, values), min_size=1, max_size=8)
 
 @given(st.lists(st.tuples(field_names | blank_names, values), min_size=1, max_size=8))
 def test_header_is_what_dkimpy_makes_of_it(fields: list[tuple[bytes, bytes]]) -> None:
+    """RFC 6376 sections 3.4.2 and 3.4.4."""
     header = b"\r\n".join([name + b":" + value for name, value in fields])
     expected = Relaxed.canonicalize_headers([(name, value + b"\r\n") for name, value in fields])
     assert [(name, value + b"\r\n") for name, value in relax_header(header)] == expected
@@ -188,6 +196,7 @@ def test_body_hash_is_the_one_that_dkimpy_makes(body: bytes) -> None:
 def test_opendkim_verifies_what_we_sign(
     stranger: Callable[[str], str], tmp_path: Path, key: PrivateKey
 ) -> None:
+    """RFC 6376 section 6.1."""
     assert "dkim=pass" in opendkim_says(stranger, tmp_path, sign(MESSAGE, key), key)
 
 
@@ -196,6 +205,7 @@ def test_opendkim_verifies_what_we_sign(
 def test_opendkim_refuses_a_changed_message(
     stranger: Callable[[str], str], tmp_path: Path, key: PrivateKey
 ) -> None:
+    """RFC 6376 section 6.1."""
     changed = sign(MESSAGE, key).replace(b"reader", b"Reader")
     assert "dkim=fail" in opendkim_says(stranger, tmp_path, changed, key)
 
@@ -244,7 +254,16 @@ def test_what_is_no_key_is_refused_with_what_was_expected(text: bytes, said: str
         load_key(text)
 
 
+def test_rsa_key_that_nobody_would_believe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 8301 section 3.2: at least 1,024 bits. The bound moves: OpenSSL makes no such key."""
+    assert dkim.MIN_RSA_BITS == 1024
+    monkeypatch.setattr(dkim, "MIN_RSA_BITS", 2049)
+    with pytest.raises(ValueError, match="2048"):
+        load_key(pem_of(RSA_KEY))
+
+
 def test_published_record_is_what_opendkim_and_dkimpy_expect() -> None:
+    """RFC 8463 section 4.2."""
     assert format_record(RSA_KEY).startswith("v=DKIM1; k=rsa; p=MII")
     public = ED25519_KEY.public_key().public_bytes_raw()
     assert format_record(ED25519_KEY) == f"v=DKIM1; k=ed25519; p={base64.b64encode(public).decode()}"

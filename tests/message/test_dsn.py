@@ -66,6 +66,7 @@ def text_of(part: Message) -> str:
 
 
 def test_header_says_whom_it_is_for_and_that_no_person_wrote_it() -> None:
+    """RFC 3834 section 5."""
     message = parse(make())
     assert message["To"] == "bounces@acme.example"
     assert message["From"] == "Mail Delivery System <postmaster@example.com>"
@@ -76,6 +77,7 @@ def test_header_says_whom_it_is_for_and_that_no_person_wrote_it() -> None:
 
 
 def test_it_is_a_report_of_three_parts() -> None:
+    """RFC 6522 section 3."""
     message = parse(make())
     assert message.get_content_type() == "multipart/report"
     assert message.get_param("report-type") == "delivery-status"
@@ -87,6 +89,7 @@ def test_it_is_a_report_of_three_parts() -> None:
 
 
 def test_status_tells_of_the_message_and_of_each_recipient() -> None:
+    """RFC 3464 sections 2.2 and 2.3."""
     late = Failure("b@example.org", make_reply(451, "4.4.7", "delivery time expired"))
     about, first, second = status_blocks(make(failures=[UNKNOWN, late]))
     assert about["Reporting-MTA"] == "dns; mta1.example.com"
@@ -101,11 +104,13 @@ def test_status_tells_of_the_message_and_of_each_recipient() -> None:
 
 
 def test_reply_without_enhanced_status_gives_its_class() -> None:
+    """RFC 3464 section 2.3.4, RFC 3463 section 2."""
     _, block = status_blocks(make(failures=[Failure("a@x.example", Reply(554, "", "no"))]))
     assert block["Status"] == "5.0.0"
 
 
 def test_words_for_people_name_recipient_server_reply_and_postmaster() -> None:
+    """RFC 6522 section 3."""
     text = text_of(parts(make(reason="older than 4 days"))[0])
     assert "<user@example.net>\r\n    mx.example.net said: 550 5.1.1 No such user" in text
     assert "Reason: older than 4 days" in text
@@ -113,12 +118,14 @@ def test_words_for_people_name_recipient_server_reply_and_postmaster() -> None:
 
 
 def test_header_of_the_original_goes_back_and_its_body_does_not() -> None:
+    """RFC 6522 section 4."""
     octets = make()
     assert b"Secret body" not in octets
     assert text_of(parts(octets)[2]) == ORIGINAL.partition(b"\r\n\r\n")[0].decode() + "\r\n"
 
 
 def test_long_header_of_the_original_is_cut_at_a_line() -> None:
+    """RFC 6522 section 4."""
     original = b"".join([b"X-%d: %b\r\n" % (n, b"x" * 200) for n in range(1000)]) + b"\r\nbody\r\n"
     returned = text_of(parts(make(original=original))[2])
     assert 30_000 < len(returned) <= dsn.MAX_HEADER_BYTES
@@ -126,6 +133,7 @@ def test_long_header_of_the_original_is_cut_at_a_line() -> None:
 
 
 def test_many_recipients_are_all_in_the_status_and_the_first_in_the_words() -> None:
+    """RFC 3464 sections 2.2 and 2.3."""
     failures = [Failure(f"user{n}@example.net", UNKNOWN.reply) for n in range(1000)]
     octets = make(failures=failures)
     assert len(status_blocks(octets)) == 1001
@@ -133,7 +141,7 @@ def test_many_recipients_are_all_in_the_status_and_the_first_in_the_words() -> N
 
 
 def test_recipient_beyond_ascii_is_escaped() -> None:
-    """RFC 6533 3: utf-8-addr-xtext where the notification is 7-bit."""
+    """RFC 6533 section 3: utf-8-addr-xtext where the notification is 7-bit."""
     _, block = status_blocks(make(failures=[Failure("jörg@example.net", UNKNOWN.reply)]))
     assert block["Final-Recipient"] == "utf-8; j\\x{F6}rg@example.net"
 
@@ -152,6 +160,7 @@ hostile = st.text(st.characters(codec=None), max_size=60) | st.sampled_from(
 def test_nothing_that_a_peer_says_changes_the_form(
     said: str, reason: str, recipient: str, original: bytes
 ) -> None:
+    """RFC 3464 section 2.1."""
     failure = Failure(recipient, Reply(550, "5.0.0", said), "mx.example.net")
     octets = make(failures=[failure], reason=reason, original=original)
     assert octets.isascii()

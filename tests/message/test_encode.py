@@ -39,7 +39,7 @@ def test_seven_bit_message_comes_back_itself() -> None:
 
 
 def test_text_without_mime_fields_becomes_quoted_printable() -> None:
-    """RFC 6152: what has no 8BITMIME gets no octets above 127; RFC 2045 6.7."""
+    """RFC 6152: what has no 8BITMIME gets no octets above 127; RFC 2045 6.7. RFC 6152 section 3."""
     encoded = encode_8bit(message("Subject: x", "X: y"))
     header, _, body = encoded.partition(b"\r\n\r\n")
     assert header == b"Subject: x\r\nX: y\r\nContent-Transfer-Encoding: quoted-printable"

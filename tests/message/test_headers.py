@@ -66,6 +66,7 @@ def test_find_field_unfolds_and_takes_whole_names_only() -> None:
 
 
 def test_missing_fields_are_added_and_present_ones_kept() -> None:
+    """RFC 5321 section 4.4, RFC 5322 sections 3.6.1 and 3.6.4."""
     out = completed(b"Subject: x\r\n\r\nbody\r\n")
     assert out == (
         b"Received: from client.example ([192.0.2.1])\r\n"
@@ -84,6 +85,7 @@ def test_missing_fields_are_added_and_present_ones_kept() -> None:
 
 
 def test_fields_in_the_body_do_not_count() -> None:
+    """RFC 5322 sections 3.6.1 and 3.6.4."""
     out = completed(b"Subject: x\r\n\r\nDate: y\r\nMessage-ID: <z>\r\n")
     assert b"Message-ID: <0123abcd" in out
 
@@ -96,6 +98,7 @@ def test_message_without_header_gets_one_and_keeps_its_body(body: bytes) -> None
 
 
 def test_received_of_other_feeds_and_families() -> None:
+    """RFC 5321 section 4.4."""
     assert completed(b"A: b\r\n\r\n", protocol="spool", helo="", recipient="").startswith(
         b"Received: by mta1.example.net (Mailrail) with spool id 0123abcd;\r\n\t"
     )
@@ -104,6 +107,7 @@ def test_received_of_other_feeds_and_families() -> None:
 
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
 def test_received_cannot_be_made_to_inject(helo: str, peer: str, recipient: str) -> None:
+    """RFC 5321 section 4.4."""
     out = completed(b"Subject: x\r\n\r\n", helo=helo, peer=peer, recipient=recipient)
     assert line_fault(out) == ""
     names = [line.split(b":")[0] for line in out.split(b"\r\n") if line and line[:1] not in b" \t"]
@@ -112,6 +116,7 @@ def test_received_cannot_be_made_to_inject(helo: str, peer: str, recipient: str)
 
 @given(st.integers(0, 4_000_000_000))
 def test_date_reads_back_and_equals_the_library(unix: int) -> None:
+    """RFC 5322 section 3.3."""
     assert parsedate_to_datetime(format_date(unix)).timestamp() == unix
     assert format_date(unix).lstrip() == format_datetime(datetime.fromtimestamp(unix, UTC)).replace(
         ", 0", ", "
@@ -119,6 +124,7 @@ def test_date_reads_back_and_equals_the_library(unix: int) -> None:
 
 
 def test_received_count() -> None:
+    """RFC 5321 section 6.3."""
     twice = b"Received: a\r\nX-Received: b\r\nreceived: c\r\n d\r\n\r\nReceived: body\r\n"
     assert scan(twice).received_count == 2
     assert scan(b"Subject: Received:\r\n\r\n").received_count == 0

@@ -62,6 +62,7 @@ def test_header_names_the_envelope_as_for_sendmail() -> None:
     ],
 )
 def test_sender_is_the_most_explicit_and_return_path_is_removed(fields: bytes, sender: str) -> None:
+    """RFC 5321 section 4.4."""
     pickup = parse_pickup(fields + b"To: b@x.example\r\n\r\n")
     assert pickup.sender == sender
     assert b"Return-Path" not in pickup.message
@@ -77,6 +78,7 @@ def test_resent_fields_come_first() -> None:
 
 
 def test_bcc_is_removed_even_when_receivers_are_explicit() -> None:
+    """RFC 5322 section 3.6.3."""
     pickup = parse_pickup(b"X-Sender: a@acme.example\r\nX-Receiver: b@x.example\r\nBcc: c@y.example\r\n\r\n")
     assert pickup.recipients == ["b@x.example"]
     assert b"c@y.example" not in pickup.message

@@ -63,6 +63,7 @@ def certificate(*names: str, common_name: str = "subject") -> x509.Certificate:
     ],
 )
 def test_names_are_compared_as_rfc_9525_section_6_says(presented, name, is_borne):
+    """RFC 9525 section 6."""
     presented = "x" + presented if presented.startswith("*.0") else presented
     assert bears_name(certificate(presented), [name]) is is_borne
 

@@ -123,6 +123,8 @@ def test_own_protocol_learns_that_the_peer_has_closed(run, peer):
 
 
 def test_replies_that_come_byte_by_byte_are_read(run, peer):
+    """RFC 5321 section 4.2.1."""
+
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for reply in (b"220-mx\r\n220 ESMTP\r\n", EHLO_REPLY):
@@ -201,6 +203,8 @@ def test_hand_over_after_the_peer_closed_says_what_it_said(run, peer):
 
 
 def test_refusing_greeting_is_a_value_and_gets_a_quit(run, peer):
+    """RFC 5321 section 3.1."""
+
     async def scenario() -> None:
         heard = asyncio.get_running_loop().create_future()
 
@@ -221,6 +225,8 @@ def test_refusing_greeting_is_a_value_and_gets_a_quit(run, peer):
 
 @pytest.mark.parametrize("tail", [b"", b"250 2.0.0 hm\r\n"])
 def test_ehlo_answered_with_421_is_a_rejection(run, peer, tail):
+    """RFC 5321 section 3.8."""
+
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n", (b"EHLO", b"421 4.7.0 busy\r\n" + tail))) as port:
             refused = await open_to(port)
@@ -243,6 +249,8 @@ def test_peer_without_ehlo_gets_helo(run, peer):
 
 
 def test_peer_that_refuses_helo_too_is_a_rejection(run, peer):
+    """RFC 5321 section 3.2."""
+
     async def scenario() -> None:
         dialogue = script(b"220 hi\r\n", (b"EHLO", b"550 no\r\n"), (b"HELO", b"550 5.7.1 bad name\r\n"))
         async with peer(dialogue) as port:
@@ -253,6 +261,8 @@ def test_peer_that_refuses_helo_too_is_a_rejection(run, peer):
 
 
 def test_421_behind_the_greeting_is_a_rejection(run, peer):
+    """RFC 5321 section 3.8."""
+
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n421 4.3.2 or rather not\r\n", then_close=True)) as port:
             refused = await open_to(port)
@@ -262,7 +272,7 @@ def test_421_behind_the_greeting_is_a_rejection(run, peer):
 
 
 def test_non_ascii_text_is_kept(run, peer):
-    """RFC 6531 section 3.7.4.2: replies may hold UTF-8."""
+    """RFC 5321 section 4.2; RFC 6531 section 3.7.4.2: replies may hold UTF-8."""
 
     async def scenario() -> None:
         async with peer(script(b"554 gr\xfc\xdfe\r\n")) as port:
@@ -286,6 +296,8 @@ def test_non_ascii_text_is_kept(run, peer):
     ids=["http", "tls", "code", "two replies", "long line", "many lines", "flood"],
 )
 def test_nonsense_ends_the_session(run, peer, greeting):
+    """RFC 5321 section 4.5.3.1.5."""
+
     async def scenario() -> None:
         async with peer(script(greeting)) as port:
             with pytest.raises((RemoteProtocolError, NetworkError)):
@@ -303,6 +315,8 @@ def test_nonsense_ends_the_session(run, peer, greeting):
     ],
 )
 def test_silence_times_out_in_its_phase(run, peer, steps, phase):
+    """RFC 5321 section 4.5.3.2.1."""
+
     async def scenario() -> None:
         async with peer(script(*steps)) as port:
             with pytest.raises(TimedOut, match=r"no reply in 0.05 s") as caught:
@@ -422,6 +436,8 @@ def test_session_is_handed_over_after_starttls(run, peer, certificate):
 
 
 def test_certificate_is_verified_where_asked(run, peer, certificate):
+    """RFC 9525 section 6."""
+
     async def scenario() -> None:
         contexts = ClientContexts()
         async with peer(tls_peer(certificate)) as port:
@@ -464,6 +480,8 @@ def test_nothing_of_aiosmtplib_remains_after_starttls(run, peer, certificate):
 @pytest.mark.parametrize(("mode", "has_session"), [("opportunistic", True), ("required", False)])
 @pytest.mark.parametrize("reply", [b"454 4.7.0 no certificate\r\n", b"502 what?\r\n"])
 def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, mode, has_session, reply):
+    """RFC 3207 section 4.1."""
+
     async def scenario() -> None:
         dialogue = script(b"220 hi\r\n", (b"EHLO", b"250-mx\r\n250 STARTTLS\r\n"), (b"STARTTLS", reply))
         async with peer(dialogue) as port:
@@ -481,6 +499,8 @@ def test_refused_starttls_leaves_a_clear_session_only_where_allowed(run, peer, m
 
 
 def test_required_tls_that_is_not_offered_is_a_rejection(run, peer):
+    """RFC 3207 section 4.1."""
+
     async def scenario() -> None:
         async with peer(script(b"220 hi\r\n", (b"EHLO", EHLO_REPLY))) as port:
             refused = await open_to(port, tls=REQUIRED, contexts=ClientContexts())

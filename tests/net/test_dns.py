@@ -31,6 +31,7 @@ async def ask(server: FakeDNS, name: str, record_type: str) -> Answer:
 
 
 def test_mx_records_come_with_preference_and_lowest_ttl(run):
+    """RFC 2181 section 5.2."""
     server = FakeDNS({("a.example", "MX"): ["10 MX1.A.Example.", "a.example. 90 MX 5 mx2.a.example."]})
     answer = run(ask(server, "a.example", "MX"))
     assert sorted(answer.records) == [(5, "mx2.a.example"), (10, "mx1.a.example")]
@@ -45,6 +46,8 @@ def test_addresses_are_text(run, record_type, address):
 
 
 def test_missing_name_and_missing_type_are_told_apart(run):
+    """RFC 5321 section 5.1."""
+
     async def scenario() -> None:
         async with client_of(FakeDNS({("a.example", "A"): ["192.0.2.1"]})) as client:
             assert await client.ask("a.example", "MX") == Answer()
@@ -55,6 +58,7 @@ def test_missing_name_and_missing_type_are_told_apart(run):
 
 @pytest.mark.parametrize("behavior", [SERVFAIL, REFUSED, GARBAGE, SILENT])
 def test_failures_are_temporary(run, monkeypatch, behavior):
+    """RFC 5321 section 5.1."""
     monkeypatch.setattr(net_dns, "_TIMEOUT_S", 0.02)
     monkeypatch.setattr(net_dns, "_TRIES", 2)
     with pytest.raises(ResolveTemporary, match="MX: "):
@@ -91,6 +95,7 @@ def test_slow_answer_is_waited_for_where_others_were_fast(run):
 
 
 def test_truncated_answer_is_asked_for_again_over_tcp(run):
+    """RFC 7766 section 5."""
     key = ("big.example", "MX")
     hosts = [f"{number} mx{number}.big.example." for number in range(200)]
     answer = run(ask(FakeDNS({key: TRUNCATED}, over_tcp={key: hosts}), *key))
@@ -98,6 +103,7 @@ def test_truncated_answer_is_asked_for_again_over_tcp(run):
 
 
 def test_cname_chain_is_followed_to_its_end(run):
+    """RFC 5321 section 5.1, RFC 1034 section 3.6.2."""
     script = {
         ("a.example", "A"): [
             "a.example. 300 CNAME b.example.",

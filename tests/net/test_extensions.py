@@ -26,6 +26,7 @@ def test_what_postfix_offers_is_known():
 
 
 def test_keywords_are_read_in_any_case_with_their_parameters():
+    """RFC 5321 section 4.1.1.1."""
     offer = parse_extensions("pipelining \nauth PLAIN LOGIN\nLimits RCPTMAX=5")
     assert offer.has_pipelining
     assert offer.parameters["AUTH"] == "PLAIN LOGIN"
@@ -36,6 +37,7 @@ def test_keywords_are_read_in_any_case_with_their_parameters():
     "size", ["SIZE", "SIZE 0", "SIZE many", "SIZE -1", "SIZE 1 2", "SIZE \u0661", "SIZE " + "9" * 40]
 )
 def test_size_that_is_no_number_is_no_limit(size):
+    """RFC 1870 section 4."""
     assert parse_extensions(size).size_limit == 0
 
 
@@ -49,6 +51,7 @@ def test_no_lines_are_no_extensions():
 
 @given(st.text() | st.text(alphabet="SIZE 019\t\r\n"))
 def test_of_any_text_only_keywords_are_kept_and_sizes_that_are_numbers(text):
+    """RFC 5321 section 4.1.1.1."""
     offer = parse_extensions(text)
     for keyword in offer.parameters:
         assert keyword

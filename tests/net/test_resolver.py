@@ -58,6 +58,8 @@ MX = {("acme.example", "MX"): ["20 mx2.acme.example.", "10 mx1.acme.example."]}
 
 
 def test_site_holds_the_mx_hosts_by_preference(run):
+    """RFC 5321 section 5.1."""
+
     async def scenario() -> None:
         async with resolving(MX) as setting:
             assert setting.resolver.lookup("acme.example") is None
@@ -80,6 +82,8 @@ def test_domains_with_the_same_hosts_share_one_site_object(run):
 
 @pytest.mark.parametrize("record", [("A", "192.0.2.1"), ("AAAA", "2001:db8::1")])
 def test_domain_without_mx_is_its_own_host(run, record):
+    """RFC 5321 section 5.1."""
+
     async def scenario() -> None:
         async with resolving({("acme.example", record[0]): [record[1]]}) as setting:
             site = await setting.resolver.resolve("acme.example")
@@ -105,6 +109,8 @@ def test_domain_without_mx_is_its_own_host(run, record):
     ids=["no name", "no record", "null mx", "odd null mx", "bad names"],
 )
 def test_domain_that_cannot_receive_is_refused_in_words(run, script, reply):
+    """RFC 5321 section 5.1, RFC 7505 section 3."""
+
     async def scenario() -> None:
         async with resolving(script) as setting:
             with pytest.raises(ResolvePermanent) as caught:
@@ -116,6 +122,8 @@ def test_domain_that_cannot_receive_is_refused_in_words(run, script, reply):
 
 
 def test_null_mx_beside_real_hosts_is_left_out(run):
+    """RFC 7505 section 3."""
+
     async def scenario() -> None:
         async with resolving({("acme.example", "MX"): ["0 .", "10 mx.acme.example."]}) as setting:
             assert (await setting.resolver.resolve("acme.example")).name == "mx.acme.example"
@@ -133,6 +141,8 @@ def test_null_mx_beside_real_hosts_is_left_out(run):
     ids=["mx", "a", "aaaa"],
 )
 def test_failure_on_the_way_to_a_site_is_temporary(run, script):
+    """RFC 5321 section 5.1."""
+
     async def scenario() -> None:
         async with resolving(script) as setting:
             with pytest.raises(ResolveTemporary):
@@ -252,6 +262,8 @@ DUAL = {("mx.example", "A"): ["198.51.100.2", "198.51.100.1"], ("mx.example", "A
     ],
 )
 def test_addresses_come_in_the_order_of_the_family(run, family, addresses):
+    """RFC 5321 section 5.2."""
+
     async def scenario() -> None:
         async with resolving(DUAL) as setting:
             assert await setting.resolver.addresses(Host("mx.example"), family) == addresses
@@ -269,6 +281,8 @@ def test_family_that_is_not_wanted_is_not_asked_for(run):
 
 
 def test_alias_of_an_mx_host_is_followed(run):
+    """RFC 5321 section 5.1, RFC 1034 section 3.6.2."""
+
     async def scenario() -> None:
         chain = ["mx.example. 300 CNAME real.example.", "real.example. 300 A 198.51.100.9"]
         async with resolving({("mx.example", "A"): chain}) as setting:
@@ -359,6 +373,8 @@ def test_prohibited_literal_is_permanent(run, literal):
     [("[198.51.100.7]", "198.51.100.7", "prefer_v6"), ("[IPv6:2001:db8::7]", "2001:db8::7", "v6")],
 )
 def test_literal_is_its_own_host_without_dns(run, literal, address, family):
+    """RFC 5321 section 4.1.3."""
+
     async def scenario() -> None:
         async with resolving({}) as setting:
             site = await setting.resolver.resolve(literal)

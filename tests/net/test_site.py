@@ -69,6 +69,7 @@ def test_name_does_not_depend_on_the_order_given(hosts):
 
 @given(HOSTS, st.randoms(use_true_random=False))
 def test_order_respects_preference_and_leaves_nobody_out(hosts, chance):
+    """RFC 5321 section 5.1."""
     site = make_site(hosts)
     ordered = order_hosts(site, chance.shuffle)
     assert sorted(ordered, key=lambda host: host.name) == sorted(site.hosts, key=lambda host: host.name)
@@ -76,6 +77,7 @@ def test_order_respects_preference_and_leaves_nobody_out(hosts, chance):
 
 
 def test_equal_preferences_are_shuffled():
+    """RFC 5321 section 5.1."""
     site = make_site([Host("a.example", 10), Host("b.example", 10), Host("z.example", 20)])
     chance = random.Random(1)
     firsts = [order_hosts(site, chance.shuffle)[0].name for _ in range(100)]

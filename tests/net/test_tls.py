@@ -17,13 +17,14 @@ def test_without_verification_any_certificate_will_do():
 
 
 def test_verification_compares_names():
+    """RFC 9525 section 6."""
     context = make_client_context(is_verifying=True)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
 
 
 def test_versions_before_1_2_are_never_spoken():
-    """RFC 8996 section 2 and 3: TLS 1.0 and 1.1 MUST NOT be used."""
+    """RFC 8996 section 2: TLS 1.0 and 1.1 MUST NOT be used."""
     assert make_client_context().minimum_version is ssl.TLSVersion.TLSv1_2
     assert make_client_context(minimum="1.3").minimum_version is ssl.TLSVersion.TLSv1_3
 

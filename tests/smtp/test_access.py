@@ -74,6 +74,7 @@ def test_ehlo_offers_what_may_be_used_now(
 def test_commands_out_of_place_are_refused(
     rules: AccessRules, facts: dict[str, bool], commands: bytes, expected: list[int]
 ) -> None:
+    """RFC 4954 section 4; RFC 4954 section 6."""
     conversation = converse(rules, **facts)
     assert codes(conversation.receive(commands)) == expected
     assert conversation.access.wants is None

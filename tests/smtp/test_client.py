@@ -48,10 +48,12 @@ def test_parameters_stand_behind_their_paths() -> None:
 
 
 def test_envelope_is_one_group() -> None:
+    """RFC 2920 section 3.1."""
     assert conversation().begin(FROM, [TO]) == GROUP
 
 
 def test_parameters_only_where_offered() -> None:
+    """RFC 1870 section 3, RFC 6152 section 3."""
     plain = conversation().begin("", [TO, "c@x.example"], 10, is_8bit=True)
     assert plain == b"MAIL FROM:<>\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA\r\n"
     rich = conversation(size=0, bits=True).begin("", [TO], 10, is_8bit=True)
@@ -61,6 +63,7 @@ def test_parameters_only_where_offered() -> None:
 
 
 def test_next_envelope_goes_behind_the_dot() -> None:
+    """RFC 2920 section 3.1."""
     conv = conversation()
     conv.begin(FROM, [TO], token=1)
     assert conv.waiting_for == "mail"
@@ -97,6 +100,7 @@ def test_begin_behind_written_content_before_its_reply() -> None:
 
 
 def test_mail_refused_while_recipients_in_flight() -> None:
+    """RFC 5321 section 3.3."""
     conv = conversation()
     conv.begin(FROM, [TO, TO])
     conv.receive(b"550 5.7.1 no\r\n503 5.5.1 MAIL first\r\n503 5.5.1 x\r\n")
@@ -109,6 +113,7 @@ def test_mail_refused_while_recipients_in_flight() -> None:
 
 @pytest.mark.parametrize("rcpt", [b"250 Ok\r\n", b"503 5.5.1 bad sequence\r\n"])
 def test_mail_refused_but_data_got_354_takes_a_lone_dot(rcpt: bytes) -> None:
+    """RFC 2920 section 3.1."""
     conv = conversation()
     conv.begin(FROM, [TO])
     assert conv.receive(b"450 4.7.1 no\r\n" + rcpt + GO) == b".\r\n"
@@ -120,6 +125,7 @@ def test_mail_refused_but_data_got_354_takes_a_lone_dot(rcpt: bytes) -> None:
 
 
 def test_all_recipients_refused_but_data_got_354_takes_a_lone_dot() -> None:
+    """RFC 2920 section 3.1."""
     conv = conversation()
     conv.begin(FROM, [TO, TO])
     assert conv.receive(OK + b"550 5.1.1 no\r\n450 4.2.1 later\r\n" + GO) == b".\r\n"
@@ -142,6 +148,7 @@ def test_all_recipients_refused_and_data_too_resets_before_the_next() -> None:
 
 
 def test_data_refused_decides_only_accepted_recipients() -> None:
+    """RFC 5321 section 4.1.1.4."""
     conv = conversation()
     conv.begin(FROM, [TO, TO])
     conv.receive(OK + b"550 5.1.1 no\r\n" + OK + b"451 4.3.0 later\r\n")
@@ -150,6 +157,7 @@ def test_data_refused_decides_only_accepted_recipients() -> None:
 
 
 def test_some_recipients_refused_and_the_rest_delivered() -> None:
+    """RFC 5321 section 3.3."""
     conv = conversation()
     conv.begin(FROM, [TO, TO, TO])
     conv.receive(OK + OK + b"452 4.5.3 too many\r\n251 forwarded\r\n" + GO)
@@ -159,6 +167,7 @@ def test_some_recipients_refused_and_the_rest_delivered() -> None:
 
 
 def test_reset_refused_leaves_the_message_untried() -> None:
+    """RFC 5321 section 4.1.1.5."""
     conv = conversation()
     conv.begin(FROM, [TO])
     conv.receive(OK + OK + b"451 4.3.0 later\r\n")
@@ -194,6 +203,7 @@ def test_421_hits_the_transaction_that_it_answers(before: bytes, decided: list[i
 
 
 def test_421_to_content_leaves_the_one_behind_untried() -> None:
+    """RFC 5321 section 3.8."""
     conv = conversation()
     conv.begin(FROM, [TO], token=1)
     conv.receive(OK + OK + GO)
@@ -208,6 +218,7 @@ def test_421_to_content_leaves_the_one_behind_untried() -> None:
 
 
 def test_421_out_of_the_blue_closes() -> None:
+    """RFC 5321 section 3.8."""
     conv = conversation()
     conv.receive(b"421 4.4.2 idle\r\n")
     assert conv.is_closing
@@ -217,6 +228,7 @@ def test_421_out_of_the_blue_closes() -> None:
 
 
 def test_lost_behind_the_dot_is_uncertain_and_the_next_untried() -> None:
+    """RFC 1047."""
     conv = conversation()
     conv.begin(FROM, [TO], token=1)
     conv.receive(OK + OK + GO)
@@ -273,6 +285,7 @@ def test_reply_that_nothing_asked_for_raises(octets: bytes) -> None:
 
 @pytest.mark.parametrize("octets", IN_FLIGHT_OUT_OF_STEP)
 def test_peer_that_loses_step_never_gets_content(octets: bytes) -> None:
+    """RFC 2920 section 3.1."""
     conv = conversation()
     conv.begin(FROM, [TO])
     with pytest.raises(RemoteProtocolError):
@@ -280,6 +293,15 @@ def test_peer_that_loses_step_never_gets_content(octets: bytes) -> None:
     [outcome] = conv.lost()
     assert not outcome.is_uncertain
     assert codes(outcome) == [0]
+
+
+def test_nonsense_behind_a_421_is_nobodys_fault() -> None:
+    for pieces in ([b"421 4.3.2 closing\r\nnonsense\r\n"], [b"421 4.3.2 closing\r\n", b"nonsense\r\n"]):
+        conv = conversation()
+        conv.begin(FROM, [TO])
+        for piece in pieces:
+            assert conv.receive(piece) == b""
+        assert codes(conv.pop_outcome()) == [421]
 
 
 def test_outcome_before_nonsense_survives_it() -> None:
@@ -293,6 +315,7 @@ def test_outcome_before_nonsense_survives_it() -> None:
 
 
 def test_lockstep_sends_one_command_at_a_time() -> None:
+    """RFC 2920 section 3.1."""
     conv = conversation(pipelining=False)
     assert conv.begin(FROM, [TO, "c@x.example"]) == b"MAIL FROM:<a@acme.example>\r\n"
     assert conv.receive(OK) == b"RCPT TO:<b@x.example>\r\n"
@@ -320,6 +343,7 @@ def test_lockstep_stops_at_the_first_refusal_that_matters() -> None:
 
 
 def test_quit_is_answered_or_not() -> None:
+    """RFC 5321 section 4.1.1.10."""
     conv = conversation()
     assert conv.quit() == b"QUIT\r\n"
     assert conv.waiting_for == "quit"
@@ -341,6 +365,7 @@ def test_quit_after_a_421() -> None:
 
 @pytest.mark.parametrize("address", ["a@x\r\nRSET", "a\n@x", "a\r@x"])
 def test_address_with_a_line_end_is_never_written(address: str) -> None:
+    """RFC 5321 sections 4.1.1.2 and 4.1.1.3."""
     with pytest.raises(LocalProtocolError):
         conversation().begin(address, [TO])
     with pytest.raises(LocalProtocolError):
@@ -386,6 +411,7 @@ def _play(octets: list[bytes], count: int, pipelining: bool) -> tuple[list[Outco
 def test_every_transaction_has_one_outcome_in_order(
     script: list[bytes], count: int, pipelining: bool
 ) -> None:
+    """RFC 2920 section 3.1."""
     outcomes, written = _play(script, count, pipelining)
     assert written.count(b"body") == sum(
         1 for o in outcomes if o.is_uncertain or (o.final is not None and len(o.recipients) == count)
@@ -488,6 +514,7 @@ MESSAGES = [
 def test_smtp_sink_takes_messages_in_one_session(
     smtp_sink: Callable[..., tuple[str, int]], pipelining: bool
 ) -> None:
+    """RFC 5321 section 4.5.2, RFC 2920 section 3.1."""
     assert deliver(smtp_sink(), MESSAGES, pipelining=pipelining) == [250] * 5
 
 
@@ -504,6 +531,7 @@ class Keeper:
 
 
 def test_aiosmtpd_reads_exactly_what_was_sent() -> None:
+    """RFC 5321 section 4.5.2, RFC 2920 section 3.1."""
     keeper = Keeper()
     controller = Controller(keeper, hostname="127.0.0.1", port=free_port())
     controller.start()
@@ -524,7 +552,7 @@ def chunked(conv: ClientConversation, count: int = 1, token: object = None) -> b
 
 
 def test_a_chunked_message_goes_out_with_its_envelope() -> None:
-    """RFC 3030 section 4.2: BDAT may be pipelined behind MAIL and RCPT."""
+    """RFC 3030 section 4.2 and RFC 2920 section 3.1: BDAT may be pipelined behind MAIL and RCPT."""
     conv = conversation()
     assert chunked(conv, token=1) + conv.chunk(b"hi\r\n.\r\n") == CHUNKED + b"BDAT 7 LAST\r\nhi\r\n.\r\n"
     assert conv.waiting_for == "mail"
@@ -538,6 +566,7 @@ def test_a_chunked_message_goes_out_with_its_envelope() -> None:
 
 
 def test_several_chunked_transactions_are_outstanding() -> None:
+    """RFC 3030 section 4.2, RFC 2920 section 3.1."""
     conv = conversation()
     for token in range(3):
         chunked(conv, token=token)
@@ -602,6 +631,7 @@ def test_mail_refused_with_the_chunk_on_its_way() -> None:
 
 @pytest.mark.parametrize("code", [b"500", b"502", b"503"])
 def test_bdat_that_the_peer_does_not_know_is_no_attempt(code: bytes) -> None:
+    """RFC 3030 section 2, RFC 5321 section 4.2.4."""
     conv = conversation()
     chunked(conv, token=1)
     conv.chunk(b"x\r\n")
@@ -630,6 +660,7 @@ def test_mail_behind_the_dot_that_the_peer_takes_for_nested_is_no_attempt() -> N
 
 
 def test_lost_with_chunks_on_their_way_leaves_all_of_them_uncertain() -> None:
+    """RFC 1047, RFC 3030 section 4.2."""
     conv = conversation()
     for token in range(2):
         chunked(conv, token=token)
@@ -686,3 +717,29 @@ def test_every_chunked_transaction_has_one_outcome_in_order(script: list[bytes],
         assert not (outcome.is_uncertain and outcome.is_untried)
         if outcome.final is not None and outcome.final.code < 300 and not outcome.is_misunderstood:
             assert len(outcome.recipients) == count
+
+
+def test_a_chunk_is_counted_and_not_stuffed() -> None:
+    """RFC 3030 section 2: octets exactly, no transparency, no final dot."""
+    conv = conversation()
+    chunked(conv)
+    message = b".\r\n..\r\n\xff\r\n"
+    assert conv.chunk(message) == b"BDAT 10 LAST\r\n" + message
+
+
+@given(st.lists(st.tuples(st.booleans(), replies), max_size=30))
+def test_a_transaction_has_data_or_bdat_and_never_both(script: list[tuple[bool, bytes]]) -> None:
+    """RFC 3030 section 2: "DATA and BDAT commands cannot be used in the same transaction"."""
+    conv = conversation()
+    written = b""
+    with contextlib.suppress(RemoteProtocolError):
+        for is_chunked, octets in script:
+            if conv.may_begin:
+                written += conv.begin(FROM, [TO], is_chunked=is_chunked)
+                if is_chunked:
+                    written += conv.chunk(b"body\r\n")
+            written += conv.receive(octets)
+            if conv.wants_content:
+                written += conv.content(b"body\r\n.\r\n")
+    for transaction in written.split(b"MAIL FROM")[1:]:
+        assert (b"DATA\r\n" in transaction) != (b"BDAT" in transaction)

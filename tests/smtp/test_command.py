@@ -38,6 +38,7 @@ ALL = offered(ServerLimits("mta.example", max_hold_s=60.0), is_tls=True)
     ],
 )
 def test_path(rest: bytes, expected: tuple[str, bytes]) -> None:
+    """RFC 5321 section 4.1.2."""
     assert parse_path(rest, is_sender=True) == expected
 
 
@@ -60,12 +61,14 @@ def test_path(rest: bytes, expected: tuple[str, bytes]) -> None:
     ],
 )
 def test_bad_path(rest: bytes, code: int) -> None:
+    """RFC 5321 section 4.1.2."""
     with pytest.raises(Refused) as refused:
         parse_path(rest, is_sender=False)
     assert refused.value.reply.code == code
 
 
 def test_null_path_is_no_recipient_and_postmaster_needs_no_domain() -> None:
+    """RFC 5321 section 4.5.1."""
     with pytest.raises(Refused):
         parse_path(b"<>", is_sender=False)
     with pytest.raises(Refused):
@@ -163,6 +166,7 @@ def test_bad_values_of_mail_parameters(octets: bytes) -> None:
     ],
 )
 def test_bad_parameters(octets: bytes, code: int) -> None:
+    """RFC 5321 section 4.1.1.11."""
     with pytest.raises(Refused) as refused:
         parse_mail_parameters(octets, PLAIN)
     assert refused.value.reply.code == code

@@ -8,7 +8,7 @@
     rules: requires_auth may_xclient             server: what of smtp.access is on
     C: line, CRLF added           what the client writes
     S: line, CRLF added           what the server writes
-    C| octets with \\r \\n \\0        the same, nothing added
+    C| octets with \\r \\n \\0 \\x16   the same, nothing added
     [action or fact]              see `Client` and `Server`
 
 The stranger's lines are fed, ours are expected. Each file is played twice: a block of lines as one piece, and
@@ -17,6 +17,7 @@ octet by octet.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,11 +40,13 @@ class Client:
     """Ours is the client. Facts and actions:
 
     [begin NAME from S to R R]    [size N] and [8bit] before it set its parameters
+    [begin chunked NAME from ...] a transaction without DATA
     [content NAME: text]          the peer wants the content of NAME and gets this one line
+    [chunk NAME: text]            the message of NAME, the last one begun, goes out as one BDAT
     [quit] [lost]                 say QUIT; the connection is gone
     [NAME R: reply]               what decides recipient R; "nothing" when nothing was said
-    [NAME is untried|uncertain]   no attempt; the peer may have it
-    [waiting for X] [closing] [out of step]
+    [NAME is untried|uncertain|misunderstood]   no attempt; the peer may have it; it can't do what it offers
+    [waiting for X] [wanted NAME] [closing] [out of step]
     """
 
     ours = "C"
@@ -77,12 +80,14 @@ class Client:
                 self.size = int(octets)
             case ["8bit"]:
                 self.is_8bit = True
-            case ["begin", name, "from", sender, "to", *recipients]:
-                self.recipients[name] = recipients
-                sender = sender.strip("<>")
-                self.out += conversation.begin(
-                    sender, recipients, self.size, is_8bit=self.is_8bit, token=name
-                )
+            case ["begin", "chunked", *rest]:
+                self.begin(rest, is_chunked=True)
+            case ["begin", *rest]:
+                self.begin(rest, is_chunked=False)
+            case ["chunk", *_]:
+                assert conversation.may_chunk
+                text = _unescape(action.partition(": ")[2])
+                self.out += conversation.chunk(text.encode() + b"\r\n")
             case ["content", name, *_]:
                 assert conversation.wants_content
                 assert conversation.content_token == name.removesuffix(":")
@@ -94,6 +99,14 @@ class Client:
             case _:
                 self.check(action, words)
 
+    def begin(self, words: list[str], *, is_chunked: bool) -> None:
+        name, _, sender, _, *recipients = words
+        self.recipients[name] = recipients
+        sender = sender.strip("<>")
+        self.out += self.conversation.begin(
+            sender, recipients, self.size, is_8bit=self.is_8bit, is_chunked=is_chunked, token=name
+        )
+
     def check(self, action: str, words: list[str]) -> None:
         conversation = self.conversation
         match words:
@@ -103,15 +116,16 @@ class Client:
                 assert conversation.is_closing
             case ["out", "of", "step"]:
                 assert self.is_broken
-            case [name, "is", "untried"]:
-                assert self.outcomes[name].is_untried
-            case [name, "is", "uncertain"]:
-                assert self.outcomes[name].is_uncertain
+            case [name, "is", what]:
+                assert getattr(self.outcomes[name], f"is_{what}")
+            case ["wanted", name]:
+                assert conversation.wants_content
+                assert conversation.content_token == name
             case [name, recipient, *_]:
                 reply = self.outcomes[name].reply_for(
                     self.recipients[name].index(recipient.removesuffix(":"))
                 )
-                assert str(reply or "nothing") == action.partition(": ")[2]
+                assert str(reply or "nothing").replace("\n", "\\n") == action.partition(": ")[2]
             case _:
                 raise AssertionError(f"no such action: [{action}]")
 
@@ -199,7 +213,8 @@ def read_dialogue(path: Path) -> tuple[dict[str, str], list[tuple[int, str, str]
 
 
 def _unescape(text: str) -> str:
-    return text.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0")
+    named = text.replace("\\r", "\r").replace("\\n", "\n").replace("\\0", "\0")
+    return re.sub(r"\\x([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), named)
 
 
 def blocks(lines: list[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:

@@ -114,7 +114,7 @@ def test_message_larger_than_the_peer_takes_bounces() -> None:
 def test_smtputf8_is_asked_for_where_it_is_needed(
     change: dict[str, Any], to: list[str], message: bytes, needs: bool
 ) -> None:
-    """RFC 6531 3.2: no internationalized message to a server that does not offer it; 5.6.7 (3.5)."""
+    """RFC 6531 3.2: no internationalized message to a server that does not offer it; RFC 6531 3.5: 5.6.7."""
     facts = envelope(Terms(is_utf8=True), **change)
     assert needs_smtputf8(facts, to, message) == needs
     assert (" SMTPUTF8" in written(ALL, facts, to, message)) == needs

@@ -41,6 +41,7 @@ def drive(conv: ServerConversation, chunks: list[bytes]) -> tuple[list[Transacti
 
 
 def test_greeting_and_extensions() -> None:
+    """RFC 5321 section 3.2."""
     conv = ServerConversation(LIMITS)
     assert conv.greeting() == b"220 mta1.example.net ESMTP Mailrail\r\n"
     assert conv.receive(HELLO).splitlines() == [
@@ -59,6 +60,7 @@ def test_greeting_and_extensions() -> None:
 
 
 def test_message_rests_until_finished_and_keeps_what_is_behind() -> None:
+    """RFC 2920 section 3.2."""
     conv = conversation()
     assert codes(conv.receive(ENVELOPE)) == [250, 250, 354]
     assert conv.deadline_kind == "data"
@@ -79,6 +81,7 @@ def test_message_rests_until_finished_and_keeps_what_is_behind() -> None:
 
 
 def test_helo_and_esmtp_are_told_apart() -> None:
+    """RFC 5321 section 3.2."""
     conv = ServerConversation(LIMITS)
     [first], _ = drive(conv, [b"HELO x\r\n" + ENVELOPE + b".\r\n"])
     [second], _ = drive(conv, [HELLO + ENVELOPE + b".\r\n"])
@@ -99,6 +102,7 @@ def test_helo_and_esmtp_are_told_apart() -> None:
     ],
 )
 def test_content_is_the_same_whole_bytewise_and_with_trailing_data(content: bytes, message: bytes) -> None:
+    """RFC 5321 section 4.5.2."""
     octets = ENVELOPE + content
     for chunks in ([octets], [octets[i : i + 1] for i in range(len(octets))], [octets + b"NOOP\r\n"]):
         [transaction], out = drive(conversation(), chunks)
@@ -108,6 +112,7 @@ def test_content_is_the_same_whole_bytewise_and_with_trailing_data(content: byte
 
 
 def test_content_split_anywhere() -> None:
+    """RFC 5321 section 4.5.2."""
     octets = ENVELOPE + b"one\r\n..two\r\n.three\r\n\r\n.\r\n"
     for first in range(len(octets)):
         for second in range(first, len(octets)):
@@ -134,6 +139,7 @@ SMUGGLING = [
 @pytest.mark.parametrize("variant", SMUGGLING)
 @pytest.mark.parametrize("is_bytewise", [False, True])
 def test_only_crlf_dot_crlf_ends_a_message(variant: bytes, is_bytewise: bool) -> None:
+    """RFC 5321 sections 2.3.8 and 4.1.1.4."""
     octets = ENVELOPE + b"hello" + variant + ENVELOPE + b"smuggled\r\n.\r\nNOOP\r\n"
     chunks = [octets[i : i + 1] for i in range(len(octets))] if is_bytewise else [octets]
     messages, out = drive(conversation(), chunks)
@@ -151,6 +157,7 @@ def test_only_crlf_dot_crlf_ends_a_message(variant: bytes, is_bytewise: bool) ->
     st.integers(0, 60),
 )
 def test_no_other_end_of_data_is_ever_accepted(parts: list[bytes], cut: int) -> None:
+    """RFC 5321 sections 2.3.8 and 4.1.1.4."""
     octets = ENVELOPE + b"".join(parts)
     conv = conversation()
     conv.receive(octets[:cut])
@@ -172,6 +179,7 @@ def naive_message(content: bytes) -> bytes | None:
     st.binary(max_size=400).map(lambda b: b.replace(b"\r", b"").replace(b"\0", b".").replace(b"\n", b"\r\n"))
 )
 def test_what_was_stuffed_comes_back(text: bytes) -> None:
+    """RFC 5321 section 4.5.2."""
     message = text + b"\r\n"
     [transaction], _ = drive(conversation(), [ENVELOPE + stuff(message)])
     assert transaction.message == message
@@ -227,6 +235,7 @@ def test_nothing_escapes_whatever_arrives(chunks: list[bytes]) -> None:
     ],
 )
 def test_replies_in_order(commands: bytes, expected: list[int]) -> None:
+    """RFC 5321 sections 4.1.4, 2.4 and 7.3."""
     assert codes(ServerConversation(LIMITS).receive(commands)) == expected
 
 
@@ -246,6 +255,7 @@ def test_replies_in_order(commands: bytes, expected: list[int]) -> None:
     ],
 )
 def test_strangers_and_sloppy_lines_are_dismissed(octets: bytes, code: int) -> None:
+    """RFC 5321 sections 2.3.8 and 7.8."""
     conv = ServerConversation(LIMITS)
     assert codes(conv.receive(octets + b"NOOP\r\n")) == [code]
     assert conv.is_closing
@@ -270,11 +280,13 @@ def test_hooks_refuse_without_ending_the_transaction() -> None:
 
 
 def test_postmaster_without_domain_is_ours() -> None:
+    """RFC 5321 section 4.5.1."""
     [transaction], _ = drive(conversation(), [b"MAIL FROM:<>\r\nRCPT TO:<Postmaster>\r\nDATA\r\n.\r\n"])
     assert transaction.recipients == ["postmaster@mta1.example.net"]
 
 
 def test_recipients_over_the_limit_get_452_and_the_rest_goes() -> None:
+    """RFC 5321 section 4.5.3.1.10, RFC 1870 section 6.1."""
     rcpts = b"".join(b"RCPT TO:<r%d@x.example>\r\n" % i for i in range(5))
     [transaction], out = drive(conversation(), [b"MAIL FROM:<>\r\n" + rcpts + b"DATA\r\n.\r\n"])
     assert codes(out) == [250, 250, 250, 250, 452, 452, 354, 250]
@@ -283,6 +295,7 @@ def test_recipients_over_the_limit_get_452_and_the_rest_goes() -> None:
 
 @pytest.mark.parametrize("piece", [100, 5001, 20_000])
 def test_oversize_message_is_read_to_its_end_and_refused(piece: int) -> None:
+    """RFC 1870 section 6.3."""
     body = b"x" * 98 + b"\r\n"
     octets = ENVELOPE + body * 60 + b".\r\nNOOP\r\n"
     messages, out = drive(conversation(), [octets[i : i + piece] for i in range(0, len(octets), piece)])
@@ -292,6 +305,7 @@ def test_oversize_message_is_read_to_its_end_and_refused(piece: int) -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
 def test_message_of_exactly_the_limit_is_accepted(piece: int) -> None:
+    """RFC 1870 section 6.3."""
     octets = ENVELOPE + (b"x" * 98 + b"\r\n") * 50 + b".\r\n"
     messages, _ = drive(conversation(), [octets[i : i + piece] for i in range(0, len(octets), piece)])
     assert [len(m.message) for m in messages] == [5000]
@@ -299,6 +313,7 @@ def test_message_of_exactly_the_limit_is_accepted(piece: int) -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 100_000])
 def test_message_one_over_the_limit_is_refused(piece: int) -> None:
+    """RFC 1870 section 6.3."""
     octets = ENVELOPE + (b"x" * 98 + b"\r\n") * 49 + b"x" * 99 + b"\r\n.\r\n"
     messages, out = drive(conversation(), [octets[i : i + piece] for i in range(0, len(octets), piece)])
     assert messages == []
@@ -327,6 +342,7 @@ def test_flood_far_past_the_limit_is_cut() -> None:
 def test_message_that_cannot_be_relayed_is_refused_and_the_session_goes_on(
     content: bytes, reply: bytes
 ) -> None:
+    """RFC 5321 section 4.5.3.1.6."""
     conv = conversation()
     conv.receive(ENVELOPE)
     assert conv.receive(content).startswith(reply)
@@ -335,6 +351,7 @@ def test_message_that_cannot_be_relayed_is_refused_and_the_session_goes_on(
 
 
 def test_too_many_errors_close() -> None:
+    """RFC 5321 section 7.8."""
     conv = conversation()
     out = conv.receive(b"FOO\r\n" * 50)
     assert codes(out) == [500] * 21 + [421]
@@ -349,6 +366,7 @@ def test_a_message_forgives_errors() -> None:
 
 
 def test_too_many_idle_commands_close() -> None:
+    """RFC 5321 section 7.8."""
     conv = conversation()
     assert codes(conv.receive(b"NOOP\r\n" * 200)) == [250] * 99 + [421]
     assert conv.is_closing
@@ -379,6 +397,7 @@ def test_shut_waits_for_a_transaction_that_is_given_up(end: bytes) -> None:
 
 
 def test_shut_waits_for_the_message() -> None:
+    """RFC 5321 section 3.8."""
     conv = conversation()
     conv.receive(ENVELOPE)
     assert conv.shut(make_reply(421, "4.3.2", "stopping")) == b""

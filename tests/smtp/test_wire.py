@@ -60,7 +60,7 @@ BAD = [
 
 @pytest.mark.parametrize(("octets", "reply"), CASES)
 def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, reply: Reply) -> None:
-    """RFC 5321 section 4.2.1 (several lines), RFC 2034 section 4 (contradictions), RFC 6531 3.7.4.2."""
+    """RFC 5321 section 4.2.1 (several lines), RFC 2034 4 (contradictions), RFC 3463 2, RFC 6531 3.7.4.2."""
     assert ReplyReader().feed(octets) == [reply]
     reader = ReplyReader()
     assert [r for i in range(len(octets)) for r in reader.feed(octets[i : i + 1])] == [reply]
@@ -73,7 +73,7 @@ def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, 
 
 @pytest.mark.parametrize("octets", BAD)
 def test_what_is_no_reply_raises_whole_and_bytewise(octets: bytes) -> None:
-    """RFC 5321 sections 4.2 (its form) and 4.5.3.1.5 (a bound on its length, here with room)."""
+    """RFC 5321 section 4.2 (its form), RFC 5321 4.5.3.1.5 (a bound on its length, here with room)."""
     with pytest.raises(RemoteProtocolError):
         ReplyReader().feed(octets)
     reader = ReplyReader()
@@ -136,6 +136,7 @@ def test_format_reply_cannot_be_made_to_inject() -> None:
     ],
 )
 def test_stuff(message: bytes, stuffed: bytes) -> None:
+    """RFC 5321 section 4.5.2."""
     assert stuff(message) == stuffed
 
 
@@ -146,6 +147,7 @@ lines = st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\r", b"").repl
 
 @given(lines)
 def test_stuffing_round_trip_and_only_one_end(message: bytes) -> None:
+    """RFC 5321 section 4.5.2."""
     stuffed = stuff(message)
     assert unstuff(stuffed[:-3]) == message
     assert (b"\r\n" + stuffed).index(b"\r\n.\r\n") == len(stuffed) - 3

@@ -107,6 +107,7 @@ def crash_configuration(root: Path, crash_sink: SinkProcess) -> Configuration:
 def test_kill_of_any_process_loses_nothing(
     crash_configuration: Configuration, crash_sink: SinkProcess
 ) -> None:
+    """RFC 5321 section 6.1."""
     chance = random.Random(os.environ.get("CRASH_SEED", "1"))
     port = crash_configuration.add_smtp(customer="acme")
     engine = EngineProcess(crash_configuration)
