@@ -15,8 +15,6 @@ import socket
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from engine.core.errors import (
     NetworkError,
     RemoteProtocolError,
@@ -196,9 +194,7 @@ class Attempt:
 
     def _requirement(self, target: Target) -> TlsRequirement:
         """Return what a session to that address needs of TLS."""
-        if target.host.path:
-            return CLEAR  # what goes over a unix socket is on no line
-        requirement = access_requirement(target.secured.tls, self._access)
+        requirement = target.secured.tls
         if requirement.allows_clear and self._opener.memory.knows(target.address, "tls", self._now()):
             return CLEAR
         return requirement
@@ -313,18 +309,6 @@ class Attempt:
         if reply.synthetic and reply.is_permanent and self.reply is not None and self.reply.is_temporary:
             return
         self.reply = reply
-
-
-def access_requirement(requirement: TlsRequirement, access: Access) -> TlsRequirement:
-    """Return what a route asks of TLS: its own word instead of policy's, and enough for its credentials.
-
-    RFC 4954 section 8: who logs in over an insecure network must not go on without what protects that.
-    """
-    if access.tls and access.tls != requirement.mode:
-        requirement = msgspec.structs.replace(requirement, mode=access.tls)
-    if access.user and not access.allows_plaintext and requirement.allows_clear:
-        requirement = msgspec.structs.replace(requirement, mode="required")
-    return requirement
 
 
 def login_of(access: Access) -> Login | None:

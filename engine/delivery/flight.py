@@ -31,8 +31,8 @@ class SessionFacts(NamedTuple):
     tls: str
     tls_verification: str = ""
     tls_resumed: bool = False
-    secured: Secured | None = None  # what it had to show of TLS
     proxy: str = ""
+    secured: Secured | None = None  # what it had to show of TLS
 
 
 class Flight(msgspec.Struct, gc=False, eq=False):

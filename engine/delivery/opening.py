@@ -45,8 +45,8 @@ class Addresses(Protocol):
     """What opening needs of the resolver."""
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
-    async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
     async def is_ours(self, hosts: Iterable[Host]) -> bool: ...
+    async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
 
 
 class Opener:
@@ -186,8 +186,8 @@ class Opener:
             f"{tls.version} {tls.cipher}" if tls else "",
             tls.verification if tls else "",
             tls.is_resumed if tls else False,
-            target.secured,
             str(target.proxy or ""),
+            target.secured,
         )
         policy = self._paths.policy_of(path)
         now = self._loop.time()

@@ -18,7 +18,7 @@ from engine.core.errors import ResolveError, TlsFailed
 from engine.core.reply import Reply, make_reply
 from engine.net.certificates import peer_chain
 from engine.net.connect import OpenSession
-from engine.net.site import Host, Site
+from engine.net.site import Access, Host, Site
 from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsRequirement
 from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.model import Policy
@@ -72,7 +72,7 @@ class DaneCheck(msgspec.Struct, frozen=True):
 
 async def secure(resolver: TlsaOf, site: Site, host: Host, port: int, policy: Policy) -> Secured | Unusable:
     """Return what a session to a host of the site needs."""
-    demand = site.demand
+    demand, access = site.demand, site.access
     tlsa = NO_TLSA
     if demand.is_secure:
         try:
@@ -81,16 +81,27 @@ async def secure(resolver: TlsaOf, site: Site, host: Host, port: int, policy: Po
             # RFC 7672 section 2.1.2: not known is not none.
             reply = make_reply(451, "4.7.5", f"TLSA records of {host.name} are not to be had: {error}")
             return Unusable(reply, DNSSEC_INVALID)
-    judged = judge(demand, host.name, policy.tls, tlsa.records, is_routed=host.is_routed)
+    asked = access.tls or policy.tls  # a route's own word stands instead of policy's
+    judged = judge(demand, host.name, asked, tlsa.records, is_routed=host.is_routed)
     if judged.refusal:
         code, enhanced = (550, _NOT_PROTECTED) if demand.word == REQUIRED else (451, "4.7.5")
         return Unusable(make_reply(code, enhanced, judged.refusal), VALIDATION_FAILURE, tlsa.records)
-    requirement = _requirement(judged, policy, tlsa, host)
+    requirement = _requirement(protect_login(judged, access), policy, tlsa, host)
     return Secured(requirement, judged, tlsa.records, demand.word != OPTIONAL)
 
 
+def protect_login(judged: HostDemand, access: Access) -> HostDemand:
+    """Return what a host must show, enough for the credentials of the route.
+
+    RFC 4954 section 8: who logs in over an insecure network must not go on without what protects that.
+    """
+    if access.user and not access.allows_plaintext and judged.mode in ("none", "opportunistic"):
+        return msgspec.structs.replace(judged, mode="required")
+    return judged
+
+
 def _requirement(judged: HostDemand, policy: Policy, tlsa: HostTlsa, host: Host) -> TlsRequirement:
-    if judged.mode == "none":
+    if judged.mode == "none" or host.path:  # what goes over a unix socket is on no line
         return CLEAR
     check = None
     if judged.records:

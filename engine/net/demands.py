@@ -81,7 +81,7 @@ class DemandResolver:
         return await self._resolver.addresses(host, family)
 
     async def is_ours(self, hosts: Iterable[Host]) -> bool:
-        """Is one of these hosts this installation?"""
+        """Is one of these hosts this installation, by name or by an address of either family?"""
         return await self._resolver.is_ours(hosts)
 
     async def texts(self, name: str) -> list[str]:

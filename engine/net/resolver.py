@@ -162,14 +162,6 @@ class Resolver:
             detail = "has no address" if len(_RECORD_TYPES[family]) == 2 else f"has no IP{family} address"
         raise ResolvePermanent(host.name, detail, make_reply(550, "5.4.4", f"Host {host.name} {detail}"))
 
-    async def texts(self, name: str) -> list[str]:
-        """Return the TXT records of a name; none are kept.
-
-        Raises:
-            ResolveTemporary: DNS did not answer.
-        """
-        return [text for _, text in (await self._dns.ask(name, "TXT")).records]
-
     async def is_ours(self, hosts: Iterable[Host]) -> bool:
         """Is one of these hosts this installation, by name or by an address of either family?"""
         if not self._own:
@@ -181,6 +173,14 @@ class Resolver:
             *(self._addresses.fetch((host.name, kind)) for host in asked for kind in ("A", "AAAA"))
         )
         return any(not isinstance(found, ResolveError) and self._own.has_any(found) for found in answers)
+
+    async def texts(self, name: str) -> list[str]:
+        """Return the TXT records of a name; none are kept.
+
+        Raises:
+            ResolveTemporary: DNS did not answer.
+        """
+        return [text for _, text in (await self._dns.ask(name, "TXT")).records]
 
     async def _ask_addresses(self, host: Host, record_types: Sequence[str]) -> list[str]:
         if host.is_routed and host.name == "localhost":

@@ -85,7 +85,7 @@ class Site(msgspec.Struct, frozen=True, weakref=True):
     @property
     def plain_name(self) -> str:
         """The name without what is asked of TLS."""
-        return self.name[: self.name.rindex(" +")] if self.demand.key else self.name
+        return self.name if self.demand == NO_DEMAND else self.name.rpartition(" +")[0]
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def with_demand(site: Site, demand: Demand) -> Site:
         return site
     key = demand.key
     name = f"{site.plain_name} +{key.replace(' ', '+')}" if key else site.plain_name
-    return Site(name, site.hosts, site.is_route, site.is_secure, demand, site.access)
+    return msgspec.structs.replace(site, name=name, demand=demand)
 
 
 def with_word(site: Site, word: str) -> Site:
@@ -127,7 +127,8 @@ def make_site(
     name = ";".join(",".join(str(host) for host in group) for group in ranks)
     if access.user:
         name += f" as {access.user}"
-    return Site("route:" + name if is_route else name, ranked, is_route, is_secure, access=access)
+    name = "route:" + name if is_route else name
+    return Site(name, ranked, is_route, is_secure=is_secure, access=access)
 
 
 def order_hosts(site: Site, shuffle: Shuffle) -> list[Host]:

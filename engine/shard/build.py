@@ -117,7 +117,7 @@ class Engine:
             place=self.exchange.place,
             forward=self.exchange.forward,
             arrived=self.readahead.arrived,
-            sign=lambda *what: self.signers.sign(*what),
+            sign=self._sign,
             add_event=self.events.add,
             counters=self.counters,
             unix_clock=time.time,
@@ -146,7 +146,7 @@ class Engine:
         self.dispatcher = Dispatcher(
             self.loop,
             self.opener.open_soon,
-            lambda delivery, queue: self.expiry.expire_ready(delivery, queue),
+            self._on_expired,
             lambda queue: self.readahead.refill(queue),
             time.time,
         )
@@ -264,15 +264,12 @@ class Engine:
         before, self.assignment = self.assignment, assignment
         self.model = model
         ours = [vmta for name, vmta in settings.vmtas.items() if assignment.get(name) == self.shard]
-        known = {
-            name: (vmta.addresses, (vmta.hostname, vmta.proxy)) for name, vmta in self.paths.vmtas.items()
-        }
-        kept = {vmta.name for vmta in ours if known.get(vmta.name, ([], ""))[0] == vmta.addresses}
+        known = dict(self.paths.vmtas)
+        both = [(known[vmta.name], vmta) for vmta in ours if vmta.name in known]
+        kept = {now.name for was, now in both if was.addresses == now.addresses}
         if known.keys() - kept:
             self.disown(known.keys() - kept)
-        changed = {
-            each.name for each in ours if known.get(each.name, ([], None))[1] != (each.hostname, each.proxy)
-        }
+        changed = {now.name for was, now in both if (was.hostname, was.proxy) != (now.hostname, now.proxy)}
         self.quit_sessions(changed & kept)  # the next ones say the new name, go the new way
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
@@ -355,6 +352,9 @@ class Engine:
         found = self.model.settings.customers.get(customer)
         return found.share if found is not None else 1
 
+    def _sign(self, customer: str, domain: str, message: bytes, unix_now: float) -> bytes:
+        return self.signers.sign(customer, domain, message, unix_now)
+
     # -- what becomes of deliveries (Settlement, and what others call) ------------------------------
 
     def deferred(self, delivery: Delivery) -> None:
@@ -365,6 +365,9 @@ class Engine:
 
     def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
         self.readahead.ready_again(delivery, site_queue)
+
+    def _on_expired(self, delivery: Delivery, site_queue: SiteQueue) -> None:
+        self.expiry.expire_ready(delivery, site_queue)
 
     def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
         reason = obstacle(site_queue, self.loop.time()) if site_queue is not None else ""
@@ -400,16 +403,13 @@ class Engine:
         """
         if not self.exchange.is_keeper_here(delivery):
             return self.handover.offer(delivery)
-        if self._has_left(delivery.key):
+        if self.orphans.remember(delivery.key):
             self.loop.call_soon(self.lending.handed_over, delivery)
         else:
             delivery.held = ""
             self.store.amend(delivery, delivery.due_at)
             self.loop.call_soon(self.readahead.left, delivery)
         return True
-
-    def _has_left(self, key: bytes) -> bool:
-        return self.orphans.remember(key)
 
     # -- the store's bad news -----------------------------------------------------------------------
 

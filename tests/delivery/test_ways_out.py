@@ -18,14 +18,16 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword
 
 from engine.core.reply import Reply
 from engine.delivery import attempt, opening
-from engine.delivery.attempt import access_requirement
+from engine.delivery.securing import Secured, secure
 from engine.net.routes import Routes
-from engine.net.site import NO_ACCESS, Access, Site
-from engine.net.tls import CLEAR, TlsRequirement
+from engine.net.site import NO_ACCESS, Access, Host, Site, make_site, with_demand
+from engine.net.tls import CLEAR
 from engine.rig.certificate import write_certificate
+from engine.security.demand import OPTIONAL, REQUIRED, Demand
 from engine.settings.fields import proxy as parse_proxy
 from engine.settings.model import Route, VirtualMTA
 from tests.delivery.test_opening import Peer, Rig, make_delivery, on_uvloop, scene, site_of, until
+from tests.delivery.test_securing import Records, policy
 
 
 class Handler:
@@ -195,23 +197,44 @@ def test_a_wrong_password_makes_mail_wait_and_is_not_repeated(tmp_path: Path) ->
     on_uvloop(main())
 
 
-OPPORTUNISTIC = TlsRequirement(mode="opportunistic")
+def secured(asked: str, access: Access, word: str = "", **host: Any) -> Secured:
+    to = Host("mx.example", is_routed=True, **host)
+    site = with_demand(make_site([to], is_route=True, access=access), Demand(word=word))
+    found = asyncio.run(secure(Records(), site, to, 25, policy(f'[default]\ntls = "{asked}"\n')))
+    assert isinstance(found, Secured)
+    return found
 
 
 @pytest.mark.parametrize(
     ("asked", "access", "mode"),
     [
-        (OPPORTUNISTIC, NO_ACCESS, "opportunistic"),
-        (OPPORTUNISTIC, Access(tls="verify"), "verify"),
-        (TlsRequirement(mode="verify"), Access(tls="none"), "none"),
-        (OPPORTUNISTIC, Access(user="u", password="p"), "required"),
-        (CLEAR, Access(user="u", password="p"), "required"),
-        (OPPORTUNISTIC, Access(user="u", password="p", tls="verify"), "verify"),
-        (OPPORTUNISTIC, Access(user="u", password="p", allows_plaintext=True), "opportunistic"),
+        ("opportunistic", NO_ACCESS, "opportunistic"),
+        ("opportunistic", Access(tls="verify"), "verify"),
+        ("verify", Access(tls="none"), "none"),
+        ("opportunistic", Access(user="u", password="p"), "required"),
+        ("none", Access(user="u", password="p"), "required"),
+        ("opportunistic", Access(user="u", password="p", tls="verify"), "verify"),
+        ("opportunistic", Access(user="u", password="p", allows_plaintext=True), "opportunistic"),
     ],
 )
-def test_a_route_says_what_it_needs_of_tls(asked: TlsRequirement, access: Access, mode: str) -> None:
-    assert access_requirement(asked, access).mode == mode
+def test_a_route_says_what_it_needs_of_tls(asked: str, access: Access, mode: str) -> None:
+    assert secured(asked, access).tls.mode == mode
+
+
+def test_mail_that_requires_tls_gets_it_whatever_its_route_says() -> None:
+    """RFC 8689 section 4.2.1."""
+    found = secured("none", Access(tls="none"), REQUIRED)
+    assert (found.tls.mode, found.demand.needs_requiretls) == ("verify", True)
+
+
+def test_credentials_need_tls_also_where_the_mail_does_not() -> None:
+    """RFC 8689 section 5 is about the message; RFC 4954 section 8 about who logs in."""
+    assert secured("verify", Access(user="u", password="p"), OPTIONAL).tls.mode == "required"
+    assert secured("verify", NO_ACCESS, OPTIONAL).tls.mode == "opportunistic"
+
+
+def test_a_unix_socket_needs_no_tls() -> None:
+    assert secured("verify", NO_ACCESS, path="/run/lmtp", is_lmtp=True).tls is CLEAR
 
 
 # -- ourselves, families -----------------------------------------------------------------------------------

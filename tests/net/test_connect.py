@@ -272,7 +272,7 @@ def test_421_behind_the_greeting_is_a_rejection(run, peer):
 
 
 def test_non_ascii_text_is_kept(run, peer):
-    """RFC 5321 section 4.2.; RFC 6531 section 3.7.4.2: replies may hold UTF-8."""
+    """RFC 5321 section 4.2; RFC 6531 section 3.7.4.2: replies may hold UTF-8."""
 
     async def scenario() -> None:
         async with peer(script(b"554 gr\xfc\xdfe\r\n")) as port:

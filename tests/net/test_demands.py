@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from engine.net.demands import DemandResolver
+from engine.net.own import OwnHosts
 from engine.net.site import Host, make_site
 from engine.net.sts import NOTHING, StsState
 from engine.net.tlsa import NO_TLSA, HostTlsa
@@ -108,3 +109,20 @@ def test_state_of_a_policy_can_be_asked_for():
     resolve(resolver, "a.example")
     assert resolver.sts_of("a.example") is ENFORCE
     assert make({}).sts_of("a.example") is NOTHING
+
+
+def test_who_we_are_goes_through_to_the_resolver():
+    heard = []
+
+    class Hearing(FakeResolver):
+        def use(self, *told):
+            heard.append(told)
+
+        async def is_ours(self, hosts):
+            return Host("mx.example") in hosts
+
+    resolver = DemandResolver(Hearing({}))
+    own = OwnHosts(frozenset({"mx.example"}), frozenset())
+    resolver.use({}, (), own)
+    assert heard == [({}, (), own)]
+    assert asyncio.run(resolver.is_ours([Host("mx.example")]))

@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.net.site import MAX_HOSTS, Host, balance, make_site, order_hosts, pick_family, routed_host
+from engine.net.site import (
+    MAX_HOSTS,
+    Access,
+    Host,
+    balance,
+    make_site,
+    order_hosts,
+    pick_family,
+    routed_host,
+    with_demand,
+    with_word,
+)
+from engine.security.demand import NO_DEMAND, REQUIRED
 
 HOSTS = st.lists(
     st.builds(Host, st.sampled_from(["a.example", "b.example", "c.example", "d.example"]), st.integers(0, 3)),
@@ -112,3 +124,13 @@ def test_both_families_of_a_host_are_among_what_is_tried(addresses, most, kept):
 def test_a_host_of_the_configuration_is_a_name_or_an_address():
     assert (routed_host("relay.example").address, routed_host("relay.example").is_routed) == ("", True)
     assert routed_host("::1").address == "::1"
+
+
+def test_what_is_asked_of_tls_changes_neither_the_login_nor_the_plain_name() -> None:
+    access = Access(user="news +1", password="p")
+    site = make_site([Host("smart.example", is_routed=True)], is_route=True, access=access)
+    asked = with_word(site, REQUIRED)
+    assert asked.name != site.name
+    assert asked.access == access
+    assert asked.plain_name == site.plain_name == site.name
+    assert with_demand(asked, NO_DEMAND) == site

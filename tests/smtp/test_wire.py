@@ -60,7 +60,7 @@ BAD = [
 
 @pytest.mark.parametrize(("octets", "reply"), CASES)
 def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, reply: Reply) -> None:
-    """RFC 5321 section 4.2.1, RFC 2034 section 4, RFC 3463 section 2, RFC 6531 section 3.7.4.2."""
+    """RFC 5321 section 4.2.1 (several lines), RFC 2034 4 (contradictions), RFC 3463 2, RFC 6531 3.7.4.2."""
     assert ReplyReader().feed(octets) == [reply]
     reader = ReplyReader()
     assert [r for i in range(len(octets)) for r in reader.feed(octets[i : i + 1])] == [reply]
@@ -73,7 +73,7 @@ def test_reply_is_the_same_whole_bytewise_and_with_trailing_data(octets: bytes, 
 
 @pytest.mark.parametrize("octets", BAD)
 def test_what_is_no_reply_raises_whole_and_bytewise(octets: bytes) -> None:
-    """RFC 5321 section 4.2 (its form); RFC 5321 section 4.5.3.1.5 (a bound on its length, with room)."""
+    """RFC 5321 section 4.2 (its form), RFC 5321 4.5.3.1.5 (a bound on its length, here with room)."""
     with pytest.raises(RemoteProtocolError):
         ReplyReader().feed(octets)
     reader = ReplyReader()
