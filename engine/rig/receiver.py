@@ -333,6 +333,7 @@ class Receiver(asyncio.Protocol):
     def _end_chunk(self) -> None:
         self._chunk_left = -1
         if not self._recipients:
+            self._reset()  # or the next message would be taken for this one
             self._answer("quit", b"503 5.5.1 RCPT first\r\n")
         elif self._is_last_chunk:
             self._finish()

@@ -118,3 +118,12 @@ def test_delays_of_pipelined_commands_overlap() -> None:
     state = SinkState(delay_s=0.05)
     wire, _ = talk([EHLO + ENVELOPE], state, 0.09)
     assert codes(wire) == [220, 250, 250, 250, 354]
+
+
+def test_a_chunk_without_recipients_is_forgotten() -> None:
+    first, second = CONTENT[:-3], CONTENT[:-3].replace(b"t-1", b"t-2")
+    refused = b"BDAT %d LAST\r\n" % len(first) + first
+    taken = ENVELOPE[:-6] + b"BDAT %d LAST\r\n" % len(second) + second
+    wire, state = talk([EHLO + refused + taken])
+    assert codes(wire) == [220, 250, 503, 250, 250, 250]
+    assert state.tally.seen == {b"t-2 u@d.example"}
