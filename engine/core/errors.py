@@ -86,13 +86,17 @@ class SourceUnavailable(NetworkError):
 class TlsFailed(NetworkError):
     """TLS was begun and did not end as required; `result` is a result type of RFC 8460 section 4.3.
 
-    Where it `was_resuming`, the peer may only dislike our ticket: a whole handshake is worth a try.
+    Where it `was_resuming`, the peer may only dislike our ticket: a whole handshake is worth a try. Where it
+    is not `is_certain`, the connection was lost or nothing came in time, which says little of the peer's TLS.
     """
 
-    def __init__(self, result: str, detail: str, *, was_resuming: bool = False) -> None:
+    def __init__(
+        self, result: str, detail: str, *, was_resuming: bool = False, is_certain: bool = True
+    ) -> None:
         super().__init__("tls", detail)
         self.result = result
         self.was_resuming = was_resuming
+        self.is_certain = is_certain
 
 
 class ResolveError(MailrailError):

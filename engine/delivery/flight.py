@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from engine.core.envelope import Delivery
-from engine.core.reply import make_reply
 from engine.delivery.securing import Secured
 from engine.delivery.site_queue import SiteQueue
 from engine.net.extensions import Extensions
@@ -74,12 +73,6 @@ def recipients_to_try(delivery: Delivery, most: int) -> list[str]:
     return recipients[: min(untried, most)] if delivery.deferred or untried > most else recipients
 
 
-def refuse_size(flight: Flight, host: str, limit: int) -> Outcome:
-    """Return the outcome of a message that is larger than the peer takes (RFC 1870 section 6.1)."""
-    text = f"message of {len(flight.delivery.message)} octets; {host} takes {limit}"
-    return Outcome(flight, make_reply(552, "5.3.4", text), [], None)
-
-
 def observe_end(flight: Flight, path: Path, now: float) -> None:
     """Tell the rates of a path that a transaction has ended."""
     if not flight.permit_at:  # refused before its content: that counts too
@@ -96,6 +89,6 @@ def next_depth(outcome: Outcome, depth: int, outstanding: int) -> int:
     final = outcome.final
     if outcome.mail is None or outcome.mail.code >= 300:
         return 1
-    if final is None or outcome.reply_for(0) is not final:
-        return depth
+    if final is None or not any(reply.code < 300 for reply in outcome.recipients):
+        return depth  # nobody stood: that says nothing of the message
     return outstanding if final.code < 300 else 1

@@ -37,6 +37,7 @@ SWEEP_EVERY_S = 0.25
 # What a session learns that its peer offers and can't do (design section 6), and for how long it is believed.
 SESSION_FAULTS = ("chunking", "pipelining")
 FAULT_TTL_S = 86_400.0
+SMTP_PORT = 25
 
 log = Log("opening")
 
@@ -201,14 +202,14 @@ class Opener:
             self.dispatcher,
             self.settler,
             self._gone,
-            [fault for fault in SESSION_FAULTS if self.memory.knows(target.address, fault, now)],
+            [fault for fault in SESSION_FAULTS if self.memory.knows(fault_key(facts.peer), fault, now)],
             self._remember_fault,
         )
 
     def _remember_fault(self, session: Session, fault: str) -> None:
         """A peer can't do what it offers: its next sessions do without."""
         peer = session.facts.peer
-        self.memory.remember(peer.address, fault, self._loop.time() + FAULT_TTL_S, peer.host)
+        self.memory.remember(fault_key(peer), fault, self._loop.time() + FAULT_TTL_S, peer.host)
         log.info("peer can't do what it offers", peer=peer.host, address=peer.address, fault=fault)
 
     def _gone(self, session: Session, slot_at: float) -> None:
@@ -281,3 +282,10 @@ class Opener:
 def _local_address(transport: asyncio.Transport) -> str:
     name = transport.get_extra_info("sockname")
     return str(name[0]) if name else ""
+
+
+def fault_key(peer: Peer) -> str:
+    """Return under what name a peer's faults are remembered: another port is another server."""
+    if not peer.address:
+        return peer.host  # a unix socket
+    return peer.address if peer.port == SMTP_PORT else f"{peer.address}:{peer.port}"

@@ -142,7 +142,7 @@ def may_carry(opened: OpenSession, demand: HostDemand) -> Reply | None:
 
 def refuse_unprotected(reply: Reply, error: Exception | None, demand: HostDemand) -> Reply:
     """Return what a TLS failure means: with REQUIRETLS it is for good (RFC 8689 section 4.2.1)."""
-    is_certain = error is None or isinstance(error, TlsFailed)  # a time-out or a lost connection is neither
+    is_certain = error is None or (isinstance(error, TlsFailed) and error.is_certain)
     if demand.needs_requiretls and is_certain and reply.synthetic:
         return make_reply(550, _NOT_PROTECTED, f"the sender asks for TLS: {reply.text}")
     return reply

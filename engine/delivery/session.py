@@ -244,6 +244,8 @@ class Session(Line):
     def _go_deeper(self) -> None:
         """Begin further transactions behind those that await their final reply (RFC 3030 section 4.2)."""
         conversation = self._conversation
+        self.use_policy(self.path.policy)
+        self._depth = min(self._depth, self._policy.outstanding)
         while (
             conversation.in_flight < self._depth
             and conversation.may_begin
@@ -322,7 +324,8 @@ class Session(Line):
             self._write_at(at, flight)
 
     def _write_at(self, at: float, flight: Flight) -> None:
-        self.deadline = at + self._policy.content_timeout_s
+        if self._conversation.in_flight < 2:  # else the reply to what is ahead has a deadline already
+            self.deadline = at + self._policy.content_timeout_s
         self._waiting = flight
         self._timer = asyncio.get_running_loop().call_at(at, self._confirm, flight)
 

@@ -145,7 +145,8 @@ class Handshake:
         """Return the error that the handshake's failure is, and forget the peer's tickets."""
         self._contexts.tickets.forget(self._key)
         result = error.result if isinstance(error, TlsFailed) else VALIDATION_FAILURE
-        return TlsFailed(result, error.detail, was_resuming=self._ticket is not None)
+        is_certain = isinstance(error, TlsFailed) and error.is_certain
+        return TlsFailed(result, error.detail, was_resuming=self._ticket is not None, is_certain=is_certain)
 
     def check(self, ssl_object: ssl.SSLObject) -> TlsFacts:
         """Return what protects the session.

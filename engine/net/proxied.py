@@ -109,7 +109,7 @@ def _parse_v1(octets: bytes) -> Origin:
         raise RemoteProtocolError("PROXY header with a bad address") from None
     if any(address.version != int(found[1]) for address in addresses) or int(found[4]) > 65535:
         raise RemoteProtocolError("PROXY header with a bad address")
-    return Origin(str(addresses[0]), int(found[4]))
+    return Origin(_plain(addresses[0]), int(found[4]))
 
 
 def _parse_v2(octets: bytes) -> Origin:
@@ -123,8 +123,14 @@ def _parse_v2(octets: bytes) -> Origin:
     if len(body) < 2 * size + 4:
         raise RemoteProtocolError("PROXY header too short")
     return Origin(
-        str(ipaddress.ip_address(body[:size])), int.from_bytes(body[2 * size : 2 * size + 2], "big")
+        _plain(ipaddress.ip_address(body[:size])), int.from_bytes(body[2 * size : 2 * size + 2], "big")
     )
+
+
+def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Return an address as text; IPv4 in IPv6, as a proxy on a socket of both families says it, as IPv4."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 async def read_header(sock: socket.socket) -> Origin:

@@ -158,7 +158,7 @@ def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
     at = path.connect_ready_at(now)
     if at > now:
         # A fresh path waits for its first connection for as long as a burst takes (queue.path): others of the
-        # pool would wait as well, and be no help.
-        is_spent = at - now > BURST_S
+        # pool would wait as well, and be no help: 2,000 dead sites had 13 paths each after a restart, not 2.
+        is_spent = serving > 0 or at - now > BURST_S
         return _no(f"connection rate spent {_until(at, now)}", at)._replace(is_spent=is_spent)
     return Decision(min(room, want), demand.site, "", now)

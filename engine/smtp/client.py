@@ -229,7 +229,10 @@ class ClientConversation:
             raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")
         flight = Flight(token, len(recipients), is_chunked=is_chunked, is_behind=bool(self._flights))
         self._flights.append(flight)
-        if self.needs_reset:
+        # What a refused BDAT leaves is indeterminate (RFC 3030 section 2), and the one ahead may be:
+        # a peer that keeps its MAIL would take this message for that sender's.
+        is_behind_chunk = is_chunked and len(self._flights) > 1
+        if self.needs_reset or is_behind_chunk:
             envelope = b"RSET\r\n" + envelope
             flight.awaits_reset = True
             self.needs_reset = False

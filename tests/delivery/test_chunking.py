@@ -9,14 +9,15 @@ import pytest
 
 from engine.delivery.session import MAX_UNASKED_BYTES, UNUSED_S
 from engine.net.extensions import parse_extensions
-from tests.delivery.test_session import GO, OK, ONE, Around, virtual
-from tests.fakes.delivery_rig import MESSAGE, make_delivery
+from tests.delivery.test_session import DESTINATION, GO, OK, ONE, Around, virtual
+from tests.fakes.delivery_rig import MESSAGE, make_delivery, make_policies
 
 CHUNKING = parse_extensions("PIPELINING\nCHUNKING\nSIZE")
 ENVELOPE = b"MAIL FROM:<news@acme.example> SIZE=31\r\nRCPT TO:<u0@x.example>\r\n"
 BDAT = b"BDAT %d LAST\r\n%b" % (len(MESSAGE), MESSAGE)
 WHOLE = ENVELOPE + BDAT
 DONE = OK + OK + OK
+RSET = b"RSET\r\n"
 
 
 def around(*ready: object, policy: str = "", faults: tuple[str, ...] = ()) -> Around:
@@ -46,9 +47,9 @@ async def test_more_are_outstanding_only_after_a_success() -> None:
     it = around(*[make_delivery() for _ in range(9)], policy="[default]\noutstanding = 3")
     assert it.transport.take() == WHOLE
     it.transport.say(DONE)
-    assert it.transport.take() == WHOLE * 3
+    assert it.transport.take() == WHOLE + (RSET + WHOLE) * 2
     it.transport.say(DONE)
-    assert it.transport.take() == WHOLE
+    assert it.transport.take() == RSET + WHOLE
 
 
 @pytest.mark.parametrize(
@@ -61,9 +62,20 @@ async def test_a_refusal_brings_it_back_to_one(refusal: bytes) -> None:
     it.transport.take()
     it.transport.say(refusal)
     assert it.transport.take() == b""
-    it.transport.say(DONE)
+    it.transport.say(OK + DONE)
     assert len(it.settled) == 3
+
+
+@virtual
+async def test_a_policy_that_is_lowered_holds_for_sessions_that_are_never_idle() -> None:
+    it = around(*[make_delivery() for _ in range(9)], policy="[default]\noutstanding = 3")
+    it.transport.say(DONE)
     it.transport.take()
+    it.path.set_policy(make_policies("[default]\noutstanding = 1").effective(DESTINATION))
+    it.transport.say(DONE + OK + DONE)
+    assert it.transport.take() == b""
+    it.transport.say(OK + DONE)
+    assert it.transport.take() == WHOLE
 
 
 @virtual

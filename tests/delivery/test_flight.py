@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.reply import make_reply
-from engine.delivery.flight import Flight, next_depth, observe_end, recipients_to_try, refuse_size
+from engine.delivery.flight import Flight, next_depth, observe_end, recipients_to_try
 from engine.policy.model import Destination
 from engine.queue.path import Path, PathLimits
 from engine.smtp.client import Outcome
@@ -37,12 +37,8 @@ def test_depth_follows_mail_and_content_only(
     assert next_depth(outcome, 2, 4) == depth
 
 
-def test_a_message_too_large_for_the_peer_is_refused_with_both_sizes() -> None:
-    """RFC 1870 section 4: it would be refused with 552 all the same."""
-    delivery = make_delivery()
-    flight = Flight(delivery, delivery.recipients, None, 0.0, 0.0)  # type: ignore[arg-type]
-    reply = refuse_size(flight, "mx.example", 10).reply_for(0)
-    assert str(reply) == f"552 5.3.4 message of {len(delivery.message)} octets; mx.example takes 10"
+def test_the_word_on_the_message_counts_whoever_was_refused_before_it() -> None:
+    assert next_depth(Outcome(None, OK, [NO, OK], LATER), 2, 4) == 1
 
 
 def test_a_transaction_refused_before_its_content_counts_in_the_rates() -> None:

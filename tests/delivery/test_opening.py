@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from engine.core.reply import Reply, make_reply
 from engine.delivery import attempt, opening
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import Flight
-from engine.delivery.opening import Opener
+from engine.delivery.opening import FAULT_TTL_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.session import Session
 from engine.delivery.site_queue import SiteQueue
@@ -28,6 +29,7 @@ from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.queue.path import Path
 from engine.settings.model import Pool, VirtualMTA
 from engine.smtp.client import Outcome
+from engine.telemetry.events import Peer as Peer_
 from engine.telemetry.metrics import Counters
 from tests.fakes.delivery_rig import make_delivery, make_policies
 
@@ -549,3 +551,18 @@ async def test_a_vmta_that_leaves_gives_up_what_it_opens_and_what_is_open() -> N
         assert rig.in_use() == 1, "the peer may see it for a while"
         assert not rig.opener.sessions
         peer.gate.set()
+
+
+@scene
+async def test_a_peer_that_can_not_do_bdat_gets_data_for_a_day() -> None:
+    """Design section 6: turned off for a peer that answers with a protocol error."""
+    rig = Rig()
+    other = Peer_("mx", "192.0.2.1", 2525)
+    session = SimpleNamespace(facts=SimpleNamespace(peer=Peer_("mx", "192.0.2.1", 25)))
+    rig.opener._remember_fault(session, "chunking")  # type: ignore[arg-type]
+    now = asyncio.get_running_loop().time()
+    key = opening.fault_key(session.facts.peer)
+    assert rig.opener.memory.knows(key, "chunking", now + FAULT_TTL_S - 1.0)
+    assert not rig.opener.memory.knows(opening.fault_key(other), "chunking", now)
+    assert not rig.opener.memory.knows(key, "chunking", now + FAULT_TTL_S + 1.0)
+    assert opening.fault_key(Peer_("unix:/run/lmtp", "", 0)) == "unix:/run/lmtp"

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.configuration import SINK_ADDRESS, Configuration, free_port
 from tests.e2e.engine_process import EngineProcess
 from tests.e2e.sink_process import SinkProcess
+from tests.lacking import need_root
 
 
 @pytest.fixture
@@ -82,3 +83,9 @@ def serve_acme(
         return port, run_engine()
 
     return serve
+
+
+@pytest.fixture
+def as_root() -> None:
+    """Mail systems change users."""
+    need_root("run a mail system")

@@ -32,7 +32,7 @@ EXIM = "/usr/local/lib/mailrail-strangers/exim4"  # tests/strangers-exim.sh unpa
 HOST = "mx.stranger.example"
 START_S, ARRIVAL_S = 20.0, 40.0
 _TEST_ID = re.compile(rb"^X-Test-Id: (\S+)\r$", re.MULTILINE)
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mail systems change users: needs root")
+needs_root = pytest.mark.usefixtures("as_root")
 
 
 @dataclass

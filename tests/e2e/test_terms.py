@@ -17,6 +17,7 @@ from engine.client import SocketClient
 from tests.e2e.configuration import SINK_ADDRESS, Configuration, free_port
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.sink_process import SinkProcess
+from tests.lacking import lack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -208,7 +209,7 @@ def test_postfix_gets_the_parameters_and_notifies_by_them(
 ) -> None:
     """RFC 3461 5.2.1: what was asked for goes on to a peer with DSN, which is responsible from there on."""
     if not is_postfix_here():
-        pytest.skip("Postfix's own instance needs root and the Debian package postfix")
+        lack("Postfix's own instance needs root and the Debian package postfix")
     saved = root / "saved"
     saved.mkdir()
     sink = SinkProcess(root, sink.port, SINK_ADDRESS, options=("--save", str(saved)))
@@ -249,7 +250,7 @@ def test_what_postfix_hands_on_is_kept(
 ) -> None:
     """RFC 3461 5.2.1 as the receiver: a relay in front of us is told that we take care of it from here."""
     if not is_postfix_here():
-        pytest.skip("Postfix's own instance needs root and the Debian package postfix")
+        lack("Postfix's own instance needs root and the Debian package postfix")
     engine = run_engine()
     setup = PostfixSetup(
         free_port(),

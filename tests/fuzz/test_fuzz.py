@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.targets import MAX_INPUT_BYTES, TARGETS
+from tests.lacking import lack
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
@@ -43,9 +45,8 @@ def test_any_octets(name: str, octets: bytes) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_explored_octets(name: str, tmp_path: Path) -> None:
-    pytest.importorskip(
-        "atheris", reason="no wheel of atheris for this Python or system", exc_type=ImportError
-    )
+    if find_spec("atheris") is None:
+        lack("no wheel of atheris for this Python or system")
     options = [
         f"-runs={MAX_RUNS}",
         f"-max_total_time={BUDGET_S[name]}",

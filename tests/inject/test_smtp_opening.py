@@ -28,6 +28,7 @@ from tests.fakes.submission import (
     trusting,
     write_certificate,
 )
+from tests.lacking import lack
 
 SENDING = ("a@acme.example", ["b@x.example"], b"Subject: x\r\n\r\nbody\r\n")
 
@@ -149,7 +150,7 @@ def test_swaks_logs_in_under_tls(
 
     code, out = serve(run, made, client, is_async=True)
     if "TLS not available" in out or "Net::SSLeay" in out:
-        pytest.skip("swaks has no TLS: install the Debian package libnet-ssleay-perl")
+        lack("swaks has no TLS: install the Debian package libnet-ssleay-perl")
     assert code == 0, out
     assert [taken[4].customer for taken in intake.taken] == ["acme"]
 

@@ -19,6 +19,7 @@ from engine.net.handshake import ClientContexts
 from engine.net.sockets import open_socket
 from engine.net.tls import TlsOutcome, TlsRequirement
 from tests.fakes.authority import Authority
+from tests.lacking import lack
 
 OPPORTUNISTIC = TlsRequirement(mode="opportunistic")
 REQUIRED = TlsRequirement(mode="required")
@@ -277,7 +278,7 @@ async def test_a_peer_that_fails_the_requirements_own_check_gets_no_session(port
 def test_postfix_is_verified_and_asks_for_our_certificate(run, stranger, tmp_path, contexts):
     stranger("postfix")
     if not is_postfix_here():
-        pytest.skip("a private Postfix needs root")
+        lack("a private Postfix needs root")
     ours = ROOT.issue("mail1.acme.example").write(tmp_path / "ours.pem").read_text()
     contexts.use("roots.pem", {"roots.pem": ROOT.pem.decode(), "ours.pem": ours})
     roots = ROOT.write_certificate(tmp_path / "roots.pem")

@@ -18,6 +18,7 @@ from engine.net.proxied import (
     SIGNATURE,
     HeaderReader,
     Origin,
+    parse_header,
     read_header,
 )
 
@@ -156,3 +157,14 @@ def test_silence_ends(pair: tuple[socket.socket, socket.socket], monkeypatch: py
             await read_header(pair[0])
 
     finish(work, *pair)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY TCP6 ::ffff:192.0.2.9 ::ffff:192.0.2.1 4000 25\r\n",
+        v2(0x21, 0x21, bytes(10) + b"\xff\xff" + FOUR[:4] + bytes(10) + b"\xff\xff" + FOUR[4:8] + FOUR[8:]),
+    ],
+)
+def test_ipv4_of_a_proxy_that_listens_on_both_families_is_ipv4(header: bytes) -> None:
+    assert parse_header(header) == Origin("192.0.2.9", 4000)

@@ -573,10 +573,25 @@ def test_several_chunked_transactions_are_outstanding() -> None:
         conv.chunk(b"x\r\n")
         assert conv.may_begin
     assert conv.in_flight == 3
-    conv.receive((OK + OK + OK) * 2 + OK + OK + b"451 4.3.0 later\r\n")
+    conv.receive((OK + OK + OK + OK) * 2 + OK + OK + b"451 4.3.0 later\r\n")
     outcomes = [conv.pop_outcome() for _ in range(3)]
     assert [codes(outcome) for outcome in outcomes] == [[250], [250], [451]]
     assert [outcome.token for outcome in outcomes if outcome] == [0, 1, 2]
+
+
+def test_reset_goes_ahead_of_what_is_behind_a_chunk_that_may_be_refused() -> None:
+    """RFC 3030 section 2: else a peer that keeps MAIL takes the next message for that sender's."""
+    conv = conversation()
+    chunked(conv, token=1)
+    conv.chunk(b"x\r\n")
+    assert chunked(conv, token=2) == b"RSET\r\n" + CHUNKED
+    conv.chunk(b"y\r\n")
+    conv.receive(OK + b"550 5.1.1 no\r\n503 5.5.1 no recipients\r\n" + OK + OK + OK + OK)
+    first, second = conv.pop_outcome(), conv.pop_outcome()
+    assert codes(first) == [550]
+    assert codes(second) == [250]
+    assert second is not None
+    assert not second.is_misunderstood
 
 
 def test_a_chunk_that_waits_is_asked_for_once_a_recipient_stands() -> None:
