@@ -290,7 +290,7 @@ class Attempt:
         """The next address is a connection of its own: it needs a slot and a place in the connection rate."""
         self.give_slot_back(0.0)
         path, now = self.path, self._now()
-        free_at = path.limits.slots.next_free_at(path.policy.max_connections, now)
+        free_at = path.limits.slots.next_free_at(path.max_connections, now)
         at = max(free_at, path.connect_ready_at(now))
         if now < at <= now + NEXT_ADDRESS_WAIT_S:
             await asyncio.sleep(at - now + 0.001)  # timers of the loop may be early by that

@@ -243,7 +243,7 @@ class Dispatcher:
             if ready_at > now:
                 self._ask_at(path, ready_at)
                 if site_queue.spare:
-                    self._note_spent(session, rate_spent(ready_at, now))
+                    self._note_spent(session, rate_spent(ready_at, now, session.path.rate_why))
                 return None
             delivery = self._pop(site_queue)
             if delivery is not None:

@@ -111,7 +111,7 @@ class Opener:
         for sessions in together.values():
             left = len(sessions)
             for session in sessions:
-                if 0 < session.path.policy.max_connections < left:
+                if 0 < session.path.max_connections < left:
                     session.quit()
                     left -= 1
         caps = {cap: None for session in self.sessions for cap in session.path.caps}
@@ -169,7 +169,7 @@ class Opener:
             self.count(path, error.phase)
             return False
         self.count(path, "opened")
-        if 0 < path.policy.max_connections < path.limits.slots.in_use(self._loop.time()):
+        if 0 < path.max_connections < path.limits.slots.in_use(self._loop.time()):
             self.trim()  # the limit was lowered while it opened
         return True
 

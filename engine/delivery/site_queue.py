@@ -227,7 +227,7 @@ class SiteQueue:
         if waiting <= 0 or path not in self.weights:
             return 0
         if self.behind:  # what is ready is only what the window has room for
-            waiting += BEHIND_SESSIONS * sum(each.policy.max_connections for each in self.paths)
+            waiting += BEHIND_SESSIONS * sum(each.max_connections for each in self.paths)
         if len(self.paths) == 1:
             return waiting
         return math.ceil(waiting * self.weights[path] / self.weight)

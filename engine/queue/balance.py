@@ -27,9 +27,9 @@ def allowance_per_s(path: Path, site: str, now: float) -> float:
         return 0.0
     policy = path.policy
     demand = path.sites.get(site)
-    bounds = [policy.max_connections / max(demand.attempt_s, 0.001) if demand is not None else 0.0]
-    if policy.max_message_rate is not None:
-        bounds.append(policy.max_message_rate.count / policy.max_message_rate.window_s)
+    bounds = [path.max_connections / max(demand.attempt_s, 0.001) if demand is not None else 0.0]
+    if path.max_message_rate is not None:
+        bounds.append(path.max_message_rate.per_s)
     if policy.message_interval_s > 0.0:
         bounds.append(1.0 / policy.message_interval_s)
     return min(bounds)

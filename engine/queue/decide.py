@@ -67,7 +67,7 @@ def decide(path: Path, now: float) -> Decision:
         return refusal
     ready_at = path.message_ready_at(now)
     if ready_at > now:
-        return rate_spent(ready_at, now)
+        return rate_spent(ready_at, now, path.rate_why)
     return refusal if demand is None else _connections(path, demand, now)
 
 
@@ -92,13 +92,17 @@ def spent(path: Path, site: str, now: float) -> Decision | None:
         return decision
     ready_at = path.message_ready_at(now)
     if ready_at > now:
-        return rate_spent(ready_at, now)
+        return rate_spent(ready_at, now, path.rate_why)
     return _connection_limits(path, now)[1]
 
 
-def rate_spent(ready_at: float, now: float) -> Decision:
-    """Return what is said of a path whose next message must wait until `ready_at`."""
-    return _spent(f"message rate spent {_until(ready_at, now)}", ready_at)
+def rate_spent(ready_at: float, now: float, why: str = "") -> Decision:
+    """Return what is said of a path whose next message must wait until `ready_at`; why: of which ceiling."""
+    return _spent(f"message rate{_of(why)} spent {_until(ready_at, now)}", ready_at)
+
+
+def _of(why: str) -> str:
+    return f" of {why}" if why else ""
 
 
 def _neediest(path: Path, now: float) -> tuple[SiteDemand | None, Decision]:
@@ -130,11 +134,11 @@ def _backing_off(demand: SiteDemand, now: float) -> Decision:
 
 def _connection_limits(path: Path, now: float) -> tuple[int, Decision | None]:
     """Return how many more connections the limits allow; where none, why."""
-    limit = path.policy.max_connections
+    limit = path.max_connections
     free_at = path.limits.slots.next_free_at(limit, now)
     room = limit - path.limits.slots.in_use(now)
     if room <= 0:
-        return 0, _spent(f"max_connections {limit} reached", free_at)
+        return 0, _spent(f"max_connections {limit}{_of(path.connections_why)} reached", free_at)
     if free_at > now:
         return 0, _no(f"quiet after a start {_until(free_at, now)}", free_at)
     for cap in path.caps:
@@ -145,7 +149,7 @@ def _connection_limits(path: Path, now: float) -> tuple[int, Decision | None]:
 
 
 def _connections(path: Path, demand: SiteDemand, now: float) -> Decision:
-    limit = path.policy.max_connections
+    limit = path.max_connections
     serving = demand.sessions + demand.opening
     room, refusal = _connection_limits(path, now)
     if refusal is not None:

@@ -14,6 +14,7 @@ from math import ceil, inf
 from typing import NamedTuple, Protocol
 
 from engine.core.units import Rate
+from engine.queue.ceilings import Ceiling, least
 from engine.queue.limits import ConnectionSlots, RateLimit, RateState
 
 # Back-off of a site whose every address failed: doubles from the first to the last value. Operators'
@@ -185,21 +186,29 @@ class Path:
     """One vmta towards one destination (and one customer, where a customer's section applies)."""
 
     __slots__ = (
+        "_burst",
+        "_ceilings",
         "_connect_burst",
         "_connect_rate",
         "_interval",
         "_rate",
         "caps",
+        "connections_why",
         "customer",
         "destination",
         "holds",
         "limits",
+        "max_connections",
         "policy",
+        "rate_why",
         "sites",
         "vmta",
     )
 
     policy: PathPolicy
+    max_connections: int  # in force: the policy's, or the least ceiling
+    connections_why: str  # who says so; "" where the policy does
+    rate_why: str
 
     def __init__(
         self,
@@ -215,6 +224,7 @@ class Path:
         self.customer = customer
         self.limits = limits
         self.caps = caps
+        self._ceilings: dict[str, Ceiling] | None = None  # few paths have any
         self.set_policy(policy)
         self.sites: dict[str, SiteDemand] = {}
         self.holds: dict[str, Hold] = {}
@@ -249,18 +259,45 @@ class Path:
     def set_policy(self, policy: PathPolicy) -> None:
         """Use these limits from now on; what was spent stays spent."""
         self.policy = policy
-        self._rate = policy.max_message_rate
+        bounds = least(policy, self._ceilings.values() if self._ceilings else ())
+        self.max_connections, self.connections_why = bounds.connections, bounds.connections_why
+        self._rate, self.rate_why, self._burst = bounds.rate, bounds.rate_why, bounds.burst
         self._interval = Rate(1, policy.message_interval_s) if policy.message_interval_s > 0.0 else None
         self._connect_rate = policy.max_connection_rate
         self._connect_burst = 1
         if self._connect_rate is not None:
-            self._connect_burst = connect_burst(policy.max_connections, self._connect_rate)
+            self._connect_burst = connect_burst(self.max_connections, self._connect_rate)
         self.limits.note_rates((self._rate, self._interval, self._connect_rate))
+
+    @property
+    def max_message_rate(self) -> Rate | None:
+        """The rate in force: the policy's, or the least ceiling."""
+        return self._rate
+
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """What bounds the path beside its policy."""
+        return tuple(self._ceilings.values()) if self._ceilings else ()
+
+    def set_ceiling(self, ceiling: Ceiling) -> None:
+        """Bound the path; the same key replaces what it said before.
+
+        Sessions above a lower bound are not ended by this (delivery.opening.trim does).
+        """
+        if self._ceilings is None:
+            self._ceilings = {}
+        self._ceilings[ceiling.key] = ceiling
+        self.set_policy(self.policy)
+
+    def clear_ceiling(self, key: str) -> None:
+        """Take a bound back; unknown keys are fine."""
+        if self._ceilings and self._ceilings.pop(key, None) is not None:
+            self.set_policy(self.policy)
 
     def message_ready_at(self, now: float) -> float:
         """Return when the rates let one more transaction start; <= now means at once. HOT."""
         limits = self.limits
-        at = limits.messages.ready_at(self._rate, self.policy.burst, now)
+        at = limits.messages.ready_at(self._rate, self._burst, now)
         if self._interval is not None:
             at = max(at, limits.interval.ready_at(self._interval, 1, now))
         return at
@@ -277,12 +314,12 @@ class Path:
         """Return when the end-of-message may be written (>= now); it counts from then."""
         messages, rate = self.limits.messages, self._rate
         if self._interval is None:
-            return now if rate is None else messages.redeem(rate, self.policy.burst, now, started)
+            return now if rate is None else messages.redeem(rate, self._burst, now, started)
         interval = self.limits.interval
         interval_at = at = interval.redeem(self._interval, 1, now, started)
         if rate is not None:
             messages.cancel(started)  # its lead was learned by the other
-            at = messages.spend(rate, self.policy.burst, interval_at)
+            at = messages.spend(rate, self._burst, interval_at)
             if at > interval_at:
                 interval.postpone(interval_at, at)
         return at
@@ -331,14 +368,14 @@ class Path:
     def try_connect(self, now: float) -> bool:
         """Take a slot and a place in the connection rate; False: not now, nothing was taken."""
         limits = self.limits
-        if self.connect_ready_at(now) > now or not limits.slots.acquire(self.policy.max_connections, now):
+        if self.connect_ready_at(now) > now or not limits.slots.acquire(self.max_connections, now):
             return False
         limits.connects.spend(self._connect_rate, self._connect_burst, now)
         return True
 
     def __repr__(self) -> str:
         name = f"{self.vmta}->{self.destination}" + (f" for {self.customer}" if self.customer else "")
-        return f"<Path {name} {self.sessions}/{self.policy.max_connections} sessions>"
+        return f"<Path {name} {self.sessions}/{self.max_connections} sessions>"
 
 
 def connect_burst(max_connections: int, rate: Rate) -> int:

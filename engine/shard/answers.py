@@ -113,7 +113,7 @@ class Answers:
             "idle": sum(demand.idle for demand in demands),
             "opening": sum(demand.opening for demand in demands),
             "connections": path.limits.slots.in_use(now),
-            "max_connections": path.policy.max_connections,
+            "max_connections": path.max_connections,
             "ready": sum(demand.waiting() for demand in demands),
             "reason": decision.reason,
             "is_held": path.hold_in_force(now) is not None,
