@@ -7,5 +7,5 @@ parse     from texts to `PolicySet`; every error names file, line and key
 match     which provider a domain belongs to, by its name or its MX hosts
 fold      `PolicySet`: layers folded into policies, cached
 explain   where each value of a policy came from, and what binds the throughput
-check     what `mailrail check` finds: rules and providers that can't fire
+check     what `mailrail check` finds; providers in check_providers, rules for replies in check_rules
 """

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+from itertools import pairwise
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +66,41 @@ def test_suffix_needs_a_label_of_its_own() -> None:
     assert MATCHER.claims_host("google.com") == {}
     assert MATCHER.claims_host("notgoogle.com") == {}
     assert MATCHER.claims_host("evil.google.com.example") == {}
+
+
+def test_domain_partly_at_a_provider_is_nobodys() -> None:
+    gateway, mailboxes = "a.protection.outlook.com", "aspmx.l.google.com"
+    assert MATCHER.provider_of("a.example", [gateway, mailboxes]) == ""
+    assert MATCHER.provider_of("a.example", [mailboxes, gateway]) == ""
+
+
+def steps_of(index: PatternIndex, name: str) -> int:
+    """Return how many built-in functions a search calls: look-ups and searches for dots, not seconds."""
+    steps = 0
+
+    def count(_frame: Any, event: str, _function: Any) -> None:
+        nonlocal steps
+        steps += event == "c_call"
+
+    sys.setprofile(count)
+    try:
+        index.find(name)
+    finally:
+        sys.setprofile(None)
+    return steps
+
+
+def test_steps_of_a_search_are_those_of_the_names_labels_however_many_patterns_there_are() -> None:
+    few, many = PatternIndex(), PatternIndex()
+    few.add("*.owner.example", "owner")
+    for number in range(2_000):
+        many.add(f"*.owner{number}.example", f"owner{number}")
+        many.add(f"mx{number}.example", f"owner{number}")
+    by_labels = [steps_of(few, ".".join(["mx"] * labels)) for labels in range(2, 8)]
+    assert [steps_of(many, ".".join(["mx"] * labels)) for labels in range(2, 8)] == by_labels
+    each = {after - before for before, after in pairwise(by_labels)}
+    assert len(each) == 1  # as many more for every label
+    assert each < {1, 2, 3}
 
 
 labels = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).map(".".join)
