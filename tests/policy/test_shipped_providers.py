@@ -126,6 +126,21 @@ def test_domain_behind_a_gateway_is_the_gateways_and_half_behind_one_is_nobodys(
         assert POLICIES.matcher.provider_of("contoso.example", [host, mailboxes]) == ""
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        "ns3012345.ovh.net",
+        "ip-50-62-1-2.ip.secureserver.net",
+        "host1-2-3-4.serverdedicati.aruba.it",
+        "someone.hd.free.fr",
+        "ec2-203-0-113-10.compute-1.amazonaws.com",
+        "someone.cable.dynamic.v4.ziggo.nl",
+    ],
+)
+def test_customers_own_servers_are_not_their_providers(host: str) -> None:
+    assert POLICIES.matcher.claims_host(host) == {}
+
+
 def test_keys_that_name_a_provider_come_in_one_order() -> None:
     for name, table in TABLES.items():
         keys = [key for key in table if key in PROVIDER]
