@@ -33,7 +33,6 @@ class _Rule(NamedTuple):
     name: str
     where: str  # section and name, as findings have it
     origin: Origin
-    text: str  # of the pattern; "" for none
     pattern: Any  # compiled; None for none
     codes: frozenset[str]
     enhanced: frozenset[str]
@@ -89,7 +88,6 @@ def _read(rule: ReplyRule, header: str, number: str) -> _Rule | Finding:
         name=name,
         where=where,
         origin=rule.origin,
-        text=str(raw.get("match", "")),
         pattern=pattern,
         codes=_words(raw, "code"),
         enhanced=_words(raw, "enhanced"),
@@ -224,9 +222,12 @@ def _takes(earlier: _Rule, later: _Rule, sample: str) -> bool:
 
 
 def _asks_less(earlier: _Rule, later: _Rule) -> bool:
-    """Return whether each reply that the later rule asks for is the earlier one's, whatever the samples."""
+    """Return whether each reply that the later rule asks for is the earlier one's, whatever the samples.
+
+    Patterns are not compared: of two that are alike, the samples of one prove the other.
+    """
     return (
-        earlier.text in ("", later.text)
+        earlier.pattern is None
         and _is_within(later.codes, earlier.codes, _has_code)
         and _is_within(later.enhanced, earlier.enhanced, _is_below)
         and _is_within(later.categories, earlier.categories)
