@@ -83,6 +83,10 @@ def test_each_has_rules_for_replies() -> None:
     assert {name for name, _ in RULES} == PROVIDERS.keys()
 
 
+def test_more_than_forty_have_rules_for_words_of_their_own() -> None:
+    assert len({name for name, rule in RULES if "match" in rule}) > 40
+
+
 def test_rules_are_named_for_their_provider_and_once() -> None:
     names = [rule["name"] for _, rule in RULES]
     assert len(set(names)) == len(names)
