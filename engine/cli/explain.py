@@ -67,9 +67,8 @@ def format_answer(answer: Mapping[str, Any]) -> str:
 
 def _format_fault(fault: Mapping[str, Any]) -> str:
     until = datetime.fromtimestamp(fault["until_at"], UTC)
-    return (
-        f"\n  {fault['peer']}: {fault['fault']} fails, until {until:%Y-%m-%d %H:%M} UTC ({fault['detail']})"
-    )
+    why = f"{fault['terms']}: {fault['detail']}" if fault.get("terms") else fault["detail"]
+    return f"\n  {fault['peer']}: {fault['fault']} fails, until {until:%Y-%m-%d %H:%M} UTC ({why})"
 
 
 def _require_known(config_path: str, kind: str, name: str, known: Mapping[str, Any]) -> None:

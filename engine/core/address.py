@@ -24,6 +24,10 @@ import idna
 MAX_ADDRESS_BYTES = 254
 MAX_DOMAIN_BYTES = 253  # RFC 1035 2.3.4, less the root
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 # Mail domains may hold underscores: not host names (RFC 1123), but they resolve and people have them.
@@ -133,10 +137,35 @@ def domain_of(address: str) -> str:
 
 
 def literal_address(domain: str) -> str:
-    """Return the IP address in a domain literal; "" when the domain is a name."""
+    """Return the IP address in a domain literal, as `parse_ip` has it; "" when the domain is a name."""
     if not domain.startswith("["):
         return ""
-    return domain[6:-1] if domain.startswith("[IPv6:") else domain[1:-1]
+    return str(parse_ip(domain[6:-1])) if domain.startswith("[IPv6:") else domain[1:-1]
+
+
+def parse_ip(text: str) -> IPAddress:
+    """Return an IP address; IPv4 inside IPv6 (::ffff:192.0.2.1) is that IPv4 address: both are equal.
+
+    Raises:
+        ValueError: it is none.
+    Source: RFC 4291 section 2.5.5.2.
+    """
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def parse_network(text: str) -> IPNetwork:
+    """Return a network; of IPv4-mapped addresses the IPv4 network (::ffff:192.0.2.0/120 is 192.0.2.0/24).
+
+    Raises:
+        ValueError: it is none.
+    """
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        embedded = int(network.network_address) & 0xFFFFFFFF
+        return ipaddress.IPv4Network((embedded, network.prefixlen - _MAPPED.prefixlen))
+    return network
 
 
 def is_domain(text: str) -> bool:

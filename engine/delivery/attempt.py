@@ -24,6 +24,7 @@ from engine.core.errors import (
     TlsFailed,
 )
 from engine.core.reply import Reply, make_reply
+from engine.delivery.peer_memory import TLS, peer_key
 from engine.delivery.securing import Secured, Unusable, may_carry, refuse_unprotected, secure
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
 from engine.delivery.site_queue import SiteQueue
@@ -34,6 +35,7 @@ from engine.net.connect import (
     Rejection,
     open_session,
 )
+from engine.net.own import loop_reply
 from engine.net.proxy import open_through
 from engine.net.site import NO_ACCESS, Access, Host, Site, balance, order_hosts, pick_family, routed_host
 from engine.net.sockets import open_socket, open_unix_socket
@@ -69,6 +71,11 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host.name}[{self.address}]" if self.address else self.host.name
+
+    @property
+    def key(self) -> str:
+        """Under what name its faults are remembered."""
+        return peer_key(self.host.name, self.address, self.port)
 
 
 class Attempt:
@@ -153,13 +160,14 @@ class Attempt:
 
     async def _hosts(self, site: Site) -> AsyncIterator[Host]:
         """Yield the hosts, most preferred first, up to where we are among them (RFC 5321 section 5.1)."""
-        rank = 0  # of the first the resolver has made sure
+        rank = -1
         for host in order_hosts(site, random.shuffle):
             if host.preference > rank and not host.is_routed:
                 rank = host.preference
-                if await self._opener.resolver.is_ours(
-                    each for each in site.hosts if each.preference == rank
-                ):
+                equal = [each for each in site.hosts if each.preference == rank]
+                if await self._opener.resolver.is_ours(equal, self._policy.port):
+                    if rank == 0:  # the resolver, which does not know the port, saw nothing of it
+                        self._fail(loop_reply(f"{host.name} is this host, which has no route for that mail"))
                     return
             yield host
 
@@ -175,7 +183,7 @@ class Attempt:
                 has_ticket = False
             elif tls.allows_clear:
                 tls = CLEAR
-                self._remember(target, error, min(UNPROVEN_S, self._policy.tls_failure_ttl_s))
+                self._remember(target, asked, error, min(UNPROVEN_S, self._policy.tls_failure_ttl_s))
             else:
                 # RFC 3463 section 3.8: X.7.5, a cryptographic failure.
                 reply = make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}")
@@ -187,22 +195,27 @@ class Attempt:
                 return None
             opened = await self._try(target, tls)
         if tls is not asked and opened is not None:
-            self._remember(target, error, self._policy.tls_failure_ttl_s)
+            self._remember(target, asked, error, self._policy.tls_failure_ttl_s)
         elif tls is not asked and not self.is_our_fault:
-            self._opener.memory.forget(target.address, "tls")
+            self._opener.memory.forget(target.key, TLS, self._terms(target, asked))
         return opened
 
     def _requirement(self, target: Target) -> TlsRequirement:
         """Return what a session to that address needs of TLS."""
         requirement = target.secured.tls
-        if requirement.allows_clear and self._opener.memory.knows(target.address, "tls", self._now()):
-            return CLEAR
+        if requirement.mode == "opportunistic":
+            terms = self._terms(target, requirement)
+            if self._opener.memory.knows(target.key, TLS, self._now(), terms):
+                return CLEAR
         return requirement
 
-    def _remember(self, target: Target, error: NetworkError, ttl_s: float) -> None:
+    def _terms(self, target: Target, asked: TlsRequirement) -> str:
+        return self._opener.contexts.describe_offer(asked, target.host.name)
+
+    def _remember(self, target: Target, asked: TlsRequirement, error: NetworkError, ttl_s: float) -> None:
         if ttl_s > 0:
-            detail = f"{target.host.name}: {error.detail}"
-            self._opener.memory.remember(target.address, "tls", self._now() + ttl_s, detail)
+            until = self._now() + ttl_s
+            self._opener.memory.remember(target.key, TLS, until, error.detail, self._terms(target, asked))
 
     async def _try(self, target: Target, tls: TlsRequirement) -> OpenSession | None:
         policy = self._policy

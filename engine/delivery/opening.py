@@ -17,7 +17,7 @@ from engine.delivery.attempt import Attempt, Target
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import SessionFacts, Settler
 from engine.delivery.paths import PathTable
-from engine.delivery.peer_memory import PeerMemory
+from engine.delivery.peer_memory import PeerMemory, peer_key
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, Session
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
@@ -37,7 +37,6 @@ SWEEP_EVERY_S = 0.25
 # What a session learns that its peer offers and can't do (design section 6), and for how long it is believed.
 SESSION_FAULTS = ("chunking", "pipelining")
 FAULT_TTL_S = 86_400.0
-SMTP_PORT = 25
 
 log = Log("opening")
 
@@ -46,7 +45,7 @@ class Addresses(Protocol):
     """What opening needs of the resolver."""
 
     async def addresses(self, host: Host, family: str) -> list[str]: ...
-    async def is_ours(self, hosts: Iterable[Host]) -> bool: ...
+    async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool: ...
     async def tlsa(self, host: Host, port: int) -> HostTlsa: ...
 
 
@@ -202,14 +201,15 @@ class Opener:
             self.dispatcher,
             self.settler,
             self._gone,
-            [fault for fault in SESSION_FAULTS if self.memory.knows(fault_key(facts.peer), fault, now)],
+            [fault for fault in SESSION_FAULTS if self.memory.knows(target.key, fault, now)],
             self._remember_fault,
         )
 
     def _remember_fault(self, session: Session, fault: str) -> None:
         """A peer can't do what it offers: its next sessions do without."""
         peer = session.facts.peer
-        self.memory.remember(fault_key(peer), fault, self._loop.time() + FAULT_TTL_S, peer.host)
+        key = peer_key(peer.host, peer.address, peer.port)
+        self.memory.remember(key, fault, self._loop.time() + FAULT_TTL_S, peer.host)
         log.info("peer can't do what it offers", peer=peer.host, address=peer.address, fault=fault)
 
     def _gone(self, session: Session, slot_at: float) -> None:
@@ -282,10 +282,3 @@ class Opener:
 def _local_address(transport: asyncio.Transport) -> str:
     name = transport.get_extra_info("sockname")
     return str(name[0]) if name else ""
-
-
-def fault_key(peer: Peer) -> str:
-    """Return under what name a peer's faults are remembered: another port is another server."""
-    if not peer.address:
-        return peer.host  # a unix socket
-    return peer.address if peer.port == SMTP_PORT else f"{peer.address}:{peer.port}"

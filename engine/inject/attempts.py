@@ -12,6 +12,8 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 
+from engine.core.address import parse_ip
+
 WINDOW_S = 300.0
 MAX_FAILURES_PER_ADDRESS = 20  # in a window; operators' practice (fail2ban's jails: 3 to 10 in 10 min)
 MAX_FAILURES_PER_USER = 20  # over all addresses from which it has not worked before
@@ -87,6 +89,7 @@ def _block(peer: str) -> str:
     if ":" not in peer:
         return peer
     try:
-        return str(ipaddress.ip_network((peer.partition("%")[0], 64), strict=False))
+        address = parse_ip(peer.partition("%")[0])
     except ValueError:
         return peer
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))

@@ -9,12 +9,12 @@ Never: speaks SMTP (smtp.server does), accepts or ends connections (inject.liste
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Protocol
 
+from engine.core.address import IPNetwork, parse_ip, parse_network
 from engine.core.reply import Reply, make_reply
 from engine.inject.context import FeedContext, Intake
 from engine.inject.listener import Listener
@@ -145,13 +145,13 @@ class SMTPListener(Listener):
 
 def _make_matcher(networks: tuple[str, ...]) -> Callable[[str], bool]:
     """Return whether an address is in one of the networks, remembered."""
-    parsed = tuple(ipaddress.ip_network(network) for network in networks)
+    parsed = tuple(map(parse_network, networks))
     return lru_cache(maxsize=4096)(lambda peer: _is_in(peer, parsed))
 
 
-def _is_in(peer: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
+def _is_in(peer: str, networks: tuple[IPNetwork, ...]) -> bool:
     try:
-        address = ipaddress.ip_address(peer)
+        address = parse_ip(peer)
     except ValueError:
         return False
     return any(address in network for network in networks)

@@ -80,9 +80,9 @@ class DemandResolver:
         """Return the addresses of a host in the order to try them; raises as the resolver does."""
         return await self._resolver.addresses(host, family)
 
-    async def is_ours(self, hosts: Iterable[Host]) -> bool:
+    async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool:
         """Is one of these hosts this installation, by name or by an address of either family?"""
-        return await self._resolver.is_ours(hosts)
+        return await self._resolver.is_ours(hosts, port)
 
     async def texts(self, name: str) -> list[str]:
         """Return the TXT records of a name; raises ResolveTemporary."""

@@ -12,6 +12,7 @@ Fails: TlsFailed where the peer does not prove what the requirement asks.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import ssl
 import time
@@ -83,6 +84,15 @@ class ClientContexts:
         self.trust = Trust(ca_pem)
         self._pem = dict(pem)
         self._drop()
+
+    def describe_offer(self, requirement: TlsRequirement, host: str) -> str:
+        """Return what a peer's answer to our handshake depends on, in words: whatever changes them, a renewed
+        certificate under the same path too, may change the answer."""
+        offer = f"as {host}, TLS {requirement.minimum} or newer"
+        if requirement.certificate:
+            digest = hashlib.sha256(self._pem[requirement.certificate].encode()).hexdigest()[:12]
+            offer += f", with {requirement.certificate} ({digest})"
+        return offer
 
     def context_for(self, requirement: TlsRequirement, *, is_naming: bool) -> ssl.SSLContext:
         """Return the context that all such sessions share; `is_naming`: OpenSSL compares the name too."""

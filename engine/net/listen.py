@@ -87,6 +87,24 @@ def is_local_source(address: str) -> bool:
     return True
 
 
+def is_on_this_host(address: str) -> bool:
+    """Would a packet to this address come back to us? Asked by routing it: addresses come and go.
+
+    Nothing is sent: a datagram socket that is connected has its route, and what leads to the host itself
+    leaves from the very address that it goes to (127/8, which needs no address of its own, apart). What
+    leads away from the host never does.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    if family == socket.AF_INET and address.startswith("127."):
+        return True
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # discard: any port will do
+            return str(probe.getsockname()[0]) == address
+    except OSError:
+        return False
+
+
 def _listen(listener: socket.socket) -> socket.socket:
     listener.listen(BACKLOG)
     listener.setblocking(False)

@@ -8,7 +8,9 @@ Never: knows about routes, which are exempt.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
+
+from engine.core.address import IPAddress, IPNetwork, parse_network
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 
@@ -17,7 +19,7 @@ class ProhibitedNetworks:
     """The networks of one configuration."""
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(ip_network(network) for network in networks)
+        self._networks = tuple(map(_parse, networks))
 
     def covers(self, address: str) -> bool:
         """May this address not be connected to? What is no address may not either."""
@@ -28,7 +30,13 @@ class ProhibitedNetworks:
         return any(form in network for form in _forms(parsed) for network in self._networks)
 
 
-def _forms(address: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+def _parse(network: str) -> IPNetwork:
+    """Return a network; ::ffff:0:0/96 as it stands: it means the form, not all of IPv4."""
+    parsed = parse_network(network)
+    return ip_network(network) if not parsed.prefixlen else parsed
+
+
+def _forms(address: IPAddress) -> list[IPAddress]:
     """Return the address and the IPv4 addresses inside it."""
     if isinstance(address, IPv4Address):
         return [address]

@@ -162,17 +162,24 @@ class Resolver:
             detail = "has no address" if len(_RECORD_TYPES[family]) == 2 else f"has no IP{family} address"
         raise ResolvePermanent(host.name, detail, make_reply(550, "5.4.4", f"Host {host.name} {detail}"))
 
-    async def is_ours(self, hosts: Iterable[Host]) -> bool:
-        """Is one of these hosts this installation, by name or by an address of either family?"""
+    async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool:
+        """Is one of these hosts this installation, by name or by an address of either family?
+
+        `port`: where one that names none would be connected to, where that is known.
+        """
         if not self._own:
             return False
         asked = [host for host in hosts if not host.is_routed]
         if any(self._own.is_named(host.name) for host in asked):
             return True
-        answers = await asyncio.gather(
-            *(self._addresses.fetch((host.name, kind)) for host in asked for kind in ("A", "AAAA"))
+        if any(self._own.has_any([host.address], host.port or port) for host in asked if host.address):
+            return True
+        named = [(host, kind) for host in asked if not host.address for kind in ("A", "AAAA")]
+        answers = await asyncio.gather(*(self._addresses.fetch((host.name, kind)) for host, kind in named))
+        return any(
+            not isinstance(found, ResolveError) and self._own.has_any(found, host.port or port)
+            for (host, _), found in zip(named, answers, strict=True)
         )
-        return any(not isinstance(found, ResolveError) and self._own.has_any(found) for found in answers)
 
     async def texts(self, name: str) -> list[str]:
         """Return the TXT records of a name; none are kept.

@@ -24,6 +24,7 @@ from engine.core.envelope import MESSAGE_ID_BYTES, Delivery, accepted_at
 from engine.core.errors import ResolveError
 from engine.core.terms import format_terms
 from engine.delivery.obstacles import held_reason
+from engine.delivery.peer_memory import peer_key
 from engine.delivery.securing import describe_hosts
 from engine.net.site import Site
 from engine.policy.explain import explain
@@ -289,7 +290,7 @@ class Answers:
         ]
         policy = policies.effective(destination, customer, vmta)
         answer["security"] = await self._security(domain, site, policy.port) if site is not None else []
-        answer["peers"] = await self._faults(site) if site is not None else []
+        answer["peers"] = await self._faults(site, policy.port) if site is not None else []
         answer["asked_at"] = time.time()
         return answer
 
@@ -302,19 +303,21 @@ class Answers:
             lines.append(f"MTA-STS: announced, but {problem.result}: {problem.detail}")
         return lines
 
-    async def _faults(self, site: Site) -> list[Row]:
-        """Return what is known of the site's peers, by host name or address."""
+    async def _faults(self, site: Site, port: int) -> list[Row]:
+        """Return what is known of the site's peers, by host name or by address and port."""
         engine = self._engine
         now = engine.loop.time()
         known = engine.opener.memory.faults(now)
         peers = set(site.host_names)
         for host in site.hosts if known else ():
             with contextlib.suppress(ResolveError):
-                peers.update(await engine.resolver.addresses(host, "prefer_v4"))
+                for address in await engine.resolver.addresses(host, "prefer_v4"):
+                    peers.add(peer_key(host.name, address, host.port or port))
         return [
             {
                 "peer": each.peer,
                 "fault": each.fault,
+                "terms": each.terms,
                 "until_at": each.until - now + time.time(),
                 "detail": each.detail,
             }

@@ -47,9 +47,12 @@ def test_site_that_only_an_engine_knows_stands_below(config: str) -> None:
 
 def test_what_is_known_of_a_peer_stands_below_the_site(config: str) -> None:
     answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
-    fault = {"peer": "192.0.2.1", "fault": "tls", "until_at": 1_700_000_000.0, "detail": "mx: no reply"}
+    fault = {"peer": "192.0.2.1", "fault": "tls", "until_at": 1_700_000_000.0, "detail": "no reply"}
     last = format_answer({**answer, "site": "mx", "peers": [fault]}).splitlines()[-1]
-    assert last == "  192.0.2.1: tls fails, until 2023-11-14 22:13 UTC (mx: no reply)"
+    assert last == "  192.0.2.1: tls fails, until 2023-11-14 22:13 UTC (no reply)"
+    offered = {**fault, "terms": "as mx, TLS 1.2 or newer"}
+    last = format_answer({**answer, "site": "mx", "peers": [offered]}).splitlines()[-1]
+    assert last.endswith("UTC (as mx, TLS 1.2 or newer: no reply)")
 
 
 def test_what_the_domain_asks_of_tls_stands_below_the_site(config: str) -> None:

@@ -12,7 +12,9 @@ from engine.core.address import (
     literal_address,
     matches_sender,
     parse_domain,
+    parse_ip,
     parse_mailbox,
+    parse_network,
     pattern_matches,
 )
 
@@ -182,3 +184,13 @@ def test_local_part_in_utf8_is_atoms_and_printable(text: str) -> None:
 def test_local_part_in_utf8_is_refused_where_it_is_not_allowed() -> None:
     with pytest.raises(ValueError, match="ASCII"):
         parse_mailbox("jürgen@x.example")
+
+
+def test_ipv4_inside_ipv6_is_that_ipv4_address():
+    """RFC 4291 section 2.5.5.2."""
+    assert parse_ip("::ffff:192.0.2.1") == parse_ip("::ffff:c000:201") == parse_ip("192.0.2.1")
+    assert str(parse_ip("2001:db8::1")) == "2001:db8::1"
+    assert parse_network("::ffff:192.0.2.0/120") == parse_network("192.0.2.0/24")
+    assert str(parse_network("::ffff:0:0/96")) == "0.0.0.0/0"
+    assert str(parse_network("::/0")) == "::/0"
+    assert literal_address("[IPv6:::ffff:c000:201]") == "192.0.2.1"

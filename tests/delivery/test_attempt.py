@@ -11,6 +11,7 @@ import pytest
 
 from engine.delivery import attempt
 from engine.delivery.attempt import Target
+from engine.net.handshake import ClientContexts
 from engine.net.tls import TlsOutcome, TlsRequirement
 from engine.queue.path import Path as EnginePath
 from tests.delivery.test_opening import Peer, Rig, on_uvloop, site_of, until
@@ -74,7 +75,7 @@ class TlsRig(Rig):
         self.outcomes.append(outcome)
 
     def knows(self, address: str = "127.0.0.1") -> bool:
-        return self.opener.memory.knows(address, "tls", self.loop.time())
+        return any(fault.peer.startswith(address) for fault in self.opener.memory.faults(self.loop.time()))
 
     async def end(self) -> None:
         for session in list(self.opener.sessions):
@@ -108,8 +109,8 @@ def test_a_failed_handshake_goes_on_in_clear_at_once_and_is_remembered(certifica
             assert rig.opened() == {"tls": 1, "opened": 1}
             assert [each.result for each in rig.outcomes] == ["validation-failure", ""]
             (fault,) = rig.opener.memory.faults(rig.loop.time())
-            assert (fault.peer, fault.fault) == ("127.0.0.1", "tls")
-            assert fault.detail.startswith("mx: ")
+            assert (fault.peer, fault.fault) == (f"127.0.0.1:{port}", "tls")
+            assert (fault.terms, bool(fault.detail)) == ("as mx, TLS 1.2 or newer", True)
             assert 3500 < fault.until - rig.loop.time() <= 3600
             await rig.end()
 
@@ -119,6 +120,47 @@ def test_a_failed_handshake_goes_on_in_clear_at_once_and_is_remembered(certifica
             await rig.end()
 
     on_uvloop(scenario())
+
+
+def test_a_failed_handshake_binds_neither_another_policy_nor_another_port_nor_another_name(certificate):
+    """RFC 7435 section 3: opportunistic TLS offers what it can; what failed was one offer to one server."""
+
+    async def scenario() -> None:
+        peer, other = TlsPeer(certificate), TlsPeer(certificate)
+        peer.context.maximum_version = other.context.maximum_version = ssl.TLSVersion.TLSv1_2
+        async with peer.listen("127.0.0.1") as port, other.listen("127.0.0.1") as other_port:
+            rig = rig_for("opportunistic", 'tls_min_version = "1.3"')
+            rig.addresses_of = {"mx": ["127.0.0.1"], "mx2": ["127.0.0.1"]}
+            for _ in range(2):
+                rig.push(site_of("mx", port=port), make_delivery())
+                await until(lambda: rig.settled)
+                await rig.end()
+                rig.settled.clear()
+            assert (peer.mail, len(peer.clients)) == ([False, False], 3)
+            rig.paths.replace_policies(
+                make_policies('[default]\naddress_family = "v4"\ntls = "opportunistic"')
+            )
+            for site in (site_of("mx", port=port), site_of("mx2", port=port), site_of("mx", port=other_port)):
+                rig.push(site, make_delivery())
+                await until(lambda: rig.settled)
+                await rig.end()
+                rig.settled.clear()
+            assert (peer.mail, other.mail) == ([False, False, True, True], [True])
+
+    on_uvloop(scenario())
+
+
+def test_a_renewed_certificate_of_ours_is_offered_to_a_peer_that_refused_the_last(certificate):
+    """RFC 7435 section 3: another offer is another chance."""
+    contexts = ClientContexts(lambda: 0.0)
+    asked = TlsRequirement(mode="opportunistic", certificate="ours.pem", key="ours.key")
+    contexts.use("", {"ours.pem": "old", "ours.key": "key"})
+    before = contexts.describe_offer(asked, "mx")
+    contexts.use("", {"ours.pem": "new", "ours.key": "key"})
+    after = contexts.describe_offer(asked, "mx")
+    assert before != after
+    assert after.startswith("as mx, TLS 1.2 or newer, with ours.pem (")
+    assert contexts.describe_offer(TlsRequirement(mode="opportunistic"), "mx") != after
 
 
 def test_where_clear_text_fails_too_it_was_not_tls(certificate):
@@ -161,7 +203,8 @@ def test_in_clear_never_but_at_the_next_host(certificate, tls):
         bad, good = TlsPeer(None, breaks=float("inf")), TlsPeer(certificate)
         async with bad.listen("127.0.0.2") as port, good.listen("127.0.0.3", port):
             rig = rig_for(tls)
-            rig.opener.memory.remember("127.0.0.3", "tls", float("inf"))  # says nothing here
+            terms = "as mx, TLS 1.2 or newer"  # says nothing here:
+            rig.opener.memory.remember(f"127.0.0.3:{port}", "tls", float("inf"), "", terms)
             rig.addresses_of = {"mx1": ["127.0.0.2"], "mx": ["127.0.0.3"]}
             rig.push(site_of("mx1", "mx", port=port), make_delivery())
             await until(lambda: rig.settled)

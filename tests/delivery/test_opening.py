@@ -20,6 +20,7 @@ from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import Flight
 from engine.delivery.opening import FAULT_TTL_S, Opener
 from engine.delivery.paths import PathTable
+from engine.delivery.peer_memory import peer_key
 from engine.delivery.session import Session
 from engine.delivery.site_queue import SiteQueue
 from engine.delivery.sites import SiteQueues
@@ -133,8 +134,8 @@ class Rig:
         pools = {"pool": Pool(name="pool", members={vmta.name: 1})}
         self.sites = SiteQueues(self.paths, self.dispatcher, pools, lambda customer: 1)
 
-    async def is_ours(self, hosts: Iterable[Host]) -> bool:
-        return any(host.name in self.own for host in hosts)
+    async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool:
+        return any(not {host.name, f"{host.name}:{host.port or port}"}.isdisjoint(self.own) for host in hosts)
 
     async def addresses(self, host: Host, family: str) -> list[str]:
         found = self.addresses_of[host.name]
@@ -561,8 +562,7 @@ async def test_a_peer_that_can_not_do_bdat_gets_data_for_a_day() -> None:
     session = SimpleNamespace(facts=SimpleNamespace(peer=Peer_("mx", "192.0.2.1", 25)))
     rig.opener._remember_fault(session, "chunking")  # type: ignore[arg-type]
     now = asyncio.get_running_loop().time()
-    key = opening.fault_key(session.facts.peer)
+    key = peer_key("mx", "192.0.2.1", 25)
     assert rig.opener.memory.knows(key, "chunking", now + FAULT_TTL_S - 1.0)
-    assert not rig.opener.memory.knows(opening.fault_key(other), "chunking", now)
+    assert not rig.opener.memory.knows(peer_key(other.host, other.address, other.port), "chunking", now)
     assert not rig.opener.memory.knows(key, "chunking", now + FAULT_TTL_S + 1.0)
-    assert opening.fault_key(Peer_("unix:/run/lmtp", "", 0)) == "unix:/run/lmtp"

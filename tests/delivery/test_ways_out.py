@@ -255,6 +255,24 @@ async def test_hosts_no_better_than_ourselves_are_never_met() -> None:
 
 
 @scene
+async def test_the_best_host_that_is_ourselves_at_that_port_is_a_loop() -> None:
+    """RFC 5321 section 5.1, RFC 3463 section 3.5: X.4.6; at another port another server answers."""
+    peer, other = Peer(), Peer()
+    async with peer.listen("127.0.0.2") as port, other.listen("127.0.0.2") as other_port:
+        rig = Rig()
+        rig.own = {f"mx1:{port}"}
+        rig.addresses_of = {"mx1": ["127.0.0.2"], "mx2": ["127.0.0.2"]}
+        rig.push(site_of("mx1", "mx2", port=port), make_delivery())
+        await until(lambda: rig.unreachable)
+        assert (rig.unreachable[0].code, rig.unreachable[0].enhanced) == (554, "5.4.6")
+        assert not peer.clients
+        rig.push(site_of("mx1", port=other_port), make_delivery())
+        await until(lambda: rig.settled)
+        assert other.clients
+        await let_go(rig)
+
+
+@scene
 async def test_ipv6_that_leads_nowhere_falls_back_to_ipv4_of_the_same_host() -> None:
     """RFC 5321 section 5.1: each address of a host, then the next host; however many there are."""
     peer = Peer()

@@ -85,3 +85,20 @@ def test_mail_for_an_address_of_ours_bounces_as_a_loop(configuration: Configurat
     inject(port, "news@acme.example", ["me@[127.0.1.1]"])
     (event,) = wait_final(engine, 1).values()
     assert (event["event"], event["reply"]["enhanced"]) == ("bounced", "5.4.6")
+
+
+def test_a_listener_on_all_addresses_makes_each_of_the_hosts_a_loop(
+    configuration: Configuration, run_engine: Run
+) -> None:
+    """RFC 5321 section 5.1, RFC 3463 section 3.5: 127.0.0.77 is in no list, but it is this host."""
+    configuration.add_customer("acme", "127.0.1.1")
+    configuration.routes = {}
+    port = configuration.add_smtp(customer="acme")
+    configuration.listeners[-1]["listen"] = f"0.0.0.0:{port}"
+    configuration.policies += f"bounce_message = false\nport = {port}\n"
+    configuration.engine["prohibited_networks"] = ["192.0.2.0/24"]
+    engine = run_engine()
+    to = ["me@[127.0.0.77]", "me@[IPv6:::ffff:127.0.0.78]"]
+    inject(port, "news@acme.example", to)
+    found = wait_final(engine, 2)
+    assert {(each["event"], each["reply"]["enhanced"]) for each in found.values()} == {("bounced", "5.4.6")}

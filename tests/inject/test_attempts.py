@@ -77,3 +77,12 @@ def test_what_is_watched_is_bounded() -> None:
         attempts.begin(f"host{number}", f"other{number}", 0.0)
     assert len(attempts._good) == MAX_WATCHED
     assert len(attempts._addresses._counts) == MAX_WATCHED
+
+
+def test_ipv4_inside_ipv6_is_that_ipv4_address():
+    """RFC 4291 section 2.5.5.2: else one client had two allowances, and all of IPv4 one /64."""
+    attempts = Attempts()
+    for number in range(MAX_FAILURES_PER_ADDRESS):
+        attempts.begin("::ffff:192.0.2.1", f"user{number}", 0.0)
+    assert attempts.limit("192.0.2.1", "ann", 0.0) == "address"
+    assert attempts.limit("::ffff:192.0.2.2", "ann", 0.0) == ""

@@ -118,11 +118,11 @@ def test_who_we_are_goes_through_to_the_resolver():
         def use(self, *told):
             heard.append(told)
 
-        async def is_ours(self, hosts):
-            return Host("mx.example") in hosts
+        async def is_ours(self, hosts, port):
+            return Host("mx.example") in hosts and port == 25
 
     resolver = DemandResolver(Hearing({}))
     own = OwnHosts(frozenset({"mx.example"}), frozenset())
     resolver.use({}, (), own)
     assert heard == [({}, (), own)]
-    assert asyncio.run(resolver.is_ours([Host("mx.example")]))
+    assert asyncio.run(resolver.is_ours([Host("mx.example")], 25))

@@ -9,7 +9,13 @@ import stat
 import pytest
 
 from engine.core.errors import ConfigError
-from engine.net.listen import check_unix_path, is_local_source, open_tcp_listener, open_unix_listener
+from engine.net.listen import (
+    check_unix_path,
+    is_local_source,
+    is_on_this_host,
+    open_tcp_listener,
+    open_unix_listener,
+)
 
 
 def free_port(address: str) -> int:
@@ -113,3 +119,16 @@ def test_path_longer_than_the_kernel_takes_is_named():
 )
 def test_source_is_local_where_it_can_be_bound(address, is_local):
     assert is_local_source(address) is is_local
+
+
+def test_what_is_on_this_host_is_asked_of_the_kernel() -> None:
+    assert is_on_this_host("127.0.0.1")
+    assert is_on_this_host("127.8.9.10")  # 127/8 is the host, whatever lo has
+    for address in ("192.0.2.77", "0.0.0.0", "255.255.255.255", "224.0.0.1", "2001:db8::77"):
+        assert not is_on_this_host(address)
+
+
+def test_own_ipv6_address_is_on_this_host() -> None:
+    if not is_local_source("::1"):
+        pytest.skip("no IPv6 here")
+    assert is_on_this_host("::1")

@@ -35,8 +35,40 @@ def test_names_and_addresses_of_the_configuration_are_ours() -> None:
         assert own.is_named(name)
     for address in ("203.0.113.10", "2001:db8:0::10", "198.51.100.1"):
         assert own.has_any(["192.0.2.1", address])
-    assert not own.has_any(["0.0.0.0", "192.0.2.1"])  # a wildcard says nothing of who we are
+    assert not own.has_any(["0.0.0.0", "192.0.2.1"])
     assert not own.is_named("mx.acme.example")
+
+
+def test_a_listener_on_all_addresses_makes_the_hosts_ours_at_its_port() -> None:
+    """RFC 5321 section 6.3: a loop is found before it is entered."""
+    here = {"192.0.2.9", "2001:db8::9"}
+    own = OwnHosts(wildcards=[(4, 2525)], is_here=here.__contains__)
+    assert own
+    assert own.has_any(["198.51.100.1", "192.0.2.9"], 2525)
+    assert own.has_any(["::ffff:192.0.2.9"], 2525)
+    assert not own.has_any(["192.0.2.9"], 25)  # another server's
+    assert not own.has_any(["192.0.2.9"])
+    assert not own.has_any(["2001:db8::9"], 2525)  # that one listens to IPv4 only
+    here.clear()  # the address has left the host
+    assert not own.has_any(["192.0.2.9"], 2525)
+    here.add("198.51.100.1")
+    assert own.has_any(["198.51.100.1"], 2525)
+
+
+def test_a_wildcard_of_the_configuration_covers_loopback_and_what_the_host_has() -> None:
+    own = own_hosts(parse_settings("mailrail.toml", TEXT))
+    assert own.has_any(["127.5.6.7"], 2525)
+    assert not own.has_any(["127.5.6.7"], 25)
+    assert not own.has_any(["198.51.100.77"], 2525)
+    assert own == own_hosts(parse_settings("mailrail.toml", TEXT))
+    assert own != own_hosts(parse_settings("mailrail.toml", TEXT.replace("0.0.0.0", "127.0.0.1")))
+
+
+def test_an_ipv4_address_is_ours_in_its_ipv6_form_too() -> None:
+    """RFC 4291 section 2.5.5.2."""
+    own = own_hosts(parse_settings("mailrail.toml", TEXT))
+    assert own.has_any(["::ffff:203.0.113.10"])
+    assert OwnHosts(addresses=["::ffff:cb00:710a"]).has_any(["203.0.113.10"])
 
 
 def test_hosts_of_equal_or_worse_preference_than_ours_are_left_out() -> None:

@@ -56,3 +56,14 @@ def test_mapped_address_is_covered_by_its_ipv4_network_alone():
 
 def test_no_networks_prohibit_nothing():
     assert not ProhibitedNetworks([]).covers("127.0.0.1")
+
+
+def test_network_of_mapped_addresses_is_the_ipv4_network_and_the_whole_form_is_itself():
+    """RFC 4291 section 2.5.5.2."""
+    networks = ProhibitedNetworks(["::ffff:192.0.2.0/120"])
+    assert networks.covers("192.0.2.7")
+    assert networks.covers("::ffff:192.0.2.7")
+    assert not networks.covers("198.51.100.1")
+    form = ProhibitedNetworks(["::ffff:0:0/96"])
+    assert form.covers("::ffff:198.51.100.1")
+    assert not form.covers("198.51.100.1")

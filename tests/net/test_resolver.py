@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.core.address import parse_domain
 from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.net.dns import Answer
 from engine.net.own import OwnHosts
@@ -548,6 +549,35 @@ def test_who_we_are_holds_at_once_after_a_reload(run):
             setting.resolver.use({}, PROHIBITED_NETWORKS, OWN)
             with pytest.raises(ResolvePermanent, match="leads back"):
                 await setting.resolver.resolve("acme.example")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("literal", ["[203.0.113.10]", "[IPv6:::ffff:203.0.113.10]", "[IPv6:2001:db8::10]"])
+def test_a_literal_of_ours_is_a_loop_in_every_form(run, literal):
+    """RFC 3463 section 3.5: X.4.6. RFC 4291 section 2.5.5.2: both forms are one address."""
+
+    async def scenario() -> None:
+        async with resolving({}, own=OWN) as setting:
+            with pytest.raises(ResolvePermanent, match="leads back") as caught:
+                await setting.resolver.resolve(parse_domain(literal))
+            assert caught.value.reply.enhanced == "5.4.6"
+
+    run(scenario())
+
+
+def test_where_we_listen_on_all_addresses_the_port_decides(run):
+    async def scenario() -> None:
+        records = {("acme.example", "MX"): ["10 mx1.example."], ("mx1.example", "A"): ["198.51.100.1"]}
+        own = OwnHosts(wildcards=[(4, 25)], is_here=["198.51.100.1", "198.51.100.2"].__contains__)
+        async with resolving(records, own=own) as setting:
+            hosts = (await setting.resolver.resolve("acme.example")).hosts
+            assert await setting.resolver.is_ours(hosts, 25)
+            assert not await setting.resolver.is_ours(hosts, 2525)
+            (literal,) = (await setting.resolver.resolve("[198.51.100.2]")).hosts
+            assert await setting.resolver.is_ours([literal], 25)
+            assert not await setting.resolver.is_ours([literal], 2525)
+            assert not [name for name, _ in setting.server.questions if name.startswith("[")]
 
     run(scenario())
 

@@ -246,11 +246,13 @@ def test_explain_tells_what_is_known_of_the_domains_hosts() -> None:
         memory = shard.engine.opener.memory
         until = shard.rig.loop.time() + 60.0
         for peer in ("192.0.2.1", "192.0.2.2", "mx.x.example"):  # the first is where the resolver points
-            memory.remember(peer, "tls", until, "why")
+            memory.remember(peer, "tls", until, "why", "as mx.x.example, TLS 1.2 or newer")
+        memory.remember("192.0.2.1:2525", "tls", until, "another server", "as mx.x.example, TLS 1.2 or newer")
         answer = await shard.ask("explain", domain="x.example")
         assert [row["peer"] for row in answer["peers"]] == ["192.0.2.1", "mx.x.example"]
         assert {row["fault"] for row in answer["peers"]} == {"tls"}
         assert answer["peers"][0]["detail"] == "why"
+        assert answer["peers"][0]["terms"] == "as mx.x.example, TLS 1.2 or newer"
 
     run(scenario)
 

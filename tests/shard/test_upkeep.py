@@ -319,10 +319,10 @@ def test_faults_of_peers_outlive_the_process(tmp_path: Path) -> None:
         shard.upkeep.open()
         await asyncio.sleep(EVERY_S + 0.1)
         assert not (tmp_path / "shard-0" / "peers").exists()
-        shard.opener.memory.remember("192.0.2.1", "tls", shard.rig.loop.time() + 1000.0)
+        shard.opener.memory.remember("192.0.2.1", "tls", shard.rig.loop.time() + 1000.0, "why", "as mx")
         await asyncio.sleep(EVERY_S)
         assert (tmp_path / "shard-0" / "peers").stat().st_mode & 0o777 == 0o600
-        shard.opener.memory.remember("192.0.2.2", "tls", shard.rig.loop.time() + 1000.0)
+        shard.opener.memory.remember("192.0.2.2", "tls", shard.rig.loop.time() + 1000.0, "why", "as mx")
 
     async def second(shard: Shard) -> None:
         shard.upkeep.open()
