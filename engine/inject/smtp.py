@@ -51,6 +51,7 @@ class SMTPListener(Listener):
         self.shedding = shedding
         self.certificate: Certificate | None = None
         self.opening = 0  # connections before their first SMTP octet: a proxy's header, a handshake
+        self.farewells = 0  # the same, of connections that are to be refused
         self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         super().__init__(settings, counters, "smtp")
@@ -115,9 +116,19 @@ class SMTPListener(Listener):
         self._counters.counter(name, listener=self.settings.name, result=result)[0] += 1
 
     @property
-    def is_crowded(self) -> bool:
-        """No room for one more that has not begun to speak SMTP."""
+    def takes_nobody(self) -> bool:
+        """No room for one more that has not begun to speak SMTP, or load is shed."""
+        return self._is_crowded or self.shedding.reply is not None
+
+    @property
+    def _is_crowded(self) -> bool:
         return len(self.sessions) + self.opening >= self.settings.max_connections
+
+    def count_untold(self) -> None:
+        """A connection was closed without a word: too many wait for theirs."""
+        reason = "too many connections" if self._is_crowded else self.shedding.reason
+        name = "mailrail_closed_untold_total"
+        self._counters.counter(name, listener=self.settings.name, reason=reason)[0] += 1
 
     def refusal(self, peer: str) -> Reply | None:
         """Return why a client may not connect now, None if it may."""

@@ -59,6 +59,7 @@ class SMTPSession(FeedSession):
         "_is_probe",
         "_is_served",
         "_message_ticks",
+        "_met",
         "_peer",
         "_reply",
         "_ticks",
@@ -73,7 +74,8 @@ class SMTPSession(FeedSession):
         self._conversation = ServerConversation(
             listener.limits, self._check_sender, unix_clock=time.time, access=access
         )
-        self._peer = origin.address if origin is not None else ""
+        self._peer = origin.address if origin is not None else ""  # whose mail it is: XCLIENT may say another
+        self._met = self._peer  # who that is without XCLIENT
         self._is_probe = origin is not None and not origin.address  # the proxy itself looks whether we are up
         self._context: FeedContext | None = None
         self._context_of = ""  # the EHLO that it was made for
@@ -94,7 +96,7 @@ class SMTPSession(FeedSession):
         """Greet, or say why not."""
         self.transport = cast(asyncio.Transport, transport)
         if not self._peer:
-            self._peer = format_peer(transport.get_extra_info("peername"))
+            self._peer = self._met = format_peer(transport.get_extra_info("peername"))
         listener = self.listener
         refusal = listener.refusal(self._peer)
         if self._is_probe and refusal is not None and refusal.is_permanent:
@@ -285,6 +287,7 @@ class SMTPSession(FeedSession):
                 self.connection_lost(None)
             return
         self.transport = secured
+        self._peer = self._met  # whoever was on the line in clear may have said XCLIENT (RFC 3207 4.2)
         self._conversation.secured()
         self._is_paused = self._is_full = False
         self._ticks = 0

@@ -38,6 +38,16 @@ class DemandResolver:
         """Questions that DNS answered, by result."""
         return self._resolver.counts
 
+    @property
+    def sts_counts(self) -> Mapping[str, int]:
+        """Policies asked for over https, by result."""
+        return self._sts.counts if self._sts is not None else {}
+
+    @property
+    def dane_counts(self) -> Mapping[str, int]:
+        """TLSA records looked for, by result."""
+        return self._tlsa.counts if self._tlsa is not None else {}
+
     async def open(self) -> None:
         """Make ready."""
         await self._resolver.open()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -111,6 +112,7 @@ class StsFinder:
         self._states = LookupCache[str, StsState](keeping.size, clock, self._look_up)
         self._failed: dict[str, tuple[float, Problem]] = {}  # domain to: no fetch before then, and why
         self._refreshing: dict[str, asyncio.Task[None]] = {}
+        self.counts: Counter[str] = Counter()  # fetches, by result
 
     def close(self) -> None:
         """Give up what is under way."""
@@ -199,12 +201,14 @@ class StsFinder:
         except ValueError as error:
             return self._note_failed(domain, Problem(STS_POLICY_INVALID, str(error)[:200]))
         self._failed.pop(domain, None)
+        self.counts["fetched"] += 1
         kept = Kept(policy_id, self._unix(), policy)
         self._shelf.save(domain, _encode(kept), kept.ends_at)
         log.info("policy fetched", domain=domain, id=policy_id, mode=policy.mode, max_age=policy.max_age_s)
         return kept
 
     def _note_failed(self, domain: str, problem: Problem) -> Problem:
+        self.counts[problem.result] += 1
         if len(self._failed) >= _MAX_FAILED:
             self._failed.clear()
         self._failed[domain] = (self._clock() + RETRY_S, problem)

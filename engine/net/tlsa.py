@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class TlsaFinder:
         self._known = LookupCache[tuple[str, int], HostTlsa | ResolveTemporary](
             keeping.size, clock, self._find
         )
+        self.counts: Counter[str] = Counter()  # look-ups, by result
 
     def close(self) -> None:
         """Give up what is being looked up."""
@@ -69,20 +71,24 @@ class TlsaFinder:
         try:
             return await self._look_up(*key)
         except ResolveTemporary as error:
+            self.counts["failed"] += 1
             ttl_s = min(_TEMPORARY_TTL_S, self._keeping.negative_ttl_s)
             return ResolveTemporary(error.name, error.detail), ttl_s
 
     async def _look_up(self, host: str, port: int) -> tuple[HostTlsa, float]:
         addresses = await self._ask_addresses(host)
         if not addresses or not all(answer.is_secure for answer in addresses):
+            self.counts["insecure" if addresses else "none"] += 1
             return NO_TLSA, self._keeping.negative_ttl_s
         names = dict.fromkeys([*(answer.canonical for answer in addresses if answer.canonical), host])
         for base in names:
             answer = await self._dns.ask(f"_{port}._tcp.{base}", "TLSA")
             if answer.is_secure and answer.records:
                 records = tuple(_parse(text) for _, text in answer.records[:MAX_RECORDS])
+                self.counts["found"] += 1
                 ttl_s = min(max(answer.ttl_s, self._keeping.min_ttl_s), self._keeping.max_ttl_s)
                 return HostTlsa(records, base), ttl_s
+        self.counts["none"] += 1
         return NO_TLSA, self._keeping.negative_ttl_s
 
     async def _ask_addresses(self, host: str) -> list[Answer]:

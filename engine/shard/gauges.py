@@ -39,6 +39,10 @@ class Gauges:
         watch("mailrail_store_free_ratio", self._free)
         watch("mailrail_store_operations_total", self._operations)
         watch("mailrail_lookups_total", lambda: {(r,): n for r, n in engine.resolver.counts.items()})
+        watch("mailrail_sts_fetches_total", lambda: {(r,): n for r, n in engine.resolver.sts_counts.items()})
+        watch(
+            "mailrail_dane_lookups_total", lambda: {(r,): n for r, n in engine.resolver.dane_counts.items()}
+        )
         watch("mailrail_bounce_messages_total", lambda: {NOTHING: engine.bouncer.made})
         watch_process(engine.counters, f"shard-{engine.shard}")
 

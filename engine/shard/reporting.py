@@ -36,7 +36,9 @@ class Reporting:
         self._reports: TlsReports | None = None
         if engine.shard == 0:
             poster = make_https(engine.resolver, settings)
-            self._reports = TlsReports(data_dir, engine.resolver, poster, engine.acceptor.accept)
+            self._reports = TlsReports(
+                data_dir, engine.resolver, poster, engine.acceptor.accept, counters=engine.counters
+            )
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 

@@ -25,6 +25,7 @@ from engine.security.report import MEDIA_TYPE, Report, build_report, mailbox_of,
 from engine.security.tally import DAY_S, DomainCounts, day_of
 from engine.shard.tls_tally import collect, days_before, forget
 from engine.telemetry.log import Log
+from engine.telemetry.metrics import Counters
 
 if TYPE_CHECKING:
     from engine.settings.model import Settings
@@ -60,7 +61,9 @@ class TlsReports:
         poster: Poster,
         accept: Accept,
         unix_clock: Callable[[], float] = time.time,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = counters or Counters()
         self._data_dir = data_dir
         self._resolver = resolver
         self._poster = poster
@@ -142,6 +145,7 @@ class TlsReports:
         is_whole = True
         for uri in left:
             problem = await self._send(report, uri)
+            self._count(uri, "failed" if problem else "sent")
             if problem:
                 log.warning("report not sent", domain=domain, to=uri, reason=problem)
                 is_whole = False
@@ -151,9 +155,13 @@ class TlsReports:
             log.info("report sent", domain=domain, to=uri, id=report.report_id)
         return is_whole
 
+    def _count(self, uri: str, result: str) -> None:
+        scheme = "https" if _is_https(uri) else "mailto"
+        self._counters.counter("mailrail_tls_reports_total", scheme=scheme, result=result)[0] += 1
+
     async def _send(self, report: Report, uri: str) -> str:
         """Send a report to one URI; return what went wrong, "" for nothing."""
-        if uri.startswith("https:"):
+        if _is_https(uri):
             try:
                 await self._poster.post(uri, report.document, MEDIA_TYPE)
             except FetchFailed as error:
@@ -171,3 +179,7 @@ class TlsReports:
         )
         reply = await answered
         return "" if reply.is_positive else str(reply)
+
+
+def _is_https(uri: str) -> bool:
+    return uri[:6].lower() == "https:"  # RFC 3986 section 3.1: schemes are case-insensitive

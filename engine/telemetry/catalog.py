@@ -76,6 +76,13 @@ _ROWS = (
         "Connections and messages refused (421) because the shard was overloaded, by reason.",
     ),
     Metric(
+        "mailrail_closed_untold_total",
+        "counter",
+        ("listener", "reason"),
+        "Connections closed without a word, before a proxy's header or TLS: too many connections, "
+        "or what sheds load, and too many are being told so.",
+    ),
+    Metric(
         "mailrail_sessions_opened_total",
         "counter",
         ("destination", "result"),
@@ -128,6 +135,25 @@ _ROWS = (
         "counter",
         ("result",),
         "DNS look-ups sent; result is found, temporary or permanent.",
+    ),
+    Metric(
+        "mailrail_sts_fetches_total",
+        "counter",
+        ("result",),
+        "MTA-STS policies asked for over https; result is fetched, or a result type of RFC 8460.",
+    ),
+    Metric(
+        "mailrail_dane_lookups_total",
+        "counter",
+        ("result",),
+        "TLSA records looked for at a mail host; result is found, none, insecure (DNSSEC does not vouch "
+        "for the host) or failed.",
+    ),
+    Metric(
+        "mailrail_tls_reports_total",
+        "counter",
+        ("scheme", "result"),
+        "TLS reports of a day, by scheme (mailto, https); result is sent or failed (tried again hourly).",
     ),
     Metric("mailrail_damaged_records_total", "counter", (), "Records of the store set aside as damaged."),
     Metric(

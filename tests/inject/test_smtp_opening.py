@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from engine.inject import smtp_opening
+from engine.inject.shedding import Measure, Shedding
 from engine.inject.smtp import SMTPListener
 from engine.inject.smtp_opening import format_peer
 from engine.net.proxied import SIGNATURE
@@ -232,6 +234,38 @@ def test_nothing_said_before_tls_counts_behind_it(run: Any, certificate: tuple[s
     serve(run, made, client, is_async=True)
 
 
+def test_what_xclient_said_in_clear_is_forgotten_and_may_be_said_again(
+    run: Any, certificate: tuple[str, str]
+) -> None:
+    """RFC 3207 4.2: whoever is on the line in clear could have said it."""
+    intake = Intake()
+    front_end = {"xclient_networks": ("127.0.0.1/32",), "allow": ("127.0.0.0/8", "192.0.2.0/24")}
+    made = make_listener(intake, SMTP_SETTINGS, **with_tls(certificate), **front_end)
+    front = b"XCLIENT ADDR=192.0.2.9 HELO=laptop.example PROTO=SMTP LOGIN=bob\r\n"
+
+    async def client(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readline()
+        assert (await dialogue(reader, writer, front))[:3] == b"220"
+        await dialogue(reader, writer, HELLO)
+        assert (await dialogue(reader, writer, b"STARTTLS\r\n"))[:9] == b"220 2.0.0"
+        await writer.start_tls(trusting(certificate[0]))
+        for said in (b"", front.replace(b".9", b".8")):
+            if said:
+                assert (await dialogue(reader, writer, said))[:3] == b"220"
+            assert b"XCLIENT" in await dialogue(reader, writer, HELLO)
+            for line in (b"MAIL FROM:<a@acme.example>\r\n", b"RCPT TO:<b@x.example>\r\n", b"DATA\r\n"):
+                assert (await dialogue(reader, writer, line))[:1] in (b"2", b"3")
+            assert (await dialogue(reader, writer, MESSAGE + b".\r\n"))[:3] == b"250"
+        writer.close()
+
+    serve(run, made, client, is_async=True)
+    first, again = (taken[4] for taken in intake.taken)
+    assert (first.peer, first.helo) == ("127.0.0.1", "client.example")
+    assert first.protocol.startswith("ESMTPS (")
+    assert (again.peer, again.helo, again.protocol.split()[0]) == ("192.0.2.8", "laptop.example", "SMTP")
+
+
 @pytest.mark.parametrize("is_split", [False, True])
 def test_octets_injected_behind_starttls_are_never_heard(
     run: Any, certificate: tuple[str, str], is_split: bool
@@ -370,19 +404,95 @@ def test_stop_in_the_handshake_says_421_when_that_is_done(run: Any, certificate:
     assert serve(run, made, client, is_async=True).startswith(b"421 4.3.2")
 
 
-def test_full_listener_turns_away_before_the_handshake(run: Any, certificate: tuple[str, str]) -> None:
+async def greeting_of(port: int, tls: ssl.SSLContext | None = None, octets: bytes = b"") -> bytes:
+    """Return all that a connection says, once it has closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+    writer.write(octets)
+    said = await reader.read()
+    writer.close()
+    return said
+
+
+def test_full_listener_says_so_under_tls(run: Any, certificate: tuple[str, str]) -> None:
+    """RFC 5321 3.8, 4.3.2: 421 is what a client can act on; a closed connection tells it nothing."""
     made = make_listener(Intake(), **with_tls(certificate, protocol="submissions", max_connections=1))
 
     async def client(port: int) -> None:
-        silent = await asyncio.open_connection("127.0.0.1", port)
-        while not made.opening:
-            await asyncio.sleep(0.001)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        assert await reader.read() == b""
-        for _, each in (silent, (reader, writer)):
-            each.close()
+        tls = trusting(certificate[0])
+        first = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+        assert (await first[0].readline())[:3] == b"220"
+        said = await greeting_of(port, tls)
+        assert said.startswith(b"421 4.3.2 ")
+        assert b"too many connections" in said
+        first[1].close()
 
     serve(run, made, client, is_async=True)
+    assert counts(made, "mailrail_closed_untold_total") == {}
+    assert made.farewells == 0
+
+
+def test_full_listener_says_so_behind_a_proxy(run: Any) -> None:
+    made = make_listener(Intake(), SMTP_SETTINGS, **BEHIND_PROXY, allow=("0.0.0.0/0",), max_connections=1)
+
+    async def client(port: int) -> None:
+        first = await asyncio.open_connection("127.0.0.1", port)
+        first[1].write(V1)
+        assert (await first[0].readline())[:3] == b"220"
+        assert (await greeting_of(port, octets=V2)).startswith(b"421 4.3.2 ")
+        first[1].close()
+
+    serve(run, made, client, is_async=True)
+
+
+def test_who_is_to_be_told_is_bounded_and_the_rest_is_closed_and_counted(
+    run: Any, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smtp_opening, "MAX_FAREWELLS", 2)
+    made = make_listener(Intake(), **with_tls(certificate, protocol="submissions", max_connections=1))
+
+    async def client(port: int) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", port)]
+        await wait_for(lambda: made.opening == 1)
+        silent += [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        await wait_for(lambda: made.farewells == 2)
+        assert await greeting_of(port) == b""
+        for _, each in silent:
+            each.close()
+        await wait_for(lambda: not made.farewells)
+
+    serve(run, made, client, is_async=True)
+    assert counts(made, "mailrail_closed_untold_total") == {("too many connections",): 1}
+
+
+def test_shed_load_says_the_same_under_tls_and_behind_a_proxy(
+    run: Any, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shedding = Shedding()
+    shedding.measures = [Measure("loop lag", lambda: 9.0, 2.0, 1.0)]
+    shedding.look(0.0)
+    tls = make_listener(Intake(), shedding=shedding, **with_tls(certificate, protocol="submissions"))
+    behind = make_listener(Intake(), SMTP_SETTINGS, shedding, **BEHIND_PROXY, allow=("0.0.0.0/0",))
+    plain = make_listener(Intake(), SMTP_SETTINGS, shedding)
+
+    async def through_tls(port: int) -> bytes:
+        return await greeting_of(port, trusting(certificate[0]))
+
+    async def through_proxy(port: int) -> bytes:
+        return await greeting_of(port, octets=V1)
+
+    said = {
+        serve(run, made, client, is_async=True)
+        for made, client in ((tls, through_tls), (behind, through_proxy), (plain, greeting_of))
+    }
+    assert said == {b"421 4.3.2 overloaded (loop lag), try again later\r\n"}
+    monkeypatch.setattr(smtp_opening, "MAX_FAREWELLS", 0)
+    assert serve(run, tls, greeting_of, is_async=True) == b""
+    assert counts(tls, "mailrail_closed_untold_total") == {("loop lag",): 1}
+
+
+async def wait_for(is_so: Callable[[], bool]) -> None:
+    while not is_so():
+        await asyncio.sleep(0.001)
 
 
 # -- proxies ----------------------------------------------------------------------------------------------

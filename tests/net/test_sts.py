@@ -243,3 +243,18 @@ def test_policy_host_may_have_another_port_for_tests(world):
         assert world.urls == ["https://mta-sts.example:8443/.well-known/mta-sts.txt"]
 
     run_steps(scenario())
+
+
+def test_fetches_are_counted_by_result_and_what_is_not_fetched_is_not(world):
+    async def scenario() -> None:
+        world.served = FetchFailed("sts-webpki-invalid", "another name")
+        await world.look()
+        await world.look(301 - 60)  # too soon for another try
+        world.served = b"version: STSv2"
+        await world.look(400)
+        world.served = policy()
+        await world.look(400)
+        await world.look(100)
+        assert world.finder.counts == {"sts-webpki-invalid": 1, "sts-policy-invalid": 1, "fetched": 1}
+
+    run_steps(scenario())

@@ -120,3 +120,26 @@ def test_unreadable_record_is_there_and_unusable():
     rubbish = Answer(((0, "rubbish"),), 300.0, is_secure=True)
     (record,) = find({("mx.example", "A"): A, ("_25._tcp.mx.example", "TLSA"): rubbish}).records
     assert not record.is_usable
+
+
+def test_lookups_are_counted_by_result():
+    questions = Questions(
+        {
+            ("mx.example", "A"): A,
+            ("_25._tcp.mx.example", "TLSA"): TLSA,
+            ("plain.example", "A"): Answer(A.records, 300.0, is_secure=True),
+            ("insecure.example", "A"): Answer(((0, "192.0.2.1"),), 300.0),
+            ("bogus.example", "A"): BOGUS,
+            ("bogus.example", "AAAA"): BOGUS,
+        }
+    )
+    finder = TlsaFinder(questions)
+
+    async def scenario():
+        for host in ("mx", "mx", "plain", "insecure"):
+            await finder.find(f"{host}.example", 25)
+        with pytest.raises(ResolveTemporary):
+            await finder.find("bogus.example", 25)
+
+    asyncio.run(scenario())
+    assert finder.counts == {"found": 1, "none": 1, "insecure": 1, "failed": 1}

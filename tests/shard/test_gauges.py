@@ -42,7 +42,9 @@ class Shard:
             shard=2,
             store=store,
             labels=DestinationLabels(),
-            resolver=SimpleNamespace(counts={"hit": 5}),
+            resolver=SimpleNamespace(
+                counts={"hit": 5}, sts_counts={"fetched": 2}, dane_counts={"found": 3, "insecure": 1}
+            ),
             bouncer=SimpleNamespace(made=4),
             expiry=SimpleNamespace(census=self.census),
         )
@@ -75,6 +77,8 @@ def run(scenario: Callable[[Shard], Any]) -> None:
         ("mailrail_store_used_bytes", {(): 25}),
         ("mailrail_store_operations_total", {("put",): 3, ("all",): 8}),
         ("mailrail_lookups_total", {("hit",): 5}),
+        ("mailrail_sts_fetches_total", {("fetched",): 2}),
+        ("mailrail_dane_lookups_total", {("found",): 3, ("insecure",): 1}),
         ("mailrail_bounce_messages_total", {(): 4}),
         ("mailrail_store_free_ratio", {("2",): 0.5}),
     ],

@@ -14,6 +14,7 @@ from engine.net.https import FetchFailed
 from engine.security.tally import NO_POLICY, Tally
 from engine.settings.parse import parse_settings
 from engine.shard.tls_reports import FIRST_S, GIVE_UP_S, RETRY_S, SPREAD_S, TlsReports
+from engine.telemetry.metrics import Counters
 
 DAY, DAY_S = 20_000, 86400.0
 SETTINGS = """\
@@ -56,7 +57,10 @@ class World:
         self.start()
 
     def start(self, more='tls_report_from = "tls@acme.example"'):
-        self.reports = TlsReports(self.data_dir, self, self, self.accept, lambda: self.now)
+        self.counters = Counters()
+        self.reports = TlsReports(
+            self.data_dir, self, self, self.accept, lambda: self.now, counters=self.counters
+        )
         self.reports.use(parse_settings("mailrail.toml", SETTINGS.format(more=more)))
 
     async def texts(self, name):
@@ -80,6 +84,11 @@ class World:
     def run(self, after_s=0.0):
         self.now += after_s
         asyncio.run(self.reports.run())
+
+    @property
+    def counts(self):
+        rows = self.counters.snapshot()["counters"]
+        return {tuple(labels): value for name, labels, value in rows if name == "mailrail_tls_reports_total"}
 
     @property
     def is_over(self):
@@ -162,3 +171,13 @@ def test_nothing_is_sent_unless_configured(world):
     world.start(more="")
     world.run()
     assert world.mailed == []
+
+
+def test_reports_are_counted_by_scheme_and_result(world):
+    world.records["_smtp._tls.a.example"] = ["v=TLSRPTv1; rua=mailto:tls@a.example,HTTPS://r.example/v1"]
+    world.failure = FetchFailed("sts-policy-fetch-error", "HTTP status 503")
+    world.run()
+    assert world.counts == {("mailto", "sent"): 1, ("https", "failed"): 1}
+    world.failure = None
+    world.run(3600.0)
+    assert world.counts == {("mailto", "sent"): 1, ("https", "failed"): 1, ("https", "sent"): 1}
