@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from engine.core.reply import Reply, make_reply
-from engine.inject.attempts import Attempts
+from engine.inject.attempts import UNKNOWN, LocalTries, Tries
 from engine.settings.model import Customer
 from engine.settings.password import (
     DEFAULT_LOG2_N,
@@ -43,6 +43,7 @@ DIGEST_KEY_BYTES = 32
 ACCEPTED = make_reply(235, "2.7.0", "Authentication successful")
 WRONG = make_reply(535, "5.7.8", "Authentication credentials invalid")
 BUSY = make_reply(454, "4.7.0", "Too many log-ins at once, try again later")
+UNCOUNTED = make_reply(454, "4.7.0", "Log-ins can't be checked now, try again later")
 TOO_MANY_FOR_USER = make_reply(454, "4.7.0", "Too many failures for this user, try again later")
 TOO_MANY_FOR_ADDRESS = make_reply(421, "4.7.0", "Too many failures from your address, try again later")
 
@@ -56,11 +57,14 @@ log = Log("auth")
 class Passwords:
     """The credentials of all customers, in one shard."""
 
-    def __init__(self, counters: Counters, *, match: Matcher = matches) -> None:
-        """Args: match: what compares a password with a hash, in a thread."""
+    def __init__(self, counters: Counters, tries: Tries | None = None, *, match: Matcher = matches) -> None:
+        """Args:
+        tries: what limits them; those of this shard alone where none is given.
+        match: what compares a password with a hash, in a thread.
+        """
         self._counters = counters
         self._match = match
-        self._attempts = Attempts()
+        self._tries = tries or LocalTries()
         self._executor: ThreadPoolExecutor | None = None  # made when first needed
         self._waiting = 0
         self._digest_key = os.urandom(DIGEST_KEY_BYTES)
@@ -87,27 +91,36 @@ class Passwords:
 
     def check(self, credentials: Credentials, listener: str, peer: str, told: Told) -> None:
         """Say whether those are right: `told` is called once, perhaps before this returns."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
         user = credentials.user
-        limit = self._attempts.limit(peer, user, now)
-        if limit:
-            self._count(listener, "limited")
-            log.warning("authentication refused", listener=listener, peer=peer, user=user, limit=limit)
-            told(TOO_MANY_FOR_ADDRESS if limit == "address" else TOO_MANY_FOR_USER, "")
-            return
-        if self._digest(credentials) in self._remembered:
-            self._count(listener, "accepted")
-            told(ACCEPTED, user)
-            return
-        if self._waiting >= MAX_WAITING:
-            self._count(listener, "busy")
-            log.warning("authentication put off", listener=listener, peer=peer, user=user)
-            told(BUSY, "")
-            return
+        is_known = self._digest(credentials) in self._remembered
+        is_busy = not is_known and self._waiting >= MAX_WAITING  # then nothing is looked at, nor counted
+
+        def decided(limit: str) -> None:
+            if not is_known and not is_busy:
+                self._waiting -= 1
+            if limit == UNKNOWN or (is_busy and not limit):
+                self._count(listener, "busy")
+                log.warning("authentication put off", listener=listener, peer=peer, user=user)
+                told(BUSY if is_busy else UNCOUNTED, "")
+            elif limit:
+                self._count(listener, "limited")
+                log.warning("authentication refused", listener=listener, peer=peer, user=user, limit=limit)
+                told(TOO_MANY_FOR_ADDRESS if limit == "address" else TOO_MANY_FOR_USER, "")
+            elif is_known:
+                self._count(listener, "accepted")
+                told(ACCEPTED, user)
+            else:
+                self._begin(credentials, listener, peer, told)
+
+        if not is_known and not is_busy:
+            self._waiting += 1  # while the others are asked, too
+        now = asyncio.get_running_loop().time()
+        self._tries.begin(peer, user, now, decided, is_known=is_known or is_busy)
+
+    def _begin(self, credentials: Credentials, listener: str, peer: str, told: Told) -> None:
         self._waiting += 1
-        self._attempts.begin(peer, user, now)
-        task = loop.create_task(self._look(credentials, listener, peer, told))
+        look = self._look(credentials, listener, peer, told)
+        task = asyncio.get_running_loop().create_task(look)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -127,7 +140,7 @@ class Passwords:
         finally:
             self._waiting -= 1
         if is_right:
-            self._attempts.succeed(peer, credentials.user, loop.time())
+            self._tries.succeed(peer, credentials.user, loop.time())
             self._count(listener, "accepted")
             told(ACCEPTED, credentials.user)
             return

@@ -3,6 +3,7 @@
 main       the process: event loop, control link, its end
 build      the engine of one generation of configuration, wired
 resolving  the resolver, with what recipient domains ask of TLS
+attempts   failures to log in, counted over all shards
 feeds      listeners of this shard, as they come and go
 exchange   messages to and from other shards: placing, forwarding, handing over
 duties     what the supervisor asks for

@@ -38,6 +38,7 @@ from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
 from engine.queue.scheduled import Window
 from engine.settings.model import Settings, VirtualMTA
+from engine.shard.attempts import SharedTries
 from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
@@ -105,7 +106,8 @@ class Engine:
         self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
         self.balance = Balance(self)
-        handlers = self.lease.handlers() | self.balance.handlers()
+        self.tries = SharedTries(shard)
+        handlers = self.lease.handlers() | self.balance.handlers() | self.tries.handlers()
         self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
         self.lending = Lending(self)
@@ -124,7 +126,8 @@ class Engine:
         )
         self.exchange.acceptor = self.acceptor
         self.lease.connect(self.exchange.peers, self.dispatcher.kick)
-        self.exchange.on_peer = self.lease.peer_changed
+        self.tries.connect(self.exchange.peers)
+        self.exchange.on_peer = [self.lease.peer_changed, self.tries.peer_changed]
         self.dispatcher.on_cap_spent = self.lease.wait
         self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
         self.reporting = Reporting(self)
@@ -227,6 +230,7 @@ class Engine:
         self.expiry.close()
         self.opener.close()
         self.lease.close()
+        self.tries.close()
         self.upkeep.close()
         self.balance.close()
         self.reporting.close()

@@ -7,7 +7,7 @@ Never: stores (inject.accept does, here and there).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Exchange:
         self._shards = 1
         self._unreported = 0
         self._loop = asyncio.get_running_loop()
-        self.on_peer: Callable[[int, bool], None] | None = None
+        self.on_peer: Sequence[Callable[[int, bool], None]] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._forwarded = counters.counter("mailrail_forwarded_total", kind="placed")
         self._duplicates = counters.counter("mailrail_duplicates_refused_total")
@@ -86,8 +86,8 @@ class Exchange:
     def set_peer(self, shard: int, incarnation: bytes | None) -> None:
         """Learn that another shard is up, or down (None)."""
         self.peers.set_peer(shard, incarnation)
-        if self.on_peer is not None:
-            self.on_peer(shard, incarnation is not None)
+        for changed in self.on_peer:
+            changed(shard, incarnation is not None)
         self._note_down()
 
     def _note_down(self) -> None:

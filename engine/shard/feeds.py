@@ -59,7 +59,7 @@ class Feeds:
         engine.exchange.repeats = self._repeats
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._is_draining = False
-        self.passwords = Passwords(engine.counters)
+        self.passwords = Passwords(engine.counters, engine.tries)
         self.shedding = Shedding(engine.counters, lambda _reason: self._pause_spools())
         self.shedding.open()
 

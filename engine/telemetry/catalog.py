@@ -61,7 +61,7 @@ _ROWS = (
         "mailrail_authentications_total",
         "counter",
         ("listener", "result"),
-        "AUTH of injectors; result is accepted, failed, limited (too many failures) or busy.",
+        "AUTH of injectors; result is accepted, failed, limited (too many failures) or busy (put off).",
     ),
     Metric(
         "mailrail_handshakes_total",

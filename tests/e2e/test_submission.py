@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -13,11 +14,13 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.inject.attempts import MAX_FAILURES_PER_ADDRESS
 from tests.e2e.configuration import Configuration, free_port
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.feeding import make_message
@@ -138,3 +141,26 @@ def test_overloaded_engine_says_so_and_takes_mail_again(
     wait_until(lambda: not is_shed(), 15.0, "an end of it")
     with smtplib.SMTP("127.0.0.1", port) as smtp:
         smtp.sendmail("a@acme.example", ["b@x.example"], make_message("a@acme.example", "b@x.example", "1"))
+
+
+def test_wrong_passwords_are_limited_over_all_shards(configuration: Configuration, run_engine: Run) -> None:
+    """However many connections and shards: as many as one engine allows, then 421; and nobody else is hit."""
+    configuration.engine |= {"shards": 3}
+    users = [{"user": f"u{number}", "password": make_hash("s3")} for number in range(2)]
+    configuration.add_customer("acme", "127.0.1.1", credentials=users)
+    port = configuration.add_smtp(allow_plaintext_auth=True)
+    configuration.listeners[-1] |= {"protocol": "submission"}
+    run_engine()
+
+    def guess(number: int) -> int:
+        with smtplib.SMTP("127.0.0.1", port, local_hostname="laptop.example", timeout=30) as smtp:
+            smtp.ehlo()
+            secret = base64.b64encode(f"\0nobody{number % 7}\0guess".encode()).decode()
+            return smtp.docmd("AUTH", f"PLAIN {secret}")[0]
+
+    with ThreadPoolExecutor(3 * MAX_FAILURES_PER_ADDRESS) as pool:
+        codes = list(pool.map(guess, range(3 * MAX_FAILURES_PER_ADDRESS)))
+    assert codes.count(535) == MAX_FAILURES_PER_ADDRESS, codes
+    assert codes.count(421) == 2 * MAX_FAILURES_PER_ADDRESS, codes
+    with smtplib.SMTP("127.0.0.1", port, source_address=("127.0.0.9", 0)) as smtp:
+        assert smtp.login("u0", "s3")[0] == 235

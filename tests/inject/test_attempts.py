@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.inject.attempts import (
+    MAX_EXPORTED,
     MAX_FAILURES_PER_ADDRESS,
     MAX_FAILURES_PER_USER,
     MAX_WATCHED,
@@ -86,3 +87,26 @@ def test_ipv4_inside_ipv6_is_that_ipv4_address():
         attempts.begin("::ffff:192.0.2.1", f"user{number}", 0.0)
     assert attempts.limit("192.0.2.1", "ann", 0.0) == "address"
     assert attempts.limit("::ffff:192.0.2.2", "ann", 0.0) == ""
+
+
+def test_what_counts_is_told_to_who_counts_from_now_on() -> None:
+    old, new = Attempts(), Attempts()
+    fail(old, "192.0.2.1", "ann", MAX_FAILURES_PER_ADDRESS - 1, 100.0)
+    fail(new, "192.0.2.1", "ann", 1, 7.0)
+    new.adopt(old.export(150.0), 7.0)  # another process: its clock began anew
+    assert new.limit("192.0.2.1", "bob", 7.0) == "address"
+    other = Attempts()
+    other.adopt(old.export(150.0), 0.0)
+    fail(other, "192.0.2.1", "ann", 1)
+    assert other.limit("192.0.2.1", "bob", WINDOW_S - 51.0) == "address"
+    assert other.limit("192.0.2.1", "bob", WINDOW_S - 50.0) == ""
+
+
+def test_what_is_told_is_bounded() -> None:
+    attempts = Attempts()
+    for number in range(MAX_EXPORTED + 10):
+        fail(attempts, f"addr{number}", "ann", 1)
+    fail(attempts, "worst", "ann", 2)
+    addresses, users = attempts.export(0.0)
+    assert (len(addresses), len(users)) == (MAX_EXPORTED, 1)
+    assert addresses[0] == ("worst", WINDOW_S, 2)

@@ -12,8 +12,16 @@ import pytest
 
 from engine.core.reply import Reply
 from engine.inject import passwords as module
-from engine.inject.attempts import MAX_FAILURES_PER_ADDRESS
-from engine.inject.passwords import ACCEPTED, BUSY, MAX_WAITING, TOO_MANY_FOR_ADDRESS, WRONG, Passwords
+from engine.inject.attempts import MAX_FAILURES_PER_ADDRESS, UNKNOWN, LocalTries
+from engine.inject.passwords import (
+    ACCEPTED,
+    BUSY,
+    MAX_WAITING,
+    TOO_MANY_FOR_ADDRESS,
+    UNCOUNTED,
+    WRONG,
+    Passwords,
+)
 from engine.settings.password import PasswordHash
 from engine.smtp.auth import Credentials
 from engine.telemetry.metrics import Counters
@@ -164,7 +172,7 @@ def test_more_than_may_wait_are_told_to_come_again(run: Any) -> None:
 
     monkey = pytest.MonkeyPatch()
     monkey.setattr("engine.inject.attempts.MAX_FAILURES_PER_USER", 1000)
-    monkey.setattr("engine.inject.passwords.Attempts.limit", lambda *_: "")
+    monkey.setattr("engine.inject.attempts.Attempts.limit", lambda *_: "")
     try:
         scene(run, play)
     finally:
@@ -193,5 +201,43 @@ def test_what_is_remembered_is_bounded_and_no_password(run: Any, monkeypatch: py
         await ask(made, Credentials("bob", b"secret"))
         assert len(made._remembered) == 1
         assert all(len(digest) == 32 and b"secret" not in digest for digest in made._remembered)
+
+    scene(run, play)
+
+
+def test_where_nobody_can_say_now_it_is_put_off_and_nothing_is_computed(run: Any) -> None:
+    class Away(LocalTries):
+        def begin(self, peer: str, user: str, now: float, decided: Any, *, is_known: bool = False) -> None:
+            decided(UNKNOWN)
+
+    async def play(made: Passwords, matching: Matching, told: Any) -> None:
+        await ask(made, RIGHT)
+        made._tries = Away()
+        assert await ask(made, RIGHT) == (UNCOUNTED, "")
+        assert await ask(made, BAD) == (UNCOUNTED, "")
+        assert made._waiting == 0
+
+    matching, counters = scene(run, play)
+    assert len(matching.hashes) == 1
+    rows = [r for r in counters.snapshot()["counters"] if r[0] == "mailrail_authentications_total"]
+    assert {row[1][1]: row[2] for row in rows} == {"accepted": 1, "busy": 2}
+
+
+def test_who_waits_for_an_answer_counts_among_those_who_wait(run: Any) -> None:
+    class Slow(LocalTries):
+        asked: list[Any] = []
+
+        def begin(self, peer: str, user: str, now: float, decided: Any, *, is_known: bool = False) -> None:
+            self.asked.append((decided, is_known))
+
+    async def play(made: Passwords, matching: Matching, told: list[tuple[Reply, str]]) -> None:
+        made._tries = slow = Slow()
+        for number in range(MAX_WAITING + 1):
+            made.check(BAD, "in", f"192.0.2.{number}", lambda reply, user: told.append((reply, user)))
+        assert [is_known for _, is_known in slow.asked] == [False] * MAX_WAITING + [True]
+        slow.asked[-1][0]("")
+        slow.asked[0][0]("address")
+        assert told == [(BUSY, ""), (TOO_MANY_FOR_ADDRESS, "")]
+        assert made._waiting == MAX_WAITING - 1
 
     scene(run, play)

@@ -296,7 +296,7 @@ def test_a_shard_that_is_down_gets_nothing(network: FakeNetwork) -> None:
     async def scenario(pair: Pair) -> None:
         heard: list[tuple[int, bool]] = []
         exchange = pair.here.exchange
-        exchange.on_peer = lambda shard, is_up: heard.append((shard, is_up))
+        exchange.on_peer = [lambda shard, is_up: heard.append((shard, is_up))]
         assert exchange.place("pool") == 1
         network.kill(1)
         exchange.set_peer(1, None)

@@ -81,6 +81,7 @@ def make_feeds() -> Any:
         store=SimpleNamespace(options=SimpleNamespace(durability="async"), staged_bytes=0),
         window=SimpleNamespace(size_bytes=0),
         counters=None,
+        tries=None,
         exchange=SimpleNamespace(peers=SimpleNamespace(send=None), repeats=None),
         orphans={3: SimpleNamespace(knows_claim=lambda claim: claim == "c-1")},
     )
