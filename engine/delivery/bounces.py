@@ -95,7 +95,7 @@ class Bouncer:
                 action=action,
                 envid=terms.envid,
                 orcpts={each.recipient: terms.orcpt_of(each.recipient) for each in recipients},
-                is_whole=terms.ret == "FULL" and not terms.requires_tls,  # RFC 8689 5: it may go in clear
+                is_whole=terms.ret == "FULL" and not terms.requires_tls,  # RFC 8689 5: as if RET=HDRS
                 deliver_by_at=terms.deliver_by_at,
                 retry_until=retry_until,
             )
@@ -111,7 +111,7 @@ class Bouncer:
             "",
             envelope.job,
             envelope.tags,
-            None if envelope.sender.isascii() else Terms(is_utf8=True),
+            _terms_of(envelope),
         )
         told = Delivery(message_id, 0, facts, domain_of(envelope.sender), [envelope.sender], now, message)
 
@@ -140,3 +140,10 @@ class Bouncer:
             "mailrail_messages_total", event="accepted", customer=facts.customer, destination=""
         )[0] += 1
         self._add_event(event)
+
+
+def _terms_of(envelope: Envelope) -> Terms | None:
+    """Return what a bounce asks for: it is protected as the message was that it tells of (RFC 8689 5)."""
+    requires_tls = envelope.terms is not None and envelope.terms.requires_tls
+    is_utf8 = not envelope.sender.isascii()
+    return Terms(is_utf8=is_utf8, requires_tls=requires_tls) if is_utf8 or requires_tls else None

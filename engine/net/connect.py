@@ -170,6 +170,8 @@ async def open_session(
         if outcome.facts is not None:
             extensions = await _say_hello(smtp, timeouts.ehlo_s)
             handshake.keep_ticket(smtp.get_transport_info("ssl_object"), outcome.facts)
+        else:
+            extensions = extensions.in_clear()
         if login is not None:
             await _log_in(smtp, login, timeouts.ehlo_s, is_clear=outcome.facts is None)
         return OpenSession(smtp.release(), greeting, extensions, outcome)

@@ -35,6 +35,13 @@ class Extensions(msgspec.Struct, frozen=True):
     mail_max: int = 0
     rcpt_max: int = 0
 
+    def in_clear(self) -> Extensions:
+        """Return what counts without TLS: REQUIRETLS says nothing there (RFC 8689 section 2)."""
+        if "REQUIRETLS" not in self.parameters:
+            return self
+        parameters = {name: rest for name, rest in self.parameters.items() if name != "REQUIRETLS"}
+        return msgspec.structs.replace(self, parameters=parameters)
+
 
 NO_EXTENSIONS = Extensions({})  # what a peer that only knows HELO offers
 

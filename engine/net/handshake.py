@@ -205,7 +205,9 @@ def explain(error: ssl.SSLError) -> TlsFailed:
     if isinstance(error, ssl.SSLCertVerificationError):
         result = _RESULTS.get(error.verify_code, CERTIFICATE_NOT_TRUSTED)
         return TlsFailed(result, f"certificate: {error.verify_message}")
-    return TlsFailed(VALIDATION_FAILURE, getattr(error, "reason", None) or str(error))
+    is_lost = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+    detail = getattr(error, "reason", None) or str(error)
+    return TlsFailed(VALIDATION_FAILURE, detail, is_certain=not is_lost)
 
 
 def load_certificate(context: ssl.SSLContext, certificate_pem: str, key_pem: str) -> None:

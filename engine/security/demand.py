@@ -21,6 +21,7 @@ from engine.security.sts import StsPolicy
 from engine.security.tally import NO_POLICY, PolicyFacts
 
 REQUIRED = "requiretls"  # RFC 8689 section 2: the sender would rather have it bounce
+PREFERRED = "requiretls-null"  # section 5: the same of a bounce, which is not lost where it can't be had
 OPTIONAL = "tls-optional"  # RFC 8689 section 5: the sender would rather have it arrive
 
 _STRENGTH = ("none", "opportunistic", "required", "verify")  # the modes of net.tls
@@ -60,9 +61,12 @@ class HostDemand(msgspec.Struct, frozen=True):
 
 
 def word_of(envelope: Envelope) -> str:
-    """Return a message's word on TLS. REQUIRETLS outranks TLS-Required: No (RFC 8689 section 3)."""
+    """Return a message's word on TLS. REQUIRETLS outranks TLS-Required: No (RFC 8689 section 4.1).
+
+    Section 5: for the null return-path it SHOULD NOT cause the message to be discarded where it can't be had.
+    """
     if envelope.terms is not None and envelope.terms.requires_tls:
-        return REQUIRED
+        return REQUIRED if envelope.sender else PREFERRED
     return OPTIONAL if envelope.is_tls_optional else ""
 
 
@@ -79,6 +83,8 @@ def judge(
     if demand.word == OPTIONAL:
         return HostDemand(_weaker(mode, "opportunistic"))
     needs_requiretls = demand.word == REQUIRED
+    if demand.word == PREFERRED:
+        mode = _stronger(mode, "opportunistic")
     if tlsa:
         records = usable(tlsa)
         if records:  # DANE is the verification: it outranks MTA-STS (RFC 8461 section 2), and "verify"

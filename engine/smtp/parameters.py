@@ -71,7 +71,8 @@ def _refusal_of_terms(
 ) -> Reply | None:
     if not extensions.has_smtputf8 and needs_smtputf8(envelope, recipients, message):
         return make_reply(553, "5.6.7", f"address or header in UTF-8; {host} does not offer SMTPUTF8")
-    if terms.requires_tls and "REQUIRETLS" not in extensions.parameters:
+    # RFC 8689 5: of the null return-path (a bounce, which holds the header only) it is no reason to lose it.
+    if terms.requires_tls and envelope.sender and "REQUIRETLS" not in extensions.parameters:
         return make_reply(550, "5.7.30", f"REQUIRETLS was asked for; {host} does not offer it")
     if terms.expires_by:
         left_s = int(terms.expires_by - unix_clock())

@@ -149,9 +149,11 @@ def test_other_actions_are_told_alike() -> None:
 
 
 def test_message_that_requires_tls_does_not_go_back_whole() -> None:
-    """RFC 8689 5: its notification may travel in clear, so it has the header only."""
+    """RFC 8689 5: as if RET=HDRS; and its notification specifies REQUIRETLS, too."""
     desk = Desk()
     desk.bounce(make_delivery(terms=Terms(ret="FULL", requires_tls=True)))
     desk.store.commit()
     (told,) = desk.arrived
     assert b"Content-Type: text/rfc822-headers\r\n" in told.message
+    assert told.envelope.sender == ""
+    assert told.envelope.terms == Terms(requires_tls=True)

@@ -20,7 +20,7 @@ from engine.net.tls import CLEAR
 from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.model import Policy
 from engine.security.dane import TLSARecord
-from engine.security.demand import OPTIONAL, REQUIRED, Demand, HostDemand
+from engine.security.demand import OPTIONAL, PREFERRED, REQUIRED, Demand, HostDemand
 from engine.security.sts import StsPolicy
 from engine.security.tally import DNSSEC_INVALID
 from tests.delivery.test_opening import Rig, on_uvloop, until
@@ -141,8 +141,10 @@ class Scene:
 
     def send(self, demand: Demand, *hosts: str) -> None:
         delivery = make_delivery()
-        if demand.word == REQUIRED:
-            delivery.envelope = msgspec.structs.replace(delivery.envelope, terms=Terms(requires_tls=True))
+        if demand.word in (REQUIRED, PREFERRED):
+            sender = delivery.envelope.sender if demand.word == REQUIRED else ""
+            terms = Terms(requires_tls=True)
+            delivery.envelope = msgspec.structs.replace(delivery.envelope, sender=sender, terms=terms)
         self.rig.push(self.site(demand, *hosts), delivery)
 
     async def delivered(self, count: int = 1) -> None:
@@ -311,6 +313,69 @@ async def test_requiretls_needs_a_name_that_is_vouched_for(s: Scene) -> None:
     """RFC 8689 section 4.2.1, step 1."""
     s.send(Demand(word=REQUIRED))
     assert await s.refused() == (550, "5.7.10")
+
+
+@pytest.mark.parametrize(
+    ("options", "is_tls", "is_asked"),
+    [
+        ({"offers": ("REQUIRETLS",)}, True, True),
+        ({"offers": ("REQUIRETLS",), "name": "other.example"}, True, True),
+        ({}, True, False),
+        ({"has_tls": False}, False, False),
+    ],
+    ids=["offered", "not verified", "not offered", "no tls"],
+)
+def test_bounce_of_requiretls_mail_goes_as_well_protected_as_it_can(tmp_path, options, is_tls, is_asked):
+    """RFC 8689 section 5: with REQUIRETLS where that is offered; not discarded where it is not."""
+
+    @scene(**options)
+    async def test(s: Scene) -> None:
+        s.rig.paths.replace_policies(make_policies('[default]\naddress_family = "v4"\ntls = "none"\n'))
+        s.send(Demand(word=PREFERRED))
+        await s.delivered()
+        assert s.peer.messages[0][0] == is_tls
+        assert s.peer.mails[0].startswith("MAIL FROM:<>")
+        assert s.peer.mails[0].endswith(" REQUIRETLS") == is_asked
+
+    test(tmp_path)
+
+
+class Closing(TlsPeer):
+    """Offers STARTTLS, says 220, and is gone, or answers with what is no TLS."""
+
+    def __init__(self, words: bytes) -> None:
+        super().__init__(None)
+        self.words = words
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mx ready\r\n")
+        while line := (await reader.readline()).decode().strip():
+            self.lines.append((False, line))
+            if line.startswith("STARTTLS"):
+                writer.write(b"220 go\r\n")
+                await reader.read(1)
+                writer.write(self.words)
+                await writer.drain()
+                return
+            writer.write(b"250-mx\r\n250 STARTTLS\r\n" if line.startswith("EHLO") else b"250 ok\r\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [(b"", (451, "4.7.5")), (b"no TLS here\r\n" * 9, (550, "5.7.10"))]
+)
+def test_requiretls_mail_bounces_for_what_is_certain_and_waits_where_the_connection_was_lost(words, expected):
+    """RFC 8689 section 4.2.1: in neither case does a word of it leave in clear."""
+    peer = Closing(words)
+
+    async def scenario(port: int) -> None:
+        authority = Authority("Test Root")
+        s = Scene(port, peer, authority, authority)
+        s.send(Demand(is_secure=True, word=REQUIRED))
+        assert await s.refused() == expected
+        assert not [line for _, line in peer.lines if line.split(":")[0] in ("MAIL FROM", "RCPT TO", "DATA")]
+
+    with serve_tls(peer, "127.0.0.1", 0) as port:
+        on_uvloop(scenario(port))
 
 
 @scene(has_tls=False)

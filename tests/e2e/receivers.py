@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,9 @@ _POSTFIX = {
     "default_transport": "keep:",
     "relay_transport": "keep:",
     "keep_destination_recipient_limit": "1",
-    "smtpd_recipient_restrictions": "permit_mynetworks, reject",
+    "smtpd_recipient_restrictions": (
+        "check_recipient_access regexp:{{/^refused/ REJECT}}, permit_mynetworks, reject"
+    ),
     "smtpd_peername_lookup": "no",
     "smtpd_tls_security_level": "may",
     "smtpd_tls_loglevel": "1",
@@ -168,12 +171,18 @@ tls_advertise_hosts = *
 tls_certificate = {root}/mx.pem
 tls_privatekey = {root}/mx.pem
 chunking_advertise_hosts = {chunking}
-acl_smtp_rcpt = accept
+acl_smtp_rcpt = check_recipient
 acl_smtp_data = accept
 deliver_drop_privilege
 smtp_accept_queue_per_connection = 0
 message_size_limit = 60M
 log_selector = +tls_cipher
+begin acl
+check_recipient:
+  deny
+    local_parts = ^refused
+    message = 5.1.1 no such user
+  accept
 begin routers
 all:
   driver = accept
@@ -243,6 +252,44 @@ def send_all(port: int, messages: dict[str, bytes]) -> None:
                 "news@acme.example", [f"{test_id}@one.example"], message, ["BODY=8BITMIME"]
             )
             assert not refused
+
+
+def send_with_refused(port: int, messages: dict[str, bytes]) -> int:
+    """Hand the messages over, each for one recipient that is taken and two that are not, and every fourth for
+    refused ones alone; return how many recipients the receiver refuses. Those for nobody leave `messages`."""
+    refused = 0
+    with smtplib.SMTP("127.0.0.1", port, "feeder.example", timeout=30) as session:
+        for number, (test_id, message) in enumerate(list(messages.items())):
+            to = [
+                f"refused-{test_id}@one.example",
+                f"{test_id}@one.example",
+                f"refused2-{test_id}@one.example",
+            ]
+            if number % 4 == 3:
+                del messages[test_id], to[1]
+            refused += 2
+            assert not session.sendmail("news@acme.example", to, message, ["BODY=8BITMIME"])
+    return refused
+
+
+def check_refused(
+    receiver: Receiver, engine: EngineProcess, messages: dict[str, bytes], refused: int
+) -> None:
+    """What was refused has bounced, each recipient by its own reply; the rest has arrived, once and equal."""
+    total = len(messages) + refused
+
+    def final() -> list[dict[str, Any]]:
+        found = engine.events_of("delivered", "deferred", "bounced")
+        return found if len(found) >= total else []
+
+    events = wait_until(final, ARRIVAL_S, f"{total} final events")
+    kinds = Counter((event["event"], event["recipient"].startswith("refused")) for event in events)
+    assert kinds == {("delivered", False): len(messages), ("bounced", True): refused}
+    codes = {(event["reply"]["code"], event["status"]) for event in events if event["event"] == "bounced"}
+    assert {code for code, _ in codes} <= {550, 554}, codes
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not _difference(receiver, messages), ARRIVAL_S, "arrivals")
+    assert _difference(receiver, messages) == "", receiver.log()[-3000:]
 
 
 def check_arrivals(receiver: Receiver, engine: EngineProcess, messages: dict[str, bytes]) -> None:

@@ -11,11 +11,13 @@ from tests.e2e.configuration import Configuration
 from tests.e2e.engine_process import EngineProcess, wait_until
 from tests.e2e.receivers import (
     check_arrivals,
+    check_refused,
     make_messages,
     needs_root,
     route_to,
     running_postfix_receiver,
     send_all,
+    send_with_refused,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.stranger("postfix"), needs_root]
@@ -61,3 +63,22 @@ def test_postfix_gets_every_message_once_and_equal(
         )
         assert f" {unused}=" not in receiver.log()
         assert ("TLS connection established" in receiver.log()) == is_encrypted
+
+
+@pytest.mark.parametrize("is_chunking", [False, True], ids=["data", "bdat"])
+def test_postfix_refuses_recipients_and_keeps_step_with_two_outstanding(
+    configuration: Configuration,
+    run_engine: Callable[..., EngineProcess],
+    stranger: Callable[[str], str],
+    is_chunking: bool,
+) -> None:
+    """RFC 2920 section 3.1, RFC 3030 section 2: a refused RCPT, or all of them, hits only its own message."""
+    stranger("postfix")
+    configuration.policies += "bounce_message = false\n"
+    with running_postfix_receiver(is_chunking=is_chunking) as receiver:
+        port = route_to(configuration, receiver, "opportunistic")
+        engine = run_engine()
+        messages = make_messages(COUNT)
+        refused = send_with_refused(port, messages)
+        check_refused(receiver, engine, messages, refused)
+        assert engine.stop() == 0

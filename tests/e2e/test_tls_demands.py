@@ -143,11 +143,11 @@ class World:
         self.engine = EngineProcess(self.configuration)
         stack.callback(self.engine.close)
 
-    def send(self, domain: str, *, header: str = "") -> None:
+    def send(self, domain: str, *, header: str = "", sender: str = "news@acme.example") -> None:
         recipient = f"u@{domain}.example"
-        message = header.encode() + make_message("news@acme.example", recipient, domain)
+        message = header.encode() + make_message(sender, recipient, domain)
         with smtplib.SMTP("127.0.0.1", self.smtp_port, timeout=30) as session:
-            session.sendmail("news@acme.example", [recipient], message)
+            session.sendmail(sender, [recipient], message)
 
     def event(self, domain: str) -> dict[str, Any]:
         """Wait for the first disposition of mail to that domain."""
@@ -231,6 +231,25 @@ def test_requiretls_goes_only_to_verified_peers_that_offer_it(world: World) -> N
     }
     assert not world.peers["self"].messages
     assert not world.peers["pinned"].messages
+
+
+def test_bounces_of_requiretls_mail_are_protected_alike_where_that_can_be(world: World) -> None:
+    """RFC 8689 section 5: REQUIRETLS where it is offered; the header only; not discarded for want of it."""
+    world.configuration.customers[-1]["senders"] = ["*"]
+    world.peers["valid"].offers = ("REQUIRETLS",)
+    world.engine.start()
+    header = "X-Mailrail-Requires-TLS: yes\r\n"
+    for sender in ("enforced", "testing"):
+        world.send("none.plain", header=header, sender=f"news@{sender}.plain.example")
+    for sender, host in (("enforced", "valid"), ("testing", "self")):
+        assert world.event(f"{sender}.plain")["event"] == "delivered"
+        peer = world.peers[host]
+        ((is_tls, message),) = peer.messages
+        assert is_tls
+        assert b"5.7.10" in message
+        assert b"Content-Type: text/rfc822-headers\r\n" in message
+        assert peer.mails[0].startswith("MAIL FROM:<>")
+        assert peer.mails[0].endswith(" REQUIRETLS") == (host == "valid")
 
 
 def test_report_of_a_day_goes_out_by_mail_and_https(world: World) -> None:

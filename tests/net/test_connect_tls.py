@@ -61,6 +61,38 @@ class Peer:
             await reader.read()
 
 
+@pytest.mark.parametrize(
+    ("words", "is_certain"),
+    [
+        (b"", False),
+        (b"\x16\x03\x03", False),
+        (b"no TLS here\r\n" * 9, True),
+        (b"\x15\x03\x03\0\x02\x02\x28", True),
+    ],
+    ids=["closed", "torn", "no TLS", "alert"],
+)
+def test_what_a_failed_handshake_proves_of_the_peer(run, peer, contexts, words, is_certain):
+    """RFC 8689 section 4.2.1: only what is certain bounces such mail; a lost connection is not."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mx.example ESMTP\r\n")
+        await reader.readline()
+        writer.write(b"250-mx.example\r\n250 STARTTLS\r\n")
+        await reader.readline()
+        writer.write(b"220 go\r\n")
+        await reader.read(1)
+        writer.write(words)
+        await writer.drain()
+
+    async def scenario() -> None:
+        async with peer(talk) as port:
+            with pytest.raises(TlsFailed) as failed:
+                await open_to(port, VERIFY, contexts)
+            assert failed.value.is_certain == is_certain, failed.value.detail
+
+    run(scenario())
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Peer:
     return Peer(LEAF.write(tmp_path / "mx.pem"))

@@ -75,3 +75,12 @@ def test_limits_that_the_peer_names(line, mails, recipients):
     """RFC 9422 3."""
     offer = parse_extensions(line)
     assert (offer.mail_max, offer.rcpt_max) == (mails, recipients)
+
+
+def test_requiretls_that_is_offered_in_clear_does_not_count():
+    """RFC 8689 section 2: it is offered under TLS only."""
+    offered = parse_extensions("SIZE 1000\nREQUIRETLS")
+    assert offered.in_clear().parameters == {"SIZE": "1000"}
+    assert offered.in_clear().size_limit == 1000
+    plain = parse_extensions("SIZE 1000")
+    assert plain.in_clear() is plain

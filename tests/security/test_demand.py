@@ -10,6 +10,7 @@ from engine.security.dane import TLSARecord
 from engine.security.demand import (
     NO_DEMAND,
     OPTIONAL,
+    PREFERRED,
     REQUIRED,
     Demand,
     HostDemand,
@@ -110,6 +111,17 @@ def test_requiretls_outranks_tls_required_no():
     assert word_of(envelope) == REQUIRED
 
 
+def test_bounce_of_requiretls_mail_asks_for_it_and_is_not_lost_without() -> None:
+    """RFC 8689 section 5."""
+    envelope = Envelope("", "acme", "acme", 0.0, 1, "bounce", terms=Terms(requires_tls=True))
+    assert word_of(envelope) == PREFERRED
+    demand = Demand(word=PREFERRED)
+    assert judge(demand, "mx.example", "none", ()) == HostDemand("opportunistic")
+    assert judge(demand, "mx.example", "verify", ()) == HostDemand("verify")
+    assert judge(Demand(True, ENFORCE, PREFERRED), "mx.elsewhere.example", "none", ()).refusal
+    assert not judge(demand, "mx.example", "none", ()).needs_requiretls
+
+
 def test_demands_that_differ_have_keys_that_differ():
     demands = [
         NO_DEMAND,
@@ -120,6 +132,7 @@ def test_demands_that_differ_have_keys_that_differ():
         Demand(True, ENFORCE),
         Demand(True, ENFORCE, REQUIRED),
         Demand(word=REQUIRED),
+        Demand(word=PREFERRED),
         Demand(word=OPTIONAL),
     ]
     assert len({demand.key for demand in demands}) == len(demands)

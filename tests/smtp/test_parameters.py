@@ -185,3 +185,11 @@ def test_message_that_requires_tls_goes_only_to_peers_that_pass_that_on() -> Non
     assert written(ALL, facts).endswith(" REQUIRETLS")
     assert bounced(ALL, facts) == ""
     assert bounced(parse_extensions("STARTTLS"), facts) == "550 5.7.30"
+
+
+def test_bounce_of_requiretls_mail_goes_with_it_where_it_is_offered_and_without_elsewhere() -> None:
+    """RFC 8689 5: with the null return-path it SHOULD NOT cause the message to be discarded."""
+    facts = envelope(Terms(requires_tls=True), sender="")
+    assert written(ALL, facts).endswith(" REQUIRETLS")
+    assert bounced(parse_extensions("STARTTLS"), facts) == ""
+    assert written(parse_extensions("STARTTLS"), facts) == ""
