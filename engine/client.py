@@ -58,7 +58,7 @@ class Submission(msgspec.Struct, omit_defaults=True, kw_only=True):
     envid: str = ""  # comes back in notifications
     ret: str = ""  # "FULL" or "HDRS": what a notification of failure gives back
     hold_for: int = 0  # seconds before it is sent
-    deliver_by: str = ""  # "3600;R": give up after an hour; "3600;N": tell the sender then
+    deliver_by: str = ""  # "3600;E": give up after an hour; "3600;N": tell the sender then (docs/feeds.md)
     requires_tls: bool = False  # never in clear, on no hop (RFC 8689)
 
 

@@ -26,7 +26,7 @@ _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _ORCPT_TYPE = re.compile(r"[!#-'*+\-/-9=?A-Z^-~]{1,40}")
 _UTF8_TEXT = re.compile(r"(?:[!-*,-<>-~\u00a1-\U0010ffff]|\+[0-9A-F]{2})*")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
-_BY = re.compile(r"([+-]?[0-9]{1,9});([NR]T?)")
+_BY = re.compile(r"([+-]?[0-9]{1,9});([NR]T?|E)")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)")
 
 
@@ -39,9 +39,12 @@ class Terms(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
     notify: str = ""  # of recipients without their own: "NEVER", or some of SUCCESS,FAILURE,DELAY
     recipients: dict[str, tuple[str, str]] = {}  # those with their own: notify, ORCPT ("type;xtext")
     deliver_by_at: float = 0.0
-    by_mode: str = ""  # N: tell at that time; R: give up; T behind it: tell of each relay
+    # N: tell at that time; R: give up, and relay to none who would not; T behind it: tell of each relay.
+    # E, which is ours and not SMTP's: give up here at that time, and let no peer know of it.
+    by_mode: str = ""
     hold_until: float = 0.0
     requires_tls: bool = False
+    is_overdue: bool = False  # it came with a time that had passed: its sender has been told (RFC 2852 4)
 
     def notify_of(self, recipient: str) -> str:
         """Return what a recipient's NOTIFY says; "" when nothing was said."""
@@ -64,7 +67,7 @@ class Terms(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_default
     @property
     def expires_by(self) -> float:
         """When a message that is to be given up at a time of its own is given up; 0: it has none."""
-        return self.deliver_by_at if self.by_mode[:1] == "R" else 0.0
+        return self.deliver_by_at if self.by_mode[:1] in ("R", "E") else 0.0
 
     @property
     def is_hopeless(self) -> bool:
@@ -115,12 +118,24 @@ def parse_orcpt(text: str) -> str:
 
 def parse_by(text: str) -> tuple[int, str]:
     """Return the seconds and the mode (N, R, NT, RT) of a BY; R only of a time to come (RFC 2852 4)."""
+    seconds, mode = _read_by(text)
+    if mode == "E":
+        raise ValueError("expected seconds, a semicolon and N or R, T behind it for a trace")
+    return seconds, mode
+
+
+def parse_deadline(text: str) -> tuple[int, str]:
+    """Return the same of a control field or the socket, where E is a mode, too."""
+    return _read_by(text)
+
+
+def _read_by(text: str) -> tuple[int, str]:
     found = _BY.fullmatch(text.upper())
     if found is None:
         raise ValueError("expected seconds, a semicolon and N or R, T behind it for a trace")
     seconds, mode = int(found[1]), found[2]
-    if mode[0] == "R" and seconds <= 0:
-        raise ValueError("expected more than 0 seconds where R is asked for")
+    if mode[0] != "N" and seconds <= 0:
+        raise ValueError(f"expected more than 0 seconds where {mode[0]} is asked for")
     return seconds, mode
 
 
@@ -130,9 +145,9 @@ def format_by(seconds: int, mode: str) -> str:
 
 
 def parse_hold_for(text: str) -> int:
-    """Return the seconds of a HOLDFOR."""
-    if not 0 < len(text) <= _MAX_HOLD_DIGITS or not (text.isascii() and text.isdigit()):
-        raise ValueError(f"expected seconds, at most {_MAX_HOLD_DIGITS} digits")
+    """Return the seconds of a HOLDFOR: 1 to 999999999, without a zero in front (RFC 4865 3)."""
+    if not 0 < len(text) <= _MAX_HOLD_DIGITS or not (text.isascii() and text.isdigit()) or text[0] == "0":
+        raise ValueError(f"expected seconds, 1 to {_MAX_HOLD_DIGITS} digits, the first not 0")
     return int(text)
 
 

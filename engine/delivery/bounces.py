@@ -97,6 +97,7 @@ class Bouncer:
                 orcpts={each.recipient: terms.orcpt_of(each.recipient) for each in recipients},
                 is_whole=terms.ret == "FULL" and not terms.requires_tls,  # RFC 8689 5: as if RET=HDRS
                 deliver_by_at=terms.deliver_by_at,
+                hold_until=terms.hold_until,
                 retry_until=retry_until,
             )
         )

@@ -32,13 +32,15 @@ def told_of_failure(terms: Terms | None, failed: list[Failure]) -> list[Failure]
 def is_told_of_relay(terms: Terms, recipient: str, extensions: PeerExtensions) -> bool:
     """Return whether the sender hears that a message was handed on to a peer.
 
-    Yes where SUCCESS was asked for and the peer can't tell of it itself (RFC 3461 5.2.2); with a deadline,
-    where the peer does not know it, or a trace of relays was asked for (RFC 2852 4). NEVER outranks it all.
+    Yes where SUCCESS was asked for and the peer can't tell of it itself (RFC 3461 5.2.2); with a deadline of
+    mode N, where the peer does not know it (RFC 2852 4.1.4.2); where a trace of relays was asked for (4.1.4).
+    NEVER outranks it all.
     """
     notify = terms.notify_of(recipient)
     if notify == "NEVER":
         return False
-    if terms.by_mode and ("DELIVERBY" not in extensions.parameters or terms.by_mode[1:] == "T"):
+    is_kept = "DELIVERBY" in extensions.parameters or terms.by_mode[:1] != "N"
+    if not is_kept or terms.by_mode[1:] == "T":
         return True
     return "SUCCESS" in notify and not extensions.has_dsn
 
@@ -60,7 +62,9 @@ def next_notice(delivery: Delivery, delay_notice_after_s: float) -> tuple[float,
     if terms is None or not envelope.sender:
         return math.inf, 0
     found = (math.inf, 0)
-    if terms.by_mode[:1] == "N" and not delivery.told & DEADLINE and told_of_delay(delivery, DEADLINE):
+    # RFC 2852 4: of a time that had passed when the message came, whoever let it pass has told the sender.
+    is_due = terms.by_mode[:1] == "N" and not terms.is_overdue and not delivery.told & DEADLINE
+    if is_due and told_of_delay(delivery, DEADLINE):
         found = (terms.deliver_by_at, DEADLINE)
     if not delivery.told & DELAY and told_of_delay(delivery, DELAY):
         found = min(found, ((terms.hold_until or envelope.accepted_at) + delay_notice_after_s, DELAY))

@@ -83,8 +83,8 @@ def _read_hold_until(text: str, unix_now: float) -> dict[str, Any]:
 
 
 def _read_deliver_by(text: str, unix_now: float) -> dict[str, Any]:
-    seconds, mode = terms.parse_by(text)
-    return {"deliver_by_at": unix_now + seconds, "by_mode": mode}
+    seconds, mode = terms.parse_deadline(text)
+    return {"deliver_by_at": unix_now + seconds, "by_mode": mode, "is_overdue": seconds <= 0}
 
 
 def _read_requires_tls(text: str, _unix_now: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from engine.core.reply import Reply
-from engine.core.terms import decode_orcpt, decode_xtext
+from engine.core.terms import decode_orcpt, decode_xtext, format_instant
 from engine.message.encode import encode_8bit
 
 MAX_ORIGINAL_BYTES = (
@@ -96,6 +96,7 @@ class Bounce(msgspec.Struct, frozen=True, kw_only=True):
     orcpts: dict[str, str] = {}  # recipient to its ORCPT
     is_whole: bool = False  # RET=FULL: the original goes back whole, where it failed
     deliver_by_at: float = 0.0
+    hold_until: float = 0.0  # its sender had it wait until then
     retry_until: float = 0.0  # delayed: when it is given up
 
     @property
@@ -161,11 +162,13 @@ def _said_by(failure: Failure) -> str:
 def _format_status(bounce: Bounce) -> bytes:
     """Return the part for programs: fields of the message, then of each recipient (RFC 3464 section 2)."""
     is_utf8 = bounce.is_utf8
+    held = f"until;{format_instant(bounce.hold_until)}" if bounce.hold_until else ""  # RFC 4865
     about_message = [
         *([("Original-Envelope-Id", decode_xtext(bounce.envid))] if bounce.envid else []),
         ("Reporting-MTA", f"dns; {bounce.reporting_mta}"),
         ("Arrival-Date", _format_date(bounce.arrived_at)),
         *([("Deliver-By-Date", _format_date(bounce.deliver_by_at))] if bounce.deliver_by_at else []),
+        *([("Future-Release-Request", held)] if held else []),
     ]
     blocks = [_format_fields(about_message, is_utf8)]
     blocks += [_format_fields(_recipient_fields(failure, bounce), is_utf8) for failure in bounce.failures]

@@ -5,7 +5,7 @@ it, unsent. Everything else that a peer does not offer is left out, and stays ou
 
 Owns: which parameter is sent to whom.
 Never: reads a clock; changes a message.
-Source: RFC 1870 6, RFC 2852 4, RFC 3461 5, RFC 6152 3, RFC 6531 3.2 and 3.6, RFC 8689 3.
+Source: RFC 1870 6, RFC 2852 3 and 4, RFC 3461 5, RFC 6152 3, RFC 6531 3.2 and 3.6, RFC 8689 3.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class PeerExtensions(Protocol):
     def has_dsn(self) -> bool: ...
     @property
     def size_limit(self) -> int: ...
+    @property
+    def is_lmtp(self) -> bool: ...
 
 
 def refusal(
@@ -74,17 +76,25 @@ def _refusal_of_terms(
     # RFC 8689 5: of the null return-path (a bounce, which holds the header only) it is no reason to lose it.
     if terms.requires_tls and envelope.sender and "REQUIRETLS" not in extensions.parameters:
         return make_reply(550, "5.7.30", f"REQUIRETLS was asked for; {host} does not offer it")
-    if terms.expires_by:
-        left_s = int(terms.expires_by - unix_clock())
+    if terms.by_mode[:1] == "R":
+        # RFC 2852 4.1.4.1: it must not be relayed to a server without Deliver By, nor to one whose minimum is
+        # longer than what is left. Over LMTP it is delivered, not relayed.
+        if "DELIVERBY" not in extensions.parameters and not extensions.is_lmtp:
+            text = f"it may be relayed only where its deadline is kept; {host} does not offer DELIVERBY"
+            return make_reply(554, "5.4.7", text)
+        left_s = int(terms.deliver_by_at - unix_clock())
         least_s = _least_by_s(extensions)
-        if left_s <= least_s:  # RFC 2852 3 and 4: a shorter time than that the peer refuses
+        if left_s < max(least_s, 1):
             return make_reply(554, "5.4.7", f"{left_s} s are left to deliver it; {host} asks for {least_s}")
     return None
 
 
 def _least_by_s(extensions: PeerExtensions) -> int:
-    """Return the shortest time for which a peer takes a DELIVERBY request; 0 where it says none."""
-    text = extensions.parameters.get("DELIVERBY", "")
+    """Return the shortest time for which a peer takes a DELIVERBY request; 0 where it says none.
+
+    Behind a comma may stand what a later standard says (RFC 2852 3).
+    """
+    text = extensions.parameters.get("DELIVERBY", "").partition(",")[0].strip()
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
 
 
@@ -118,7 +128,7 @@ def mail_parameters(
     if extensions.has_dsn:
         text += f" RET={terms.ret}" if terms.ret else ""
         text += f" ENVID={terms.envid}" if terms.envid else ""
-    if terms.by_mode and "DELIVERBY" in offered:
+    if terms.by_mode not in ("", "E") and "DELIVERBY" in offered:
         text += f" BY={format_by(int(terms.deliver_by_at - unix_clock()), terms.by_mode)}"
     if terms.requires_tls and "REQUIRETLS" in offered:
         text += " REQUIRETLS"
@@ -130,14 +140,26 @@ def rcpt_parameters(
 ) -> list[str] | None:
     """Return what stands behind each RCPT's path; None: nothing behind any. HOT."""
     terms = envelope.terms
-    if terms is None or not extensions.has_dsn or not (terms.notify or terms.recipients):
+    if terms is None or not extensions.has_dsn:
+        return None
+    must_tell_delays = terms.by_mode[:1] == "N" and "DELIVERBY" not in extensions.parameters
+    if not (terms.notify or terms.recipients or must_tell_delays):
         return None
     is_utf8 = extensions.has_smtputf8 and needs_smtputf8(envelope, recipients, message)
     found = []
     for recipient in recipients:
         notify, orcpt = terms.notify_of(recipient), terms.orcpt_of(recipient)
+        if must_tell_delays:
+            notify = _with_delay(notify)
         text = f" NOTIFY={notify}" if notify else ""
         if orcpt:
             text += f" ORCPT={orcpt if is_utf8 else to_ascii_orcpt(orcpt)}"
         found.append(text)
     return found
+
+
+def _with_delay(notify: str) -> str:
+    """Return NOTIFY so that a peer that does not know the deadline tells of delays (RFC 2852 4.1.4.2)."""
+    if not notify:
+        return "FAILURE,DELAY"
+    return notify if notify == "NEVER" or "DELAY" in notify else f"{notify},DELAY"

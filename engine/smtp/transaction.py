@@ -114,6 +114,7 @@ def _mail_terms(
         by_mode=mode,
         hold_until=hold_until if hold_until > unix_now else 0.0,
         requires_tls=parameters.requires_tls,
+        is_overdue=mode != "" and seconds <= 0,
     )
     if terms.is_hopeless:
         raise Refused(make_reply(501, "5.5.4", "The deadline comes before the message may be sent"))

@@ -117,3 +117,20 @@ def test_terms_in_a_line_for_people() -> None:
         "SMTPUTF8 ENVID=7 RET=FULL NOTIFY=DELAY BY=1970-01-01T00:01:00Z;RT HOLDUNTIL=1970-01-01T00:00:30Z "
         "REQUIRETLS and of 1 recipients their own"
     )
+
+
+@pytest.mark.parametrize("text", ["0", "00", "060", "1234567890", "-1", "+1", "1.5", ""])
+def test_hold_for_is_one_to_nine_digits_and_not_zero(text: str) -> None:
+    """RFC 4865 3: future-release-integer."""
+    assert fault(terms.parse_hold_for, text).startswith("expected ")
+    assert terms.parse_hold_for("999999999") == 999_999_999
+
+
+def test_deadline_of_our_own_has_a_mode_that_smtp_does_not_know() -> None:
+    """RFC 2852 4: by-mode is N or R."""
+    assert terms.parse_deadline("60;e") == (60, "E")
+    assert terms.parse_deadline("-5;nt") == (-5, "NT")
+    assert fault(terms.parse_by, "60;E").startswith("expected ")
+    assert fault(terms.parse_deadline, "0;E").startswith("expected more than 0")
+    assert fault(terms.parse_deadline, "60;ET").startswith("expected ")
+    assert terms.Terms(deliver_by_at=60.0, by_mode="E").expires_by == 60.0

@@ -18,6 +18,8 @@ from engine.delivery.notices import (
 )
 from engine.message.dsn import Failure
 from engine.net.extensions import parse_extensions
+from engine.smtp.hello import ServerLimits, offered
+from engine.smtp.transaction import read_mail
 from tests.fakes.delivery_rig import UNIX_START, make_delivery
 
 A, B, C = "u0@x.example", "u1@x.example", "u2@x.example"
@@ -47,10 +49,11 @@ def test_failure_is_told_unless_notify_leaves_it_out() -> None:
         (Terms(by_mode="R", deliver_by_at=1.0), "DSN\nDELIVERBY 60", False),
         (Terms(by_mode="RT", deliver_by_at=1.0), "DSN\nDELIVERBY", True),
         (Terms(by_mode="NT", deliver_by_at=1.0, notify="NEVER"), "", False),
+        (Terms(by_mode="E", deliver_by_at=1.0), "", False),
     ],
 )
 def test_relaying_is_told_where_the_peer_will_not(terms: Terms, offer: str, is_told: bool) -> None:
-    """RFC 3461 5.2.2: relayed where SUCCESS was asked for; RFC 2852 4: deadlines and traces."""
+    """RFC 3461 5.2.2: relayed where SUCCESS was asked for; RFC 2852 4.1.4: deadlines and traces."""
     assert is_told_of_relay(terms, A, parse_extensions(offer)) == is_told
 
 
@@ -71,6 +74,14 @@ def test_next_notice_is_the_earliest_that_was_not_given() -> None:
     assert next_notice(delivery, 60.0) == (UNIX_START + 100, DEADLINE)
     delivery.told = DELAY | DEADLINE
     assert next_notice(delivery, 60.0) == (math.inf, 0)
+
+
+def test_deadline_that_had_passed_when_the_message_came_was_told_by_who_let_it_pass() -> None:
+    """RFC 2852 4: with N the by-time may be zero or negative."""
+    limits = ServerLimits("mta1.example")
+    for text, at in ((b"0;N", math.inf), (b"-60;NT", math.inf), (b"60;N", UNIX_START + 60)):
+        _, terms = read_mail(b"<a@b.example> BY=" + text, offered(limits), limits, lambda: UNIX_START)
+        assert next_notice(make_delivery(terms=terms), 600.0)[0] == at
 
 
 def test_delay_counts_from_the_release() -> None:

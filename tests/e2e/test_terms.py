@@ -203,6 +203,30 @@ def test_deadline_ends_a_message_that_can_not_be_delivered(
     assert event["queue_s"] >= 2.0
 
 
+def test_deadline_with_return_goes_to_no_peer_that_does_not_keep_it(
+    configuration: Configuration, port: int, mailbox: Mailbox, run_engine: Run
+) -> None:
+    """RFC 2852 4.1.4.1 and RFC 2852 4.1.4.2: R is returned, N goes and is told of; E, our own, goes."""
+    configuration.listeners.append(
+        {"protocol": "socket", "path": str(configuration.socket), "customer": "acme"}
+    )
+    engine = run_engine()
+    with smtplib.SMTP("127.0.0.1", port, timeout=10) as session:
+        session.sendmail(SENDER, ["r@x.example"], MESSAGE, ["BY=3600;R"])
+        session.sendmail(SENDER, ["n@x.example"], MESSAGE, ["BY=3600;N"])
+        with pytest.raises(smtplib.SMTPSenderRefused, match=r"5\.5\.4 BY"):
+            session.sendmail(SENDER, ["e@x.example"], MESSAGE, ["BY=3600;E"])
+    with SocketClient(str(configuration.socket)) as client:
+        assert client.submit(SENDER, ["e@x.example"], MESSAGE, deliver_by="3600;E").is_accepted
+    taken = mailbox.wait(4)
+    assert {to for each in taken for to in each.rcpt_tos} == {"n@x.example", "e@x.example", SENDER}
+    told = b"".join(each.original_content for each in taken if each.rcpt_tos == [SENDER])
+    assert told.count(b"\r\nAction: failed\r\n") == told.count(b"\r\nStatus: 5.4.7\r\n") == 1
+    assert told.count(b"\r\nAction: relayed\r\n") == 1
+    (event,) = engine.events_of("bounced")
+    assert (event["recipient"], event["reply"]["enhanced"]) == ("r@x.example", "5.4.7")
+
+
 @pytest.mark.stranger("postfix")
 def test_postfix_gets_the_parameters_and_notifies_by_them(
     configuration: Configuration, sink: SinkProcess, root: Path, run_engine: Run

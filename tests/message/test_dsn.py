@@ -225,6 +225,13 @@ def test_envelope_id_original_recipient_and_deadline_come_back_decoded() -> None
     assert block["Original-Recipient"] == "rfc822; old+tag@example.net"
 
 
+def test_time_for_which_it_was_held_comes_back() -> None:
+    """RFC 4865: Future-Release-Request, in UTC."""
+    (about, _block) = status_blocks(make(hold_until=NOW))
+    assert about["Future-Release-Request"] == "until;2026-01-01T00:00:00Z"
+    assert status_blocks(make())[0]["Future-Release-Request"] is None
+
+
 def test_original_goes_back_whole_where_that_is_asked_for_and_it_failed() -> None:
     """RFC 3461 4.3: RET applies to failures; every other notification has headers only."""
     octets = make(is_whole=True)

@@ -165,18 +165,56 @@ def test_deliver_by_goes_on_with_the_time_that_is_left() -> None:
     [
         ("DELIVERBY", "R", 1, ""),
         ("DELIVERBY", "R", 0, "554 5.4.7"),
-        ("DELIVERBY 60", "R", 60, "554 5.4.7"),
-        ("DELIVERBY 60", "R", 61, ""),
+        ("DELIVERBY 60", "R", 59, "554 5.4.7"),
+        ("DELIVERBY 60", "R", 60, ""),
+        ("DELIVERBY 60,x=1", "R", 59, "554 5.4.7"),
+        ("DELIVERBY ,x=1", "RT", 1, ""),
         ("DELIVERBY 60", "N", 5, ""),
-        ("", "R", 5, ""),
+        ("DELIVERBY 60", "N", -5, ""),
+        ("", "R", 5, "554 5.4.7"),
+        ("DSN", "RT", 500, "554 5.4.7"),
+        ("", "N", 5, ""),
+        ("", "E", 5, ""),
+        ("DELIVERBY 60", "E", 5, ""),
     ],
 )
 def test_peer_that_needs_more_time_than_is_left_does_not_get_it(
     offer: str, mode: str, left_s: int, expected: str
 ) -> None:
-    """RFC 2852 4: min-by-time, with R."""
+    """RFC 2852 4.1.4.1: min-by-time, with R; and none without Deliver By."""
     facts = envelope(Terms(deliver_by_at=NOW + left_s, by_mode=mode))
     assert bounced(parse_extensions(offer), facts) == expected
+
+
+def test_over_lmtp_a_message_is_delivered_and_not_relayed() -> None:
+    """RFC 2852 4.1.4.1 is about relaying; RFC 2033: LMTP delivers."""
+    facts = envelope(Terms(deliver_by_at=NOW + 5, by_mode="R"))
+    assert bounced(parse_extensions("DSN", is_lmtp=True), facts) == ""
+
+
+@pytest.mark.parametrize(
+    ("offer", "terms", "expected"),
+    [
+        ("DSN", Terms(by_mode="N"), " NOTIFY=FAILURE,DELAY"),
+        ("DSN", Terms(by_mode="NT", notify="SUCCESS"), " NOTIFY=SUCCESS,DELAY"),
+        ("DSN", Terms(by_mode="N", notify="FAILURE,DELAY"), " NOTIFY=FAILURE,DELAY"),
+        ("DSN", Terms(by_mode="N", notify="NEVER"), " NOTIFY=NEVER"),
+        ("DSN\nDELIVERBY", Terms(by_mode="N"), ""),
+        ("DSN\nDELIVERBY", Terms(by_mode="N", notify="SUCCESS"), " NOTIFY=SUCCESS"),
+        ("DSN", Terms(by_mode="E"), ""),
+        ("", Terms(by_mode="N"), ""),
+    ],
+)
+def test_peer_that_does_not_know_the_deadline_is_asked_to_tell_of_delays(
+    offer: str, terms: Terms, expected: str
+) -> None:
+    """RFC 2852 4.1.4.2: with N, and unless the sender wants to hear of nothing."""
+    found = rcpt_parameters(parse_extensions(offer), envelope(terms), TO, MESSAGE)
+    assert "".join(found or []) == expected
+
+
+def test_deadline_of_our_own_is_not_told_to_peers() -> None:
+    assert written(ALL, envelope(Terms(deliver_by_at=NOW + 5, by_mode="E"))) == " SIZE=21"
 
 
 def test_message_that_requires_tls_goes_only_to_peers_that_pass_that_on() -> None:
