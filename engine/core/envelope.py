@@ -34,7 +34,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defa
     job: str = ""
     tags: dict[str, str] = {}
     terms: Terms | None = None  # what was asked for beyond plain delivery; rare
-    is_tls_optional: bool = False  # "TLS-Required: No" in its header (RFC 8689 section 5)
+    is_tls_optional: bool = False  # "TLS-Required: No" in its header (RFC 8689 section 3)
 
 
 class Delivery(msgspec.Struct, gc=False, eq=False):

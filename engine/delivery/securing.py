@@ -38,7 +38,7 @@ class Secured(NamedTuple):
     demand: HostDemand
     tlsa: tuple[TLSARecord, ...] = ()  # what was found, for the report
     is_counted: bool = (
-        True  # mail that is indifferent to TLS says nothing of the domain's (RFC 8689 section 5)
+        True  # mail that is indifferent to TLS says nothing of the domain's (RFC 8689 4.2.2)
     )
 
 

@@ -114,7 +114,7 @@ def scan(message: bytes) -> Scan:
 
 
 def is_tls_optional(scanned: Scan) -> bool:
-    """Return whether it says TLS-Required: No: rather without TLS than not at all (RFC 8689 section 5)."""
+    """Return whether it says TLS-Required: No: rather without TLS than not at all (RFC 8689 section 3)."""
     if b"\ntls-required:" not in scanned.lowered:
         return False
     value = find_field(scanned.header, scanned.lowered, b"tls-required")

@@ -6,7 +6,7 @@ demands, and so different sessions. What it comes to depends on the host too: `j
 
 Owns: the order of precedence; which demands may share sessions (`key`).
 Never: asks DNS, fetches, opens, verifies.
-Source: RFC 7672 section 2, RFC 8461 sections 2 and 5, RFC 8689 sections 4.2.1 and 5.
+Source: RFC 7672 section 2, RFC 8461 sections 2 and 5, RFC 8689 sections 4.2 and 5.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.security.tally import NO_POLICY, PolicyFacts
 
 REQUIRED = "requiretls"  # RFC 8689 section 2: the sender would rather have it bounce
 PREFERRED = "requiretls-null"  # section 5: the same of a bounce, which is not lost where it can't be had
-OPTIONAL = "tls-optional"  # RFC 8689 section 5: the sender would rather have it arrive
+OPTIONAL = "tls-optional"  # RFC 8689 section 4.2.2: the sender would rather have it arrive
 
 _STRENGTH = ("none", "opportunistic", "required", "verify")  # the modes of net.tls
 

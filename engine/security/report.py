@@ -137,7 +137,7 @@ def _describe_failure(facts: FailureFacts, count: int) -> dict[str, Any]:
 def make_message(report: Report, sender: str, recipient: str, unix_now: float) -> bytes:
     """Return the mail that carries a report (section 5.3).
 
-    TLS-Required: No (RFC 8689 section 5): a domain whose TLS is broken is the one that must hear of it.
+    TLS-Required: No (RFC 8689 section 3): a domain whose TLS is broken is the one that must hear of it.
     """
     boundary = f"=_{report.report_id}"
     encoded = base64.encodebytes(report.document).replace(b"\n", b"\r\n")

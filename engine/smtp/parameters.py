@@ -5,7 +5,7 @@ it, unsent. Everything else that a peer does not offer is left out, and stays ou
 
 Owns: which parameter is sent to whom.
 Never: reads a clock; changes a message.
-Source: RFC 1870 6, RFC 2852 3 and 4, RFC 3461 5, RFC 6152 3, RFC 6531 3.2 and 3.6, RFC 8689 3.
+Source: RFC 1870 6, RFC 2852 3 and 4, RFC 3461 5, RFC 6152 3, RFC 6531 3.2 and 3.6, RFC 8689 4.2.1 and 5.
 """
 
 from __future__ import annotations

@@ -380,7 +380,7 @@ def test_requiretls_mail_bounces_for_what_is_certain_and_waits_where_the_connect
 
 @scene(has_tls=False)
 async def test_tls_required_no_goes_in_clear_where_it_must(s: Scene) -> None:
-    """RFC 8689 section 5."""
+    """RFC 8689 section 4.2.2."""
     s.records.found = ee(s.certificate)
     s.send(Demand(True, StsPolicy("enforce", ("elsewhere.example",), 1), OPTIONAL))
     await s.delivered()
@@ -389,7 +389,7 @@ async def test_tls_required_no_goes_in_clear_where_it_must(s: Scene) -> None:
 
 @scene(name="unrelated.example")
 async def test_tls_required_no_still_uses_tls_where_it_can(s: Scene) -> None:
-    """RFC 8689 section 5: "SHOULD negotiate STARTTLS with the server if available"."""
+    """RFC 8689 section 4.2.2: "SHOULD negotiate STARTTLS with the server if available"."""
     s.send(Demand(sts=StsPolicy("enforce", ("elsewhere.example",), 1), word=OPTIONAL))
     await s.delivered()
     assert s.peer.messages[0][0]

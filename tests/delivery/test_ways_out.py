@@ -228,7 +228,7 @@ def test_mail_that_requires_tls_gets_it_whatever_its_route_says() -> None:
 
 
 def test_credentials_need_tls_also_where_the_mail_does_not() -> None:
-    """RFC 8689 section 5 is about the message; RFC 4954 section 8 about who logs in."""
+    """RFC 8689 section 4.2.2 is about the message; RFC 4954 section 8 about who logs in."""
     assert secured("verify", Access(user="u", password="p"), OPTIONAL).tls.mode == "required"
     assert secured("verify", NO_ACCESS, OPTIONAL).tls.mode == "opportunistic"
 

@@ -166,7 +166,7 @@ def world(root: Path, stranger: Any) -> Iterator[World]:
 
 
 def test_domains_get_the_protection_that_they_ask_for(world: World) -> None:
-    """RFC 7672, RFC 8461, RFC 8689 section 5."""
+    """RFC 7672, RFC 8461."""
     world.engine.start()
     domains = ("pinned-mail.signed", "wrong-mail.signed", *(f"{name}.plain" for name in (*POLICIES, "none")))
     for domain in domains:
@@ -203,7 +203,7 @@ def test_domains_get_the_protection_that_they_ask_for(world: World) -> None:
 
 
 def test_tls_required_no_goes_where_the_rest_is_refused(world: World) -> None:
-    """RFC 8689 section 5."""
+    """RFC 8689 section 4.2.2."""
     world.engine.start()
     world.send("wrong-mail.signed", header="TLS-Required: No\r\n")
     assert world.event("wrong-mail.signed")["event"] == "delivered"

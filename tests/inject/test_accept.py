@@ -555,7 +555,7 @@ def test_recipients_that_need_smtputf8_are_a_delivery_of_their_own() -> None:
 
 
 def test_tls_required_no_is_kept_with_the_message(door: Door) -> None:
-    """RFC 8689 section 5."""
+    """RFC 8689 section 4.1."""
     delivery = door.take(message=b"TLS-Required: No\r\n" + MESSAGE)
     kept = door.store.load(delivery.key)
     assert kept is not None

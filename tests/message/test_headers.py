@@ -236,6 +236,6 @@ def test_whatever_the_header_nothing_raises_and_no_control_is_left(
     ],
 )
 def test_tls_required_no_is_read(header: bytes, expected: bool) -> None:
-    """RFC 8689 section 5: "No" is its only value."""
+    """RFC 8689 section 3: "No" is its only value."""
     message = b"Subject: x\r\n" + header + b"\r\nbody\r\n"
     assert is_tls_optional(scan(message)) is expected

@@ -94,13 +94,13 @@ def test_requiretls_needs_a_name_that_somebody_vouches_for():
     ("mode", "expected"), [("none", "none"), *((mode, "opportunistic") for mode in MODES[1:])]
 )
 def test_tls_required_no_relaxes_everything(mode, expected):
-    """RFC 8689 section 5: regardless of MTA-STS and DANE, but STARTTLS is still used where it can be."""
+    """RFC 8689 section 4.2.2: regardless of MTA-STS and DANE, but STARTTLS is still used where it can be."""
     demand = Demand(True, ENFORCE, OPTIONAL)
     assert judge(demand, "mx.elsewhere.example", mode, (GOOD,)) == HostDemand(expected)
 
 
 def test_requiretls_outranks_tls_required_no():
-    """RFC 8689 section 3."""
+    """RFC 8689 section 4.1."""
     envelope = Envelope("a@b.example", "acme", "acme", 0.0, 1, "smtp")
     assert word_of(envelope) == ""
     envelope = Envelope("a@b.example", "acme", "acme", 0.0, 1, "smtp", is_tls_optional=True)

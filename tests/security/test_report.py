@@ -116,7 +116,7 @@ def test_file_name_tells_who_of_whom_and_when(report):
 
 
 def test_mail_is_a_multipart_report_that_a_stranger_can_read(report):
-    """RFC 8460 section 5.3; RFC 8689 section 5 for TLS-Required."""
+    """RFC 8460 section 5.3; RFC 8689 section 3 for TLS-Required."""
     octets = make_message(report, "reports@company-x.example", "tls@company-y.example", 1459555200.0)
     assert all(len(line) <= 998 for line in octets.split(b"\r\n"))
     assert b"\n" not in octets.replace(b"\r\n", b"")
