@@ -37,9 +37,7 @@ class Secured(NamedTuple):
     tls: TlsRequirement
     demand: HostDemand
     tlsa: tuple[TLSARecord, ...] = ()  # what was found, for the report
-    is_counted: bool = (
-        True  # mail that is indifferent to TLS says nothing of the domain's (RFC 8689 4.2.2)
-    )
+    is_counted: bool = True  # mail that is indifferent to TLS says nothing of the domain's (RFC 8689 4.2.2)
 
 
 class Unusable(NamedTuple):

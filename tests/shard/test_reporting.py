@@ -13,6 +13,7 @@ from engine.net.sts import NOTHING
 from engine.security.tally import NO_POLICY, day_of, import_tally
 from engine.settings.parse import parse_settings
 from engine.shard.reporting import Reporting
+from engine.telemetry.metrics import Counters
 
 SENDER = """
 [[vmta]]
@@ -42,6 +43,7 @@ def make(tmp_path: Any, shard: int = 0) -> tuple[Reporting, Any]:
         loop=asyncio.get_running_loop(),
         resolver=SimpleNamespace(sts_of=lambda domain: NOTHING),
         acceptor=SimpleNamespace(accept=None),
+        counters=Counters(),
         opener=SimpleNamespace(on_tls=None),
         dispositions=SimpleNamespace(on_carried=None),
     )
