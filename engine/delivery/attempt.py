@@ -160,13 +160,14 @@ class Attempt:
 
     async def _hosts(self, site: Site) -> AsyncIterator[Host]:
         """Yield the hosts, most preferred first, up to where we are among them (RFC 5321 section 5.1)."""
-        rank = -1
+        resolver, port = self._opener.resolver, self._policy.port
+        rank = -1 if resolver.may_be_ours(port) else 0  # of the first the resolver has made sure otherwise
         for host in order_hosts(site, random.shuffle):
             if host.preference > rank and not host.is_routed:
                 rank = host.preference
                 equal = [each for each in site.hosts if each.preference == rank]
-                if await self._opener.resolver.is_ours(equal, self._policy.port):
-                    if rank == 0:  # the resolver, which does not know the port, saw nothing of it
+                if await resolver.is_ours(equal, port):
+                    if rank == 0:
                         self._fail(loop_reply(f"{host.name} is this host, which has no route for that mail"))
                     return
             yield host

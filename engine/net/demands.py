@@ -90,6 +90,10 @@ class DemandResolver:
         """Return the addresses of a host in the order to try them; raises as the resolver does."""
         return await self._resolver.addresses(host, family)
 
+    def may_be_ours(self, port: int) -> bool:
+        """Can a host be ours at this port that `resolve` took for another's?"""
+        return self._resolver.may_be_ours(port)
+
     async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool:
         """Is one of these hosts this installation, by name or by an address of either family?"""
         return await self._resolver.is_ours(hosts, port)

@@ -55,6 +55,10 @@ class OwnHosts:
         """Is this one of our host names?"""
         return name in self._names
 
+    def listens_on_all(self, port: int) -> bool:
+        """Do we listen on all addresses of the host at this port?"""
+        return not self._wildcards.isdisjoint(((4, port), (6, port)))
+
     def has_any(self, addresses: Collection[str], port: int = 0) -> bool:
         """Is one ours, or, where we listen on all addresses, the host's at that port (0: not known)?"""
         return any(self._has(address, port) for address in addresses)

@@ -162,6 +162,10 @@ class Resolver:
             detail = "has no address" if len(_RECORD_TYPES[family]) == 2 else f"has no IP{family} address"
         raise ResolvePermanent(host.name, detail, make_reply(550, "5.4.4", f"Host {host.name} {detail}"))
 
+    def may_be_ours(self, port: int) -> bool:
+        """Can a host be ours at this port that `resolve`, which knows no port, took for another's?"""
+        return self._own.listens_on_all(port)
+
     async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool:
         """Is one of these hosts this installation, by name or by an address of either family?
 

@@ -134,6 +134,9 @@ class Rig:
         pools = {"pool": Pool(name="pool", members={vmta.name: 1})}
         self.sites = SiteQueues(self.paths, self.dispatcher, pools, lambda customer: 1)
 
+    def may_be_ours(self, port: int) -> bool:
+        return True
+
     async def is_ours(self, hosts: Iterable[Host], port: int = 0) -> bool:
         return any(not {host.name, f"{host.name}:{host.port or port}"}.isdisjoint(self.own) for host in hosts)
 

@@ -118,6 +118,9 @@ def test_who_we_are_goes_through_to_the_resolver():
         def use(self, *told):
             heard.append(told)
 
+        def may_be_ours(self, port):
+            return port == 25
+
         async def is_ours(self, hosts, port):
             return Host("mx.example") in hosts and port == 25
 
@@ -125,4 +128,5 @@ def test_who_we_are_goes_through_to_the_resolver():
     own = OwnHosts(frozenset({"mx.example"}), frozenset())
     resolver.use({}, (), own)
     assert heard == [({}, (), own)]
+    assert resolver.may_be_ours(25)
     assert asyncio.run(resolver.is_ours([Host("mx.example")], 25))

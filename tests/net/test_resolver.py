@@ -572,6 +572,8 @@ def test_where_we_listen_on_all_addresses_the_port_decides(run):
         own = OwnHosts(wildcards=[(4, 25)], is_here=["198.51.100.1", "198.51.100.2"].__contains__)
         async with resolving(records, own=own) as setting:
             hosts = (await setting.resolver.resolve("acme.example")).hosts
+            assert setting.resolver.may_be_ours(25)
+            assert not setting.resolver.may_be_ours(2525)
             assert await setting.resolver.is_ours(hosts, 25)
             assert not await setting.resolver.is_ours(hosts, 2525)
             (literal,) = (await setting.resolver.resolve("[198.51.100.2]")).hosts
