@@ -103,9 +103,7 @@ class Session(Line):
         self._is_chunking = extensions.has_chunking and self._is_pipelining and "chunking" not in faults
         self._depth = 1  # transactions that may await their final reply; more after a success (`outstanding`)
         conversation = LmtpConversation if extensions.is_lmtp else ClientConversation
-        self._conversation = conversation(
-            pipelining=self._is_pipelining, size_limit=None, has_8bitmime=False
-        )  # parameters are smtp.parameters' to write
+        self._conversation = conversation(pipelining=self._is_pipelining)
         self.facts = facts
         self.path = path
         self.demand = demand

@@ -19,7 +19,7 @@ of its envelope, or later where the shell has reasons to wait, and the next may 
 Owns: which reply answers which command; RSET where the peer may still hold a transaction.
 Never: decides what a reply means for a recipient, reads a clock, opens or closes anything.
 Fails: RemoteProtocolError when the peer loses step; LocalProtocolError for an address that would inject.
-Source: RFC 5321 4.1.1, 4.3; RFC 2920 3.1; RFC 3030 2; RFC 1870; RFC 6152. After: Postfix's smtp_proto.c.
+Source: RFC 5321 4.1.1, 4.3; RFC 2920 3.1; RFC 3030 2. After: Postfix's smtp_proto.c.
 """
 
 from __future__ import annotations
@@ -104,27 +104,18 @@ class ClientConversation:
         "_pipelining",
         "_quitting",
         "_reader",
-        "_sends_8bitmime",
-        "_sends_size",
-        "closing_reply",
         "is_closing",
         "needs_reset",
-        "size_limit",
     )
 
-    def __init__(self, *, pipelining: bool, size_limit: int | None, has_8bitmime: bool) -> None:
-        """Args: size_limit: what EHLO said behind SIZE; 0: no limit; None: SIZE was not offered."""
+    def __init__(self, *, pipelining: bool) -> None:
         self._pipelining = pipelining
-        self._sends_size = size_limit is not None
-        self._sends_8bitmime = has_8bitmime
         self._reader = ReplyReader()
         self._flights: deque[Flight] = deque()
         self._outcomes: deque[Outcome] = deque()
         self._quitting = False
-        self.size_limit = size_limit or 0
         self.needs_reset = False  # the peer may hold a transaction: `begin` sends RSET ahead
         self.is_closing = False  # nothing more may be begun; close when convenient
-        self.closing_reply: Reply | None = None  # the 421 or the answer to QUIT
 
     # -- what the shell asks ------------------------------------------------------------------------------
 
@@ -194,9 +185,7 @@ class ClientConversation:
         self,
         sender: str,
         recipients: list[str],
-        size_bytes: int = 0,
         *,
-        is_8bit: bool = False,
         is_chunked: bool = False,
         token: Any = None,
         mail_parameters: str = "",
@@ -214,16 +203,13 @@ class ClientConversation:
         assert recipients
         assert self._pipelining or not is_chunked
         assert self.may_begin or (self._pipelining and self.wants_content)
-        size = f" SIZE={size_bytes}" if self._sends_size and size_bytes else ""
-        body = " BODY=8BITMIME" if is_8bit and self._sends_8bitmime else ""
         if rcpt_parameters is None:
             names = ">\r\nRCPT TO:<".join(recipients) + ">"
         else:
             pairs = zip(recipients, rcpt_parameters, strict=True)
             names = "\r\nRCPT TO:<".join([f"{recipient}>{behind}" for recipient, behind in pairs])
         data = "" if is_chunked else "DATA\r\n"
-        mail = f"MAIL FROM:<{sender}>{size}{body}{mail_parameters}"
-        envelope = f"{mail}\r\nRCPT TO:<{names}\r\n{data}".encode()
+        envelope = f"MAIL FROM:<{sender}>{mail_parameters}\r\nRCPT TO:<{names}\r\n{data}".encode()
         lines = len(recipients) + (1 if is_chunked else 2)
         if envelope.count(b"\n") != lines or envelope.count(b"\r") != lines:
             raise LocalProtocolError(f"address with a line end: {sender!r} {recipients!r}")
@@ -376,7 +362,7 @@ class ClientConversation:
     def _take_reset(self, flight: Flight, reply: Reply) -> bytes:
         """A peer that can't reset would judge the next message by the last one's state: leave it."""
         if reply.code >= 300:
-            self._give_up(reply)
+            self._give_up()
             return b""
         flight.awaits_reset = False
         return flight.commands.pop() if flight.commands else b""
@@ -386,7 +372,6 @@ class ClientConversation:
             raise self._out_of_step(reply)
         self._quitting = False
         self.is_closing = True
-        self.closing_reply = reply
         return b""
 
     def _out_of_step(self, reply: Reply) -> RemoteProtocolError:
@@ -402,13 +387,12 @@ class ClientConversation:
                 flight.replies.append(reply)
             self._outcomes.append(self._outcome_of(flight, reply))
             self._flights.popleft()
-        self._give_up(reply)
+        self._give_up()
         return b""
 
-    def _give_up(self, reply: Reply) -> None:
+    def _give_up(self) -> None:
         self.is_closing = True
         self._quitting = False
-        self.closing_reply = reply
         for flight in self._flights:
             self._outcomes.append(Outcome(flight.token, None, [], None, is_untried=True))
         self._flights.clear()
@@ -419,7 +403,7 @@ class ClientConversation:
         self._outcomes.append(outcome)
         self._flights.popleft()
         if outcome.is_misunderstood:
-            self._give_up(flight.replies[-1])
+            self._give_up()
 
     def _outcome_of(self, flight: Flight, final: Reply | None = None) -> Outcome:
         """Return the replies of a flight, apart; the reply to a lone dot is nobody's."""

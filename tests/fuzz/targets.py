@@ -120,7 +120,7 @@ def _sending(kind: bytes) -> tuple[ClientConversation, bool, int]:
     """Return a conversation, whether its transactions are chunked, and for how many recipients."""
     flags = kind[0] if kind else 0
     pipelining = bool(flags & 1)
-    conversation = ClientConversation(pipelining=pipelining, size_limit=0, has_8bitmime=bool(flags & 2))
+    conversation = ClientConversation(pipelining=pipelining)
     return conversation, pipelining and bool(flags & 4), 1 + (flags >> 3) % 3
 
 
@@ -148,7 +148,7 @@ def _converse(kind: bytes, pieces: list[bytes]) -> tuple[Any, ...]:
         _check_memory(conversation, begun)
     outcomes += conversation.lost()
     _check_outcomes(outcomes, begun, recipients)
-    return b"".join(written), outcomes, is_broken, conversation.closing_reply
+    return b"".join(written), outcomes, is_broken, conversation.is_closing
 
 
 def _listen(kind: bytes, pieces: list[bytes]) -> tuple[Any, ...]:
@@ -174,7 +174,7 @@ def _listen(kind: bytes, pieces: list[bytes]) -> tuple[Any, ...]:
 def _begin(conversation: ClientConversation, is_chunked: bool, recipients: int, token: int) -> bytes:
     names = [f"u{index}@x.example" for index in range(recipients)]
     if not is_chunked:
-        return conversation.begin("a@acme.example", names, 100, is_8bit=True, token=token)
+        return conversation.begin("a@acme.example", names, token=token)
     envelope = conversation.begin("a@acme.example", names, is_chunked=True, token=token)
     return envelope + conversation.chunk(b"body\r\n")
 

@@ -35,9 +35,7 @@ class Sending(RuleBasedStateMachine):
 
     def open(self, pipelining: bool) -> None:
         self.is_pipelining = pipelining
-        self.whole, self.bytewise = (
-            ClientConversation(pipelining=pipelining, size_limit=0, has_8bitmime=False) for _ in range(2)
-        )
+        self.whole, self.bytewise = (ClientConversation(pipelining=pipelining) for _ in range(2))
         self.begun = 0
         self.outcomes: list[Outcome] = []
         self.is_over = False

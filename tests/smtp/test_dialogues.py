@@ -39,7 +39,7 @@ DIALOGUES = sorted((Path(__file__).parent.parent / "dialogues").glob("*.dlg"))
 class Client:
     """Ours is the client. Facts and actions:
 
-    [begin NAME from S to R R]    [size N] and [8bit] before it set its parameters
+    [begin NAME from S to R R]    [behind MAIL X] before it: what stands behind the path of MAIL
     [begin chunked NAME from ...] a transaction without DATA
     [content NAME: text]          the peer wants the content of NAME and gets this one line
     [chunk NAME: text]            the message of NAME, the last one begun, goes out as one BDAT
@@ -52,15 +52,10 @@ class Client:
     ours = "C"
 
     def __init__(self, headers: dict[str, str]) -> None:
-        offers = dict(offer.partition("=")[::2] for offer in headers.get("offers", "").split())
         conversation = LmtpConversation if headers.get("protocol") == "lmtp" else ClientConversation
-        self.conversation = conversation(
-            pipelining="PIPELINING" in offers,
-            size_limit=int(offers["SIZE"] or 0) if "SIZE" in offers else None,
-            has_8bitmime="8BITMIME" in offers,
-        )
+        self.conversation = conversation(pipelining="PIPELINING" in headers.get("offers", "").split())
         self.out = b""
-        self.size, self.is_8bit, self.is_broken = 0, False, False
+        self.behind_mail, self.is_broken = "", False
         self.recipients: dict[str, list[str]] = {}
         self.outcomes: dict[str, Outcome] = {}
 
@@ -76,10 +71,8 @@ class Client:
         words = action.split()
         conversation = self.conversation
         match words:
-            case ["size", octets]:
-                self.size = int(octets)
-            case ["8bit"]:
-                self.is_8bit = True
+            case ["behind", "MAIL", *parameters]:
+                self.behind_mail = "".join(f" {parameter}" for parameter in parameters)
             case ["begin", "chunked", *rest]:
                 self.begin(rest, is_chunked=True)
             case ["begin", *rest]:
@@ -104,7 +97,7 @@ class Client:
         self.recipients[name] = recipients
         sender = sender.strip("<>")
         self.out += self.conversation.begin(
-            sender, recipients, self.size, is_8bit=self.is_8bit, is_chunked=is_chunked, token=name
+            sender, recipients, is_chunked=is_chunked, token=name, mail_parameters=self.behind_mail
         )
 
     def check(self, action: str, words: list[str]) -> None:

@@ -15,7 +15,7 @@ GO = b"354 go\r\n"
 
 def sent(rcpt: list[bytes], *, is_chunked: bool = False) -> LmtpConversation:
     """Return a conversation whose message has gone out, RCPTs answered so."""
-    conversation = LmtpConversation(pipelining=True, size_limit=None, has_8bitmime=True)
+    conversation = LmtpConversation(pipelining=True)
     conversation.begin(FROM, [f"u{n}@x.example" for n in range(len(rcpt))], is_chunked=is_chunked, token=1)
     if is_chunked:
         conversation.chunk(b"hello\r\n")

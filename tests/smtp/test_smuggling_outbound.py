@@ -45,7 +45,7 @@ def taken_by_feeds(message: bytes) -> Iterator[bytes]:
 
 def sent(message: bytes, *, is_chunked: bool) -> bytes:
     """Return what a peer gets of a message: the octets behind 354, or the chunk."""
-    conversation = ClientConversation(pipelining=True, size_limit=0, has_8bitmime=True)
+    conversation = ClientConversation(pipelining=True)
     conversation.begin("a@acme.example", ["b@x.example"], is_chunked=is_chunked)
     if is_chunked:
         head, _, chunk = conversation.chunk(message).partition(b" LAST\r\n")
