@@ -168,11 +168,6 @@ def parse_network(text: str) -> IPNetwork:
     return network
 
 
-def is_domain(text: str) -> bool:
-    """Is this a host name (RFC 1123): ASCII letters, digits and hyphens between dots?"""
-    return len(text) <= MAX_DOMAIN_BYTES and _match_domain(text) is not None
-
-
 def pattern_matches(pattern: str, name: str) -> bool:
     """Does "*", "*.example" (any depth below it, not itself) or an exact name match? Both lower case."""
     if pattern in (name, "*"):

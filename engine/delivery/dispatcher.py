@@ -132,10 +132,6 @@ class Dispatcher:
         self.decisions.pop(path, None)
         self._scarcity.forget(path)
 
-    def queues_of(self, path: Path, site: str) -> list[SiteQueue]:
-        """Return the ready queues that a path's sessions to a site carry from (one list, kept current)."""
-        return self._queues[path, site]
-
     # -- deliveries -------------------------------------------------------------------------------
 
     def pushed(self, site_queue: SiteQueue) -> None:

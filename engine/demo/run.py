@@ -21,7 +21,7 @@ from engine.demo.stage import Stage, StageError, on_stage
 from engine.demo.tables import print_places, print_verdict, to_values
 from engine.demo.verdict import Verdict, judge
 from engine.demo.watch import Watch
-from engine.queue.limits import QUIET_S
+from engine.shard.upkeep import QUIET_S
 
 POLL_S = 0.25
 LINGER_S = 1.0  # after all has arrived, for what may come twice

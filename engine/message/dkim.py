@@ -215,17 +215,3 @@ def _load_seed(text: bytes) -> Ed25519PrivateKey:
     if len(seed) != ED25519_SEED_BYTES:
         raise ValueError("expected a private key in PEM, or an Ed25519 seed in base64")
     return Ed25519PrivateKey.from_private_bytes(seed)
-
-
-def format_record(key: PrivateKey) -> str:
-    """Return the TXT record that publishes the key (RFC 6376 section 3.6.1, RFC 8463 section 4)."""
-    if isinstance(key, RSAPrivateKey):
-        kind, encoding, form = (
-            "rsa",
-            serialization.Encoding.DER,
-            serialization.PublicFormat.SubjectPublicKeyInfo,
-        )
-    else:
-        kind, encoding, form = "ed25519", serialization.Encoding.Raw, serialization.PublicFormat.Raw
-    octets = key.public_key().public_bytes(encoding, form)
-    return f"v=DKIM1; k={kind}; p={base64.b64encode(octets).decode()}"

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 CLOSE_WRITE = 0x00000008
 MOVED_TO = 0x00000080
-DELETE_SELF = 0x00000400
-MOVE_SELF = 0x00000800
 OVERFLOW = 0x00004000  # the kernel's queue was full: events are missing
 IGNORED = 0x00008000  # the watch is gone, with its directory
 ONLYDIR = 0x01000000

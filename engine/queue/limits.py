@@ -51,9 +51,6 @@ FLOOR_REPLIES = 500  # the least latency of the last 500 to 1,000 replies is wha
 HISTORY_S = 60.0  # permits are known for at least so long: a reload may ask for a longer window
 MAX_WINDOWS = 8  # thresholds with different T on one counter; the least recently used goes
 
-CLOSE_LINGER_S = 5.0  # after our close, until the peer is sure to have seen it (design section 5)
-QUIET_S = 2.0  # a restarted shard waits so long before it connects (design section 5)
-
 
 class WindowState(msgspec.Struct, frozen=True, array_like=True):
     """What one window remembers; `ends` are Unix UTC seconds, ascending."""
@@ -99,7 +96,6 @@ class RateLimit:
         "_starts",
         "_window",
         "_windows",
-        "unexported",
     )
 
     def __init__(self, since: float) -> None:
@@ -125,7 +121,6 @@ class RateLimit:
         self._bank_s = inf  # what `observe` may still widen by
         self._windows: list[PermitWindow] = []
         self._window: PermitWindow | None = None
-        self.unexported = 0  # permits since the last export
 
     def ready_at(self, rate: Rate | None, burst: int, now: float) -> float:
         """Return when one more transaction may start; not after `now` means at once.
@@ -195,7 +190,6 @@ class RateLimit:
         at = now if now > self._last_at else self._last_at
         for window in self._windows:
             window.forget(now)  # by the clock, not by `at`: permits that are planned still need what is older
-        self.unexported += 1
         if rate is not None:
             at = self._permit_at(rate, burst, at)
         self._last_at = at
@@ -252,11 +246,10 @@ class RateLimit:
         """Return what was spent in windows longer than `over_s`.
 
         Reservations, and `ahead` permits that may follow before the next export, count as spent now:
-        whoever writes the state to disk before `unexported` reaches `ahead` loses nothing to a crash.
+        whoever writes the state to disk again before there were more loses nothing to a crash.
         """
         offset_s = unix_now - now
         more = ahead + len(self._starts) if ahead else 0
-        self.unexported = 0
         windows = [w for w in self._windows if w.window_s > over_s]
         states = []
         for window in windows:
@@ -405,7 +398,7 @@ class ConnectionSlots:
     __slots__ = ("_closing", "_open", "_quiet_until")
 
     def __init__(self, quiet_until: float = -inf) -> None:
-        """Args: quiet_until: no slot before; a restarted shard passes its start and `QUIET_S`."""
+        """Args: quiet_until: no slot before; a restarted shard waits before it connects."""
         self._open = 0
         self._closing: list[float] = []  # ascending
         self._quiet_until = quiet_until
@@ -429,7 +422,7 @@ class ConnectionSlots:
         self.release_at(now, now)
 
     def release_at(self, now: float, at: float) -> None:
-        """The slot is free at `at`: after our own close, `now + CLOSE_LINGER_S`."""
+        """The slot is free at `at`: later than now where the close was ours, and may not have been seen."""
         assert self._open > 0, "a slot came back that nobody had"
         self._open -= 1
         if at > now:

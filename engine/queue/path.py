@@ -354,13 +354,6 @@ class Path:
         if self._interval is not None:
             self.limits.interval.observe(permit_at, replied_at)
 
-    def postpone_message(self, permit_at: float, written_at: float) -> None:
-        """The end-of-message left later than its permit said."""
-        if self._rate is not None:
-            self.limits.messages.postpone(permit_at, written_at)
-        if self._interval is not None:
-            self.limits.interval.postpone(permit_at, written_at)
-
     def connect_ready_at(self, now: float) -> float:
         """Return when the connection rate lets one more connection open."""
         return self.limits.connects.ready_at(self._connect_rate, self._connect_burst, now)

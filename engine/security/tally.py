@@ -20,7 +20,6 @@ MAX_FAILURES = 100  # kinds of failure of one policy; further ones are only adde
 DAY_S = 86400
 
 # Result types of RFC 8460 sections 4.3.2.1 and 4.3.2.2; those of any session are in net.tls.
-TLSA_INVALID = "tlsa-invalid"
 DNSSEC_INVALID = "dnssec-invalid"
 STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
 STS_POLICY_INVALID = "sts-policy-invalid"

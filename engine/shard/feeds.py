@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from engine.control.fds import ListenerInbox
@@ -164,8 +163,3 @@ class Feeds:
 async def _end(feed: Feed, grace_s: float) -> None:
     await feed.stop(grace_s)
     feed.close()
-
-
-def spool_directories(settings: Settings) -> list[Path]:
-    """Return the directories that spool listeners watch."""
-    return [Path(row.path) for row in settings.listeners if row.protocol == "spool"]

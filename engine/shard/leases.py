@@ -16,12 +16,12 @@ from typing import Any
 
 from engine.control.peers import PeerLinks
 from engine.core.errors import NetworkError
+from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
 from engine.queue.leases import LeaseBorrower, LeaseOwner
 from engine.queue.path import LeasedCap, Path
 
 OWNER = 0
 TICK_S = 0.05
-LINGER_S = 5.0  # design section 5: so long a peer may still see a connection that ended unseen
 MODEST_S = 1.0  # after a recall
 AHEAD = 4  # connections in hand, so that a message rarely waits for the round trip
 
@@ -69,7 +69,7 @@ class ConnectionLease:
             if self._owner is None:
                 self._owner = LeaseOwner(limit, range(shards))
                 if is_quiet:
-                    self._owner.lose(OWNER, self._loop.time() + LINGER_S)
+                    self._owner.lose(OWNER, self._loop.time() + SLOT_AFTER_OUR_CLOSE_S)
                 self._owner.report(OWNER, self._borrower.held)
             self._owner.limit = limit
         if limit and self._timer is None:
@@ -88,7 +88,7 @@ class ConnectionLease:
     def peer_changed(self, shard: int, is_up: bool) -> None:
         """Another shard came or went."""
         if self._owner is not None and not is_up and shard != self._shard:
-            self._owner.lose(shard, self._loop.time() + LINGER_S)
+            self._owner.lose(shard, self._loop.time() + SLOT_AFTER_OUR_CLOSE_S)
         if shard == OWNER and is_up and self._shard != OWNER:
             self._borrower.reconnect()
 

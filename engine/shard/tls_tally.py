@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.security.tally import Tally, day_of, import_tally
+from engine.security.tally import MAX_DOMAINS, Tally, day_of, import_tally
 from engine.telemetry.log import Log
 
 log = Log("tls_tally")
@@ -28,6 +28,7 @@ class TallyKeeper:
         self._day = 0
         self._tally = Tally()
         self._kept = 0  # changes that are on disk
+        self._has_told = False  # that there was no room for all domains of the day
 
     def open(self) -> None:
         """Go on with what an earlier process has counted today."""
@@ -41,6 +42,7 @@ class TallyKeeper:
         if day != self._day:
             self.keep()
             self._day, self._tally, self._kept = day, Tally(), 0
+            self._has_told = False
         return self._tally
 
     def keep(self) -> None:
@@ -56,6 +58,9 @@ class TallyKeeper:
             log.error("not kept", file=str(file), error=str(error))
             return
         self._kept = self._tally.changes
+        if self._tally.uncounted and not self._has_told:
+            self._has_told = True
+            log.warning("more domains than a day's tally holds, the rest go unreported", bound=MAX_DOMAINS)
 
 
 def days_before(data_dir: Path, today: int) -> list[int]:

@@ -32,11 +32,6 @@ class ReplyReader:
         self._code = 0
         self._lines: list[Reply] = []  # of the reply that is not complete yet
 
-    @property
-    def is_clean(self) -> bool:
-        """Nothing is half read: what STARTTLS must see before it begins (RFC 3207)."""
-        return not self._buffer and not self._lines
-
     def feed(self, data: bytes, replies: list[Reply] | None = None) -> list[Reply]:
         """Return the replies that `data` completes, appended to `replies`.
 
@@ -140,20 +135,3 @@ def stuff(message: bytes) -> bytes:
     if find_dotted(message) is not None:
         message = message.replace(b"\r\n.", b"\r\n..")
     return message + b".\r\n"
-
-
-def unstuff(stuffed: bytes) -> bytes:
-    """Remove the transparency dots from what stood between DATA and the terminator.
-
-    Raises:
-        RemoteProtocolError: a line holds a lone dot.
-    """
-    if stuffed[:1] == b".":
-        if stuffed[1:3] == b"\r\n":
-            raise RemoteProtocolError("a line holds a lone dot")
-        stuffed = stuffed[1:]
-    if b"\r\n." not in stuffed:
-        return stuffed
-    if b"\r\n.\r\n" in stuffed:
-        raise RemoteProtocolError("a line holds a lone dot")
-    return stuffed.replace(b"\r\n.", b"\r\n")

@@ -37,10 +37,10 @@ RETRY_S = 1.0  # after a commit that found no room although it put nothing
 class Stats:
     """Plain counts for the shard's metrics."""
 
-    __slots__ = ("commits", "failures", "operations", "put_bytes", "puts")
+    __slots__ = ("commits", "failures", "operations", "puts")
 
     def __init__(self) -> None:
-        self.commits = self.failures = self.operations = self.puts = self.put_bytes = 0
+        self.commits = self.failures = self.operations = self.puts = 0
 
 
 class GroupCommit:
@@ -242,7 +242,6 @@ class GroupCommit:
         self.stats.commits += 1
         self.stats.operations += batch.operations
         self.stats.puts += len(batch.bodies)
-        self.stats.put_bytes += batch.size_bytes
         self._observe_commit_s(seconds)
         return batch.puts + batch.waiting
 

@@ -181,10 +181,6 @@ class MemoryStore:
         entries = [parse_schedule_key(key) for key in sorted(self.schedule) if key > after]
         return [entry for entry in entries if entry[2] not in self._batch.deliveries][:limit]
 
-    def next_due_ms(self, after_ms: int = -1) -> int | None:
-        """Return the earliest head later than `after_ms`."""
-        return min((due for _, due in self.queues(len(self.schedule)) if due > after_ms), default=None)
-
     def queues(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
         """Return (queue, its earliest due in ms) by name."""
         heads: dict[bytes, int] = {}
@@ -200,10 +196,6 @@ class MemoryStore:
     def count(self) -> int:
         """Return how many deliveries are stored."""
         return len(self.deliveries)
-
-    def count_damaged(self) -> int:
-        """Return how many damaged deliveries were set aside."""
-        return len(self.set_aside)
 
     def is_stored(self, delivery_key: bytes) -> bool:
         """Say whether the delivery is here, staged changes seen."""

@@ -25,7 +25,6 @@ from engine.store.records import (
     DamagedRecord,
     decode_body,
     decode_delivery,
-    head_key,
     parse_head_key,
     parse_queue,
     parse_schedule_key,
@@ -148,14 +147,6 @@ class Reading:
             self._environment.on_damaged(error)
             raise error from None
 
-    def next_due_ms(self, after_ms: int = -1) -> int | None:
-        """Return the earliest head later than `after_ms`, None if there is none."""
-        with Snapshot(self._environment) as txn:
-            cursor = txn.cursor(db=self._tables.heads)
-            if not cursor.set_range(head_key(after_ms + 1, b"")):
-                return None
-            return parse_head_key(cursor.key())[0]
-
     def queues(self, limit: int, after: bytes = b"") -> list[tuple[bytes, int]]:
         """Return (queue, its earliest due in ms) by name, behind the queue `after`."""
         with Snapshot(self._environment) as txn:
@@ -182,11 +173,6 @@ class Reading:
         """Return how many deliveries are stored."""
         with Snapshot(self._environment) as txn:
             return int(txn.stat(db=self._tables.deliveries)["entries"])
-
-    def count_damaged(self) -> int:
-        """Return how many damaged deliveries were set aside."""
-        with Snapshot(self._environment) as txn:
-            return int(txn.stat(db=self._tables.damaged)["entries"])
 
     def damaged(self, limit: int, after: bytes = b"") -> list[tuple[bytes, bytes]]:
         """Return (delivery key, what was set aside: detail, delivery and body as msgpack)."""

@@ -39,7 +39,6 @@ from engine.store.records import POSITION_BYTES, encode_delivery, parse_queue, p
 from engine.store.remembered import EXPIRY_BYTES
 
 HEAD_BYTES = 4
-MAX_ITEM_BYTES = 1 << 30  # far above any message; a length over it is not one of ours
 NICENESS = 10  # mail that is whole goes first
 
 MAX_HEAD_BYTES = 64 * 1024  # where our Received field is, behind signatures of ours

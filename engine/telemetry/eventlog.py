@@ -49,7 +49,6 @@ class EventLog:
     ) -> None:
         """Nothing is touched until `open`. `keep_files`: rotated files to keep, 0 for all."""
         self.path = directory / f"events-{shard}.jsonl"
-        self.written_bytes = 0
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
         self._clock = clock
@@ -77,11 +76,6 @@ class EventLog:
         """Have this event written with the next commit. HOT."""
         self._events.append(event)
 
-    @property
-    def has_events(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._events or self._unwritten)
-
     def take(self) -> bytes | None:
         """Return the lines of everything added since the last call; None if nothing was."""
         if not self._events and not self._unwritten:
@@ -107,7 +101,6 @@ class EventLog:
             self._unwritten.append(chunk)
             self._cut_back()
             raise _store_error(self.path, error) from error
-        self.written_bytes += len(chunk)
         self._rotate_if_due()
 
     def flush(self) -> None:

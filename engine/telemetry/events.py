@@ -72,7 +72,6 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Event)
 
 
 def format_events(events: list[Event]) -> bytes:
@@ -81,20 +80,6 @@ def format_events(events: list[Event]) -> bytes:
         return _ENCODER.encode_lines(events)
     except UnicodeEncodeError:
         return b"".join([_format_careful(event) for event in events])
-
-
-def format_event(event: Event) -> bytes:
-    """Return the line of one event, ended by LF."""
-    return format_events([event])
-
-
-def parse_event(line: bytes) -> Event:
-    """Return the event of a line.
-
-    Raises:
-        msgspec.DecodeError: the line is not one of ours, or torn.
-    """
-    return _DECODER.decode(line)
 
 
 def _format_careful(event: Event) -> bytes:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from engine.core.address import (
     domain_of,
-    is_domain,
     literal_address,
     matches_sender,
     parse_domain,
@@ -112,14 +111,6 @@ def test_literal_address() -> None:
     assert literal_address("[192.0.2.1]") == "192.0.2.1"
     assert literal_address("[IPv6:2001:db8::1]") == "2001:db8::1"
     assert literal_address("x.example") == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("x.example", True), ("X", True), ("a_b.example", False), ("", False), ("x..y", False), ("x.", False)],
-)
-def test_is_domain(text: str, expected: bool) -> None:
-    assert is_domain(text) is expected
 
 
 @pytest.mark.parametrize(

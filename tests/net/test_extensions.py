@@ -20,7 +20,6 @@ def test_what_postfix_offers_is_known():
     assert offer.has_chunking
     assert offer.has_smtputf8
     assert offer.has_dsn
-    assert offer.has_enhanced_codes
     assert offer.has_starttls
     assert offer.size_limit == 10_240_000
 

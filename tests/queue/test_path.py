@@ -213,7 +213,8 @@ def test_a_permit_asked_for_too_early_is_told_when_to_ask_again() -> None:
     path = make_path(max_message_rate=Rate(1, 10.0), message_interval_s=8.0)
     first = send(path, NOW)
     at = send(path, NOW)
-    path.postpone_message(first, NOW + 5.0)  # the first was written late
+    for limit in (path.limits.messages, path.limits.interval):
+        limit.postpone(first, NOW + 5.0)  # the first was written late
     again = path.confirm_message(at, at)
     assert again >= NOW + 15.0
     assert path.confirm_message(again, again) == again

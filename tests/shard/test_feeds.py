@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.settings.model import EngineSettings
-from engine.shard.feeds import Feeds, spool_directories
+from engine.shard.feeds import Feeds
 from tests.fakes.virtual_loop import run_virtually
 
 KEYS = {"in": "tcp:25", "api": "unix:api"}
@@ -197,7 +197,3 @@ def test_repeatable_ids_are_taken_from_other_shards_as_soon_as_there_are_feeds(m
         assert engine.exchange.repeats is not None
 
     run(scenario)
-
-
-def test_spool_directories_are_those_of_spool_listeners() -> None:
-    assert [str(path) for path in spool_directories(make_settings(SMTP, SPOOL))] == ["/spool/drop"]

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
 from engine.queue.path import LeasedCap
-from engine.shard.leases import AHEAD, LINGER_S, OWNER, TICK_S, ConnectionLease
+from engine.shard.leases import AHEAD, OWNER, TICK_S, ConnectionLease
 from tests.fakes.peer_links import FakeNetwork
 from tests.fakes.virtual_loop import run_virtually
 
@@ -160,7 +161,7 @@ def test_what_a_dead_borrower_held_rests_as_long_as_peers_may_see_it() -> None:
         cluster.shards[0].wanted = 10
         rest = cluster.kill(1)
         assert rest >= 6
-        await cluster.run(LINGER_S - 0.2, limit=10 - rest)
+        await cluster.run(SLOT_AFTER_OUR_CLOSE_S - 0.2, limit=10 - rest)
         await cluster.run(1.0)
         assert cluster.in_use == [10]
         cluster.close()
@@ -175,7 +176,7 @@ def test_the_successor_of_a_dead_borrower_gets_no_more_meanwhile() -> None:
         await cluster.run(1.0)
         rest = cluster.kill(1)
         cluster.start(1).wanted = 10
-        await cluster.run(LINGER_S - 0.2, limit=10 - rest)
+        await cluster.run(SLOT_AFTER_OUR_CLOSE_S - 0.2, limit=10 - rest)
         await cluster.run(1.0)
         assert cluster.in_use == [0, 10]
         cluster.close()

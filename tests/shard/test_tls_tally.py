@@ -47,6 +47,21 @@ def test_midnight_ends_a_day(tmp_path):
     assert successes(collect(tmp_path, 20_000)) == 1
 
 
+def test_domains_without_room_are_logged_once_a_day(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("engine.security.tally.MAX_DOMAINS", 1)
+    clock = Clock()
+    kept = keeper(tmp_path, clock)
+    for domain in ("a.example", "b.example", "c.example"):
+        kept.tally().succeed(domain, NO_POLICY)
+        kept.keep()
+    assert capfd.readouterr().err.count("more domains than") == 1
+    clock.now += DAY_S
+    for domain in ("a.example", "b.example"):
+        kept.tally().succeed(domain, NO_POLICY)
+    kept.keep()
+    assert capfd.readouterr().err.count("more domains than") == 1
+
+
 def test_shards_add_up_and_are_forgotten_together(tmp_path):
     clock = Clock()
     for shard in (0, 1):

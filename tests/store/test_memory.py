@@ -103,7 +103,6 @@ class Pair:
         assert disk.queues(100) == memory.queues(100)
         assert disk.due_queues(b"", 1 << 62, 100) == memory.due_queues(b"", 1 << 62, 100)
         assert disk.schedule_slice(b"", 100) == memory.schedule_slice(b"", 100)
-        assert disk.next_due_ms() == memory.next_due_ms()
         for key in self.alive:
             assert plain(disk.peek(key)) == plain(memory.peek(key)) is not None
             ours, theirs = disk.deliveries_of(key[:12]), memory.deliveries_of(key[:12])
@@ -173,6 +172,6 @@ def test_claims_and_replies_and_damage(make):
     store.bodies[delivery.message_id] = b"?"
     assert store.load(delivery.key, queue_name("acme", "x.example"), int(delivery.due_at * 1000)) is None
     store.commit()
-    assert (damaged, store.count(), store.count_damaged()) == ([delivery.key], 0, 1)
+    assert (damaged, store.count(), len(store.set_aside)) == ([delivery.key], 0, 1)
     assert store.claim_of("a.eml") is None
     assert store.queues(10) == []

@@ -47,16 +47,6 @@ def test_staged_deliveries_do_not_count_against_the_limit(harness, make):
     assert harness.stored_keys() == [d.key for d in deliveries[4:]]
 
 
-def test_next_due_is_the_earliest_head(harness, make):
-    assert harness.store.next_due_ms() is None
-    harness.put(make("a.example", due_at=20.0))
-    harness.put(make("b.example", due_at=10.0))
-    harness.put_now(make("b.example", due_at=5.0))
-    assert harness.store.next_due_ms() == 5000
-    assert harness.store.next_due_ms(5000) == 20_000
-    assert harness.store.next_due_ms(20_000) is None
-
-
 def test_schedule_slice_visits_everything_once(harness, make):
     deliveries = [make(f"d{number % 3}.example", due_at=1000.0 + number) for number in range(10)]
     for delivery in deliveries:
@@ -126,7 +116,7 @@ def test_peek_at_a_damaged_record_is_none_and_changes_nothing(harness, make):
         txn.put(delivery.key, b"?", db=store._tables.deliveries)
     assert store.peek(delivery.key) is None
     assert store.deliveries_of(delivery.message_id) == []
-    assert store.count_damaged() == 0
+    assert store.damaged(1) == []
 
 
 def test_load_sees_staged_amendments_of_messages_not_yet_stored(open_harness, make):

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.core.errors import StoreFull, StoreUnhealthy
 from engine.telemetry.eventlog import EventLog
-from engine.telemetry.events import Event, format_events, parse_event
+from engine.telemetry.events import Event, format_events
 
 
 class Clock:
@@ -38,7 +39,7 @@ def numbers_in(path: Path) -> list[int]:
     data = path.read_bytes()
     if path.suffix == ".zst":
         data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
-    return [int(parse_event(line).id, 16) for line in data.splitlines()]
+    return [int(msgspec.json.decode(line, type=Event).id, 16) for line in data.splitlines()]
 
 
 def open_log(directory: Path, **options: Any) -> EventLog:
@@ -64,9 +65,7 @@ def test_take_gives_each_event_once_and_none_when_there_is_none(tmp_path: Path) 
     log = open_log(tmp_path)
     assert log.take() is None
     add(log, 1)
-    assert log.has_events
     assert log.take() == format_events([make_event(1)])
-    assert not log.has_events
     assert log.take() is None
     log.close()
 
@@ -195,11 +194,3 @@ def test_directory_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StoreUnhealthy, match="taken/events"):
         open_log(tmp_path / "taken" / "events")
-
-
-def test_written_octets_are_counted(tmp_path: Path) -> None:
-    log = open_log(tmp_path)
-    add(log, 1, 2)
-    log.flush()
-    assert log.written_bytes == len(format_events([make_event(1), make_event(2)]))
-    log.close()
