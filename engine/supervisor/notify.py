@@ -9,10 +9,17 @@ import os
 import socket
 import time
 
+MAX_STATUS = 1000  # characters; a person reads it on a line
+
 
 def notify_ready(status: str) -> None:
     """Say that the engine serves, or serves again after a reload."""
-    _send(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
+    _send(f"READY=1\nSTATUS={_one_line(status)}\nMAINPID={os.getpid()}")
+
+
+def notify_status(status: str) -> None:
+    """Say how it goes, in words that `systemctl status` shows."""
+    _send(f"STATUS={_one_line(status)}")
 
 
 def notify_reloading() -> None:
@@ -23,6 +30,11 @@ def notify_reloading() -> None:
 def notify_stopping() -> None:
     """Say that the engine is on its way down."""
     _send("STOPPING=1")
+
+
+def _one_line(status: str) -> str:
+    """Return what can't end its line: reasons come from shards, and an assignment behind one would count."""
+    return " ".join(status.split())[:MAX_STATUS]
 
 
 def _send(state: str) -> None:

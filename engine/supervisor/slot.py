@@ -48,13 +48,14 @@ class Slot:
         self.is_up = False
         self.starts = 0
         self.last_death = ""
-        self.refusal = ""  # why the last process could not be configured
+        self.refusal = ""  # why the last process could not be configured; "" where it died by itself
         self.lock = asyncio.Lock()  # one configuration at a time
         self.first_outcome = asyncio.Event()  # it was up, or failed to come up, once
         self._command = command
         self._make_body = make_body
         self._upped = upped
         self._downed = downed
+        self._refused: ShardProcess | None = None  # the process whose refusal that is
         self._pause_s = RESTART_FIRST_S
         self._up_since = 0.0
         self._is_stopping = False
@@ -114,6 +115,7 @@ class Slot:
             return
         self.refusal = str((answer or {}).get("error", ""))
         if self.refusal:
+            self._refused = process
             log.error("shard could not start", shard=self.shard, error=self.refusal)
             process.end()  # it serves nobody; a successor may fare better (a lock, a full disk)
             return
@@ -125,6 +127,8 @@ class Slot:
     def _ended(self, process: ShardProcess, returncode: int) -> None:
         if self.is_up and time.monotonic() - self._up_since >= SETTLED_S:
             self._pause_s = RESTART_FIRST_S
+        if process is not self._refused:
+            self.refusal = ""
         self.is_up = False
         self.process = None
         self.last_death = describe_death(returncode)

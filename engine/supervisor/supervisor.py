@@ -28,10 +28,10 @@ from engine.supervisor.data_dir import DataDir
 from engine.supervisor.directories import make_directories
 from engine.supervisor.figures import Figures
 from engine.supervisor.listeners import Listeners, Place, admin_place, listener_place
-from engine.supervisor.notify import notify_ready, notify_reloading, notify_stopping
 from engine.supervisor.plan import Plan
 from engine.supervisor.poison import PoisonRecord, read_step, take_step
 from engine.supervisor.process import ShardProcess, describe_death
+from engine.supervisor.readiness import Readiness
 from engine.supervisor.rollout import Rollout, RolloutError
 from engine.supervisor.slot import Slot
 from engine.supervisor.suspicion import StoreDeaths
@@ -96,6 +96,7 @@ class Supervisor:
         self.poison = PoisonRecord(self.data_dir.poison_file)
         self._store_deaths = StoreDeaths()
         self._hung: bytes = b""  # the incarnation that was ended last
+        self.readiness = Readiness(self.slots)
         self.figures = Figures(self.slots, self._end_hung)
         self._rollout = Rollout(self.slots, self._set_plan, self._make_body)
         self._reload_lock = asyncio.Lock()
@@ -106,8 +107,10 @@ class Supervisor:
     async def open(self) -> None:
         """Take the data directory, listen, start every shard and wait until each is up or has failed once.
 
+        Where none is up then, they are tried again, and the engine is not ready before one is.
+
         Raises:
-            ConfigError: a directory or address can't be used, or no shard could start.
+            ConfigError: a directory or address can't be used, or every shard refuses the configuration.
         """
         async with self._reload_lock:
             try:
@@ -115,9 +118,8 @@ class Supervisor:
             except ConfigError:
                 self.listeners.close()
                 raise
-        up = sum(slot.is_up for slot in self.slots)
-        log.info("serving", shards=self.shards, up=up, listeners=len(self.plan.listeners), pid=os.getpid())
-        notify_ready(f"{up} of {self.shards} shards up")
+        if not self._is_stopping:
+            self.readiness.begin()
 
     async def _open(self) -> None:
         await self.data_dir.open(self.shards)
@@ -129,6 +131,7 @@ class Supervisor:
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
         self.listeners.add(_find_places(self.plan.model))
         await self._applied(self.plan)
+        log.info("listening", listeners=len(self.plan.listeners), shards=self.shards, pid=os.getpid())
         self._store_assignment()
         for slot in self.slots:
             slot.start()
@@ -142,7 +145,7 @@ class Supervisor:
         """Stop within the configured grace: transactions in flight may finish."""
         self._is_stopping = True
         grace_s = self.plan.model.settings.engine.grace_s
-        notify_stopping()
+        self.readiness.stop()
         log.info("stopping", grace_s=grace_s)
         for slot in self.slots:
             slot.stop_restarting()
@@ -183,7 +186,7 @@ class Supervisor:
         async with self._reload_lock:
             if self._is_stopping:
                 raise ConfigError(Origin(self._config_path, 0), "not loaded: the engine is stopping")
-            notify_reloading()
+            self.readiness.reloading()
             result = "refused"
             try:
                 await self._reload()
@@ -193,8 +196,7 @@ class Supervisor:
                 raise
             finally:
                 self.figures.counters.counter("mailrail_reloads_total", result=result)[0] += 1
-                if not self._is_stopping:
-                    notify_ready(f"generation {self.plan.generation}")
+                self.readiness.reloaded(self.plan.generation)
 
     async def drain(self, is_on: bool) -> None:
         """Refuse new mail on every shard, or take it again; shards that start later are told too."""
@@ -307,6 +309,7 @@ class Supervisor:
             if other is not slot:
                 other.notify("peer", _describe_peer(slot))
                 slot.notify("peer", _describe_peer(other))
+        self.readiness.changed()
 
     def _downed(self, slot: Slot, process: ShardProcess, returncode: int) -> None:
         """Tell the others that a shard died; count what it died on."""
@@ -314,6 +317,7 @@ class Supervisor:
             if other is not slot:
                 other.notify("peer", _describe_peer(slot))
         self.figures.end(process.shard)
+        self.readiness.changed()
         if not self._is_stopping:
             self._suspect_store(process, returncode)
             for key in self.poison.note_death(self.data_dir.step_file(process.shard), returncode):

@@ -65,3 +65,21 @@ def test_the_bounds_of_the_pause_make_sense() -> None:
 )
 def test_deaths_are_told_in_words(returncode: int, words: str) -> None:
     assert describe_death(returncode) == words
+
+
+def test_a_refusal_is_forgotten_once_a_process_dies_by_itself() -> None:
+    deaths: list[int] = []
+
+    async def main() -> Slot:
+        slot = Slot(
+            0, ("false",), lambda _s, _p: {}, lambda _s: None, lambda _s, _p, code: deaths.append(code)
+        )
+        slot.refusal = "store is locked"  # of a process before
+        slot.start()
+        await slot.first_outcome.wait()
+        slot.stop_restarting()
+        return slot
+
+    slot = asyncio.run(main())
+    assert deaths == [1]
+    assert (slot.refusal, slot.last_death) == ("", "exit status 1")

@@ -227,10 +227,66 @@ def test_systemd_is_told_when_the_engine_serves_reloads_and_stops(
     assert notifications.next().startswith("READY=1\nSTATUS=2 of 2 shards up\n")
     supervisor.signal(signal.SIGHUP)
     assert notifications.next().startswith("RELOADING=1\nMONOTONIC_USEC=")
-    assert notifications.next().startswith("READY=1\nSTATUS=generation 2\n")
+    assert notifications.next().startswith("READY=1\nSTATUS=2 of 2 shards up, generation 2\n")
     supervisor.signal(signal.SIGTERM)
     assert notifications.next() == "STOPPING=1"
     assert supervisor.wait_exit() == 0
+
+
+def test_systemd_is_not_told_ready_before_a_shard_serves_but_why_none_does(
+    supervisor: Any, notifications: Any, wait: Wait
+) -> None:
+    for shard in (0, 1):
+        supervisor.order(shard, configure="die")
+    supervisor.start(is_awaited=False)
+    assert notifications.next() == "STATUS=0 of 2 shards up: shard 0, 1: exit status 3"
+    wait(lambda: "no shard serves yet" in supervisor.log_text(), "it is logged")
+    wait(
+        lambda: supervisor.status() and supervisor.status()["shards"][1]["starts"] >= 3,
+        "they are tried again",
+    )
+    supervisor.order(1)
+    told = [notifications.next()]
+    while not told[-1].startswith("READY=1"):
+        told.append(notifications.next())
+    assert {line.partition(":")[0] for line in told[:-1]} <= {"STATUS=0 of 2 shards up"}
+    assert "READY=1\nSTATUS=1 of 2 shards up: shard 0: exit status 3\n" in told[-1]
+    assert supervisor.greeting()[0] == 1
+    supervisor.order(0)
+    supervisor.wait_up()
+    while (last := notifications.next()) != "STATUS=2 of 2 shards up":
+        assert last.startswith("STATUS=1 of 2 shards up: shard 0: ")  # READY is said once
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.wait_exit() == 0
+
+
+def test_a_start_that_never_came_to_serve_stops_when_told(supervisor: Any, notifications: Any) -> None:
+    for shard in (0, 1):
+        supervisor.order(shard, configure="die")
+    supervisor.start(is_awaited=False)
+    notifications.next()
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.wait_exit() == 0
+    assert "Traceback" not in supervisor.log_text()
+
+
+def test_a_reload_can_mend_a_start_that_came_to_nothing(
+    supervisor: Any, notifications: Any, wait: Wait
+) -> None:
+    for shard in (0, 1):
+        supervisor.order(shard, configure="die")
+    supervisor.start(is_awaited=False)
+    notifications.next()
+    supervisor.vmtas["v9"] = "127.0.0.9"
+    supervisor.write()
+    supervisor.signal(signal.SIGHUP)
+    wait(lambda: supervisor.status().get("generation") == 2, "the new configuration is in force")
+    for shard in (0, 1):
+        supervisor.order(shard)
+    supervisor.wait_up()
+    assert "v9" in supervisor.heard(0, "configure")[-1]["assignment"]
+    while not (last := notifications.next()).startswith("READY=1"):
+        assert last.startswith("STATUS=0 of 2")
 
 
 def test_queries_go_to_the_shards_that_can_answer_them(supervisor: Any) -> None:
