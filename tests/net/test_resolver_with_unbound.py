@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,15 +12,11 @@ from engine.core.errors import ResolvePermanent, ResolveTemporary
 from engine.net.resolver import Resolver
 from engine.net.site import Host
 from engine.settings.model import PROHIBITED_NETWORKS
+from tests.fakes.unbound import serve_zones
 
 pytestmark = pytest.mark.stranger("unbound")
 
 ZONE = """\
-$ORIGIN mail.example.
-$TTL 600
-@           SOA   ns hostmaster 1 3600 600 86400 60
-@           NS    ns
-ns          A     198.51.100.53
 acme        MX    10 mx1
 acme        MX    10 mx2
 acme        MX    20 backup
@@ -43,56 +37,12 @@ many        MX    1 m1
 """
 MANY = "".join(f"many MX {number} a-host-with-a-long-name-{number:04}.many\n" for number in range(2, 400))
 
-CONFIG = """\
-server:
-    chroot: ""
-    username: ""
-    directory: "{directory}"
-    pidfile: ""
-    use-syslog: no
-    interface: 127.0.0.1
-    port: {port}
-    do-not-query-localhost: yes
-    module-config: "iterator"
-    num-threads: 1
-    verbosity: 1
-auth-zone:
-    name: "mail.example"
-    zonefile: "{directory}/mail.example.zone"
-    for-downstream: no
-    for-upstream: yes
-    fallback-enabled: no
-remote-control:
-    control-enable: no
-"""
-
-
-def free_port() -> int:
-    """A port that is free for both UDP and TCP."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port = int(tcp.getsockname()[1])
-        udp.bind(("127.0.0.1", port))
-    return port
-
 
 @pytest.fixture
 def unbound(stranger: Callable[[str], str], tmp_path: Path) -> Iterator[int]:
     """Run unbound with the zone; the port it answers on."""
-    port = free_port()
-    (tmp_path / "mail.example.zone").write_text(ZONE + MANY)
-    (tmp_path / "unbound.conf").write_text(CONFIG.format(directory=tmp_path, port=port))
-    command = [stranger("unbound"), "-d", "-p", "-c", str(tmp_path / "unbound.conf")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = ""
-        while "start of service" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
+    with serve_zones(stranger, tmp_path, {"mail.example": ZONE + MANY}) as port:
         yield port
-        process.terminate()
-        process.communicate(timeout=10)
 
 
 def test_names_of_a_real_zone_are_resolved(run, unbound):
