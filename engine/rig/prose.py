@@ -43,7 +43,7 @@ def _make_line(chance: random.Random) -> str:
     if chance.random() < 0.06:
         return ""
     words: list[str] = []
-    room = 72
+    room = 69  # the last word may pass it by seven
     while room > 0:
         words.append(chance.choice(_WORDS))
         room -= len(words[-1]) + 1

@@ -38,6 +38,7 @@ class Sender(asyncio.Protocol):
         self._codes: list[int] = []  # replies to the envelope so far
         self._sent = 0
         self._is_tls = False
+        self._is_dotted = False  # a lone dot is out, whose reply is nobody's
         self._left: list[bytes] = []  # commands of a lockstep envelope not yet written
         self.was_lost = False
         self.last_reply = b""
@@ -114,7 +115,7 @@ class Sender(asyncio.Protocol):
         self._say_ehlo()
 
     def _open(self) -> None:
-        offers = self._extensions.upper()
+        offers = (self._extensions + self.last_reply.partition(b"\n")[0]).upper()
         self._is_lockstep = self._wants_lockstep or b"PIPELINING" not in offers
         self._is_bdat = self._wants_bdat and b"CHUNKING" in offers
         self._state = _LOCKSTEP if self._is_lockstep else _RUNNING
@@ -168,6 +169,9 @@ class Sender(asyncio.Protocol):
         self._transport.write(b"%bBDAT %d LAST\r\n%b" % (envelope, len(content), content))
 
     def _take_running(self, code: int) -> None:
+        if self._is_dotted:
+            self._is_dotted = False
+            return
         if self._in_content is not None:
             self._finish(code)
             if self._in_envelope is None:
@@ -194,7 +198,7 @@ class Sender(asyncio.Protocol):
             refusal = next(code for code in codes if code >= 400)
             if codes[-1] == 354:
                 self._transport.write(b".\r\n")  # RFC 2920 3.1: nobody to send to, an empty message it is
-                self._in_content = None
+                self._is_dotted = True
             self._load.note_refused(job, refusal)
             self.wake()
 
