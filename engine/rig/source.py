@@ -84,14 +84,17 @@ class Source:
         while not self._load.is_done(target):
             sender = Sender(self._load, target, arguments)
             try:
-                await loop.create_connection(partial(_same, sender), target.host, target.port)
+                transport, _ = await loop.create_connection(partial(_same, sender), target.host, target.port)
             except OSError as error:
                 self._load.connect_failures += 1
                 if not arguments.reconnect:
                     raise SystemExit(f"{target.host}:{target.port}: {error}") from error
                 await asyncio.sleep(CONNECT_PAUSE_S)
                 continue
-            await sender.closed
+            try:
+                await sender.closed
+            finally:
+                transport.close()
             if sender.was_lost and not arguments.reconnect:
                 raise SystemExit(f"{target.host}:{target.port}: connection lost: {sender.last_reply!r}")
             if sender.was_lost:
