@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from engine.core.errors import NetworkError
-from engine.supervisor.process import describe_death
 from engine.supervisor.slot import RESTART_FIRST_S, RESTART_MAX_S, SETTLED_S, Slot
 
 
@@ -57,14 +56,6 @@ def test_a_shard_that_is_down_answers_nothing() -> None:
 
 def test_the_bounds_of_the_pause_make_sense() -> None:
     assert RESTART_FIRST_S < RESTART_MAX_S < SETTLED_S
-
-
-@pytest.mark.parametrize(
-    ("returncode", "words"),
-    [(0, "exit status 0"), (70, "exit status 70"), (-11, "SIGSEGV"), (-99, "signal 99")],
-)
-def test_deaths_are_told_in_words(returncode: int, words: str) -> None:
-    assert describe_death(returncode) == words
 
 
 def test_a_refusal_is_forgotten_once_a_process_dies_by_itself() -> None:
