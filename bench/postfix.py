@@ -1,7 +1,5 @@
 """A private Postfix from Debian's package: the field to beat, tuned for throughput.
 
-    python -m bench.postfix --messages 5000
-
 It has its own configuration, queue, data directory and log, and listens on loopback only; Debian's own
 instance is neither touched nor needed. Its tuning (`TUNING`) is what the table prints. Every destination
 has a next hop of its own through a transport table, so the queue manager and the connection cache see
@@ -12,12 +10,10 @@ Owns: the instance, from its first file to the end of its master.  Needs root, a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -200,30 +196,3 @@ def _start_opendkim(stack: contextlib.ExitStack, root: Path, port: int) -> RigPr
     process = stack.enter_context(running(["/usr/sbin/opendkim", "-f", "-x", str(configuration)]))
     wait_port("127.0.0.1", port, START_TIMEOUT_S, greeting=False)
     return process
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run a short load through a private instance and print its figures."""
-    from bench.throughput import Row, measure_row
-
-    parser = argparse.ArgumentParser(prog="python -m bench.postfix", description=__doc__.split("\n")[0])
-    parser.add_argument("--messages", type=int, default=5000)
-    parser.add_argument("--sessions", type=int, default=50)
-    parser.add_argument("--destinations", type=int, default=1)
-    parser.add_argument("--dkim", action="store_true")
-    parser.add_argument("--tls", action="store_true")
-    arguments = parser.parse_args(argv)
-    row = Row(
-        "postfix",
-        arguments.messages,
-        sessions=arguments.sessions,
-        destinations=arguments.destinations,
-        has_dkim=arguments.dkim,
-        has_tls=arguments.tls,
-    )
-    print(measure_row(row))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,7 @@
 """The table of `make bench`: wire, Postfix and Mailrail under one load, in one run, on one machine.
 
+    python -m bench.throughput postfix --messages 5000      one row by itself
+
 Per row: the sink starts, then what is measured, then the source; the run ends when the sink has seen every
 accepted message (or nothing for a while). Drained messages a second count from the first message offered to
 the last one seen. CPU is user and system time of all processes of the engine, children counted, in between.
@@ -9,8 +11,10 @@ Owns: rows and their figures.  See bench/postfix.py and bench/mailrail.py for th
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -207,3 +211,20 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure one row and print its figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__.split("\n")[0])
+    parser.add_argument("engine", choices=("wire", "postfix", "mailrail"))
+    parser.add_argument("--messages", type=int, default=5000)
+    parser.add_argument("--sessions", type=int, default=50)
+    parser.add_argument("--destinations", type=int, default=1)
+    parser.add_argument("--dkim", action="store_true", dest="has_dkim")
+    parser.add_argument("--tls", action="store_true", dest="has_tls")
+    print(measure_row(Row(**vars(parser.parse_args(argv)))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,5 +10,6 @@ explain         `mailrail explain`, from the engine or from the files
 steer           `mailrail reload` and `mailrail drain`
 look            `mailrail status`, `queues`, `paths`, `messages` and `message`
 send            `mailrail send`
-demo            `mailrail demo`
+password        `mailrail password`
+store           `mailrail store`
 """

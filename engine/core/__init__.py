@@ -6,6 +6,7 @@ address    mailboxes, domains, patterns over them
 reply      what an SMTP server says, as a value
 terms      what a sender asked for beyond plain delivery
 envelope   message ids, envelopes, deliveries
+lines      what the lines of a message must be
 framing    frames on a stream, cut anywhere
 document   TOML text with the line of every key
 fields     tables of keys to values, with errors that name the nearest known key

@@ -1,20 +1,28 @@
 """From a stored delivery to its disposition.
 
 site_queue   what is ready for one (pool, site), and which paths may carry it
+sites        the ready queues of this shard
+obstacles    what stops a ready queue, in words
 paths        every path of this shard, with the limits that vmtas of one source address share
 readahead    from the store's due queues into ready queues, within a bounded window
 resolving    deliveries that wait for the look-up of their domain
 dispatcher   hands ready deliveries to sessions; opens sessions where decide() says so
 idle         the sessions that have nothing to do
 scarcity     who makes room for whom, where connections are scarce
+widening     which ready queue gets another vmta of its pool
 opening      connects one session, host by host
+attempt      one try of that, address by address
 peer_memory  faults of peers that are known for a while
 securing     what a host must show of TLS before it gets mail
 tls_outcomes what became of the TLS of sessions, counted by domain
 session      one open SMTP session and its transactions (hot path)
+line         its transport and its clock
+flight       a transaction on its way
+crowding     too many recipients, told from a full mailbox
 settle       outcomes to dispositions: events, store, retries, bounces
 notices      which notifications a sender is owed, and when
 bounces      notifications: made, stored, sent like any mail
 handover     deliveries whose pool has no vmta here, to a shard that has one
 expiry       the sweep that ends what waited too long, held or not
+census       how many deliveries each customer has in the store
 """

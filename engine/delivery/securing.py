@@ -16,11 +16,11 @@ import msgspec
 
 from engine.core.errors import ResolveError, TlsFailed
 from engine.core.reply import Reply, make_reply
-from engine.net.certificates import peer_chain
 from engine.net.connect import OpenSession
 from engine.net.site import Access, Host, Site
 from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsRequirement
 from engine.net.tlsa import NO_TLSA, HostTlsa
+from engine.net.trust import peer_chain
 from engine.policy.model import Policy
 from engine.security.dane import TLSARecord, usable, verify_chain
 from engine.security.demand import OPTIONAL, REQUIRED, HostDemand, judge

@@ -16,11 +16,13 @@ extensions  what a peer offers in EHLO
 tls         what a session requires of TLS, and how that ended; contexts for the client's side
 handshake   one TLS handshake: context, ticket, what came of it
 tickets     TLS sessions that can be resumed, by peer
-certificates  whom a certificate names; would it have passed?
+trust       whom a certificate names; would it have passed?
+certificate a listener's certificate, and the context that shows it
 sockets     a socket from a source address
 proxy       the same through a proxy that has the address
 connect     a session opened over a socket with aiosmtplib
 listen      listening sockets; is an address on this host?
 accepting   one connection at a time, so that shards share them
+proxied     the header in front of a connection: who the client behind a proxy is
 inotify     changes in a directory
 """

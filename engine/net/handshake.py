@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from cryptography import x509
 
 from engine.core.errors import NetworkError, TlsFailed
-from engine.net.certificates import VERIFIED, Trust, bears_name, peer_chain
 from engine.net.tickets import Ticket, Tickets
 from engine.net.tls import (
     CERTIFICATE_EXPIRED,
@@ -33,6 +32,7 @@ from engine.net.tls import (
     TlsRequirement,
     make_client_context,
 )
+from engine.net.trust import VERIFIED, Trust, bears_name, peer_chain
 
 # Contexts differ by version, verification and our certificate, of which vmtas may have one each.
 MAX_CONTEXTS = 256

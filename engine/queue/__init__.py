@@ -7,6 +7,7 @@ scheduled   retry times, expiry, and how far a shard may read ahead
 placement   which shard a new message goes to
 assignment  which shard owns which vmta
 leases      amounts of a limit that spans shards, borrowed in advance
+balance     how a backlog is shared between shards whose vmtas carry it
 path        what decide needs to know of one path
 decide      how many sessions to open, or the reason why not
 """

@@ -3,10 +3,16 @@
 wire       replies and dot-stuffing: what both ends put on the wire
 client     ClientConversation: transactions that we send
 parameters what stands behind MAIL and RCPT towards a peer, or why it can't have the message
+lmtp       the same transactions, answered once for each recipient
+enhanced   the enhanced code of a reply that has none
 server     ServerConversation: transactions that we receive
+replies    what it answers, word for word
 command    MAIL and RCPT lines, parsed
 content    what DATA carries: where it ends, and what it is without its dots
 chunks     what BDAT carries
 hello      what a listener allows one session, and what its EHLO reply offers
+access     STARTTLS, AUTH and XCLIENT of one conversation
+auth       AUTH as a state machine
+xclient    for whom a front end speaks
 transaction  a message and its envelope, read; what is asked of the message
 """

@@ -6,9 +6,11 @@ index        the schedule and its heads, changed in one transaction
 remembered   ids and replies that are known for 24 hours longer
 environment  opening one LMDB environment: its lock, its health, its room
 commit       one batch into one transaction, committed by a thread
+group        group commit: what was staged, and who is told
 reading      what is due, what waits, one delivery
 lmdb         the store of a shard: staging, group commit
 owner        who may use the directory of a store
+shelf        small values of domains that are everybody's
 
 pages        LMDB's file without liblmdb: damage is a value
 walk         one tree of it

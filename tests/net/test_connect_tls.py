@@ -13,11 +13,11 @@ import pytest
 
 from bench.postfix import TUNING, PostfixSetup, is_postfix_here, running_postfix
 from engine.core.errors import TlsFailed
-from engine.net.certificates import peer_chain
 from engine.net.connect import OpenSession, OpenTimeouts, open_session
 from engine.net.handshake import ClientContexts
 from engine.net.sockets import open_socket
 from engine.net.tls import TlsOutcome, TlsRequirement
+from engine.net.trust import peer_chain
 from tests.fakes.authority import Authority
 from tests.lacking import lack
 

@@ -113,7 +113,7 @@ def test_a_refused_recipient_is_a_refused_message_and_the_session_goes_on() -> N
 
 
 def test_the_reply_to_a_lone_dot_is_nobodys() -> None:
-    """RFC 2920 3.1: 354 though every recipient was refused."""
+    """The peer says 354 though it has refused every recipient."""
 
     def scenario(sender: Sender, wire: Wire) -> None:
         sender.data_received(PIPELINING + OK + NO + GO)

@@ -1,4 +1,4 @@
-"""certificates: names as RFC 9525 has them, and verdicts that agree with OpenSSL's."""
+"""trust: names as RFC 9525 has them, and verdicts that agree with OpenSSL's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from engine.net.certificates import Trust, bears_name, peer_chain
 from engine.net.tls import make_client_context
+from engine.net.trust import Trust, bears_name, peer_chain
 from tests.fakes.authority import Authority
 
 
