@@ -126,6 +126,11 @@ class Batch:
         self.replies[key] = record
         self.operations += 1
 
+    def restore(self, kind: str, key: bytes, record: bytes) -> None:
+        """Stage what another store remembers: a `claim`, a `seen` id or a `reply`."""
+        put = {"claim": self.claim, "seen": self.remember, "reply": self.answer}[kind]
+        put(key, record)
+
     def set_aside(self, key: bytes, record: bytes) -> None:
         """Stage the leaving of a damaged delivery, and what is kept of it."""
         self.damaged[key] = record

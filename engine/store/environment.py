@@ -87,6 +87,10 @@ class Tables(NamedTuple):
     damaged: Any
     meta: Any
 
+    def remembering(self, kind: str) -> Any:
+        """Return the table of what a store remembers: a `claim`, a `seen` id or a `reply`."""
+        return {"claim": self.claims, "seen": self.seen, "reply": self.replies}[kind]
+
 
 def translate(error: Exception, path: Path) -> StoreError:
     """Turn lmdb's and the system's errors into ours; `error` is the cause of what is returned."""

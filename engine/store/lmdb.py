@@ -212,14 +212,8 @@ class Store(Reading):
 
     def restore(self, kind: str, key: bytes, record: bytes) -> None:
         """Stage what another store remembers, a `claim`, a `seen` id or a `reply`; what is here stays."""
-        batch, tables = self._group.batch, self._tables
-        put, table = {
-            "claim": (batch.claim, tables.claims),
-            "seen": (batch.remember, tables.seen),
-            "reply": (batch.answer, tables.replies),
-        }[kind]
-        if self._get(key, table) is None:
-            put(key, record)
+        if self._get(key, self._tables.remembering(kind)) is None:
+            self._group.batch.restore(kind, key, record)
             self._group.want()
 
     def when_durable(self, done: Done) -> None:

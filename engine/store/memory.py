@@ -123,13 +123,9 @@ class MemoryStore:
 
     def restore(self, kind: str, key: bytes, record: bytes) -> None:
         """Stage what another store remembers; what is here stays."""
-        put, records = {
-            "claim": (self._batch.claim, self.claims),
-            "seen": (self._batch.remember, self.seen),
-            "reply": (self._batch.answer, self.replies),
-        }[kind]
+        records = {"claim": self.claims, "seen": self.seen, "reply": self.replies}[kind]
         if key not in records:
-            put(key, record)
+            self._batch.restore(kind, key, record)
 
     def when_durable(self, done: Done) -> None:
         """Have `done` called by the next `commit`."""

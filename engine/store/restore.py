@@ -101,14 +101,8 @@ class Restorer:
         return decode_remembered(self._get(key, tables.seen), self._unix_now) is not None
 
     def _remember(self, kind: str, key: bytes, record: bytes) -> None:
-        batch, tables = self._batch, self._environment.tables
-        put, table = {
-            "claim": (batch.claim, tables.claims),
-            "seen": (batch.remember, tables.seen),
-            "reply": (batch.answer, tables.replies),
-        }[kind]
-        if self._get(key, table) is None:
-            put(key, record)
+        if self._get(key, self._environment.tables.remembering(kind)) is None:
+            self._batch.restore(kind, key, record)
             self.result.remembered += 1
 
     def _get(self, key: bytes, table: object) -> bytes | None:

@@ -96,3 +96,13 @@ def test_join_is_staging_in_order(make):
     assert one.bodies.keys() == {moved.message_id}
     assert len(one.waiting) == 1
     assert one.operations > 0
+
+
+def test_what_another_store_remembers_goes_where_this_one_keeps_it():
+    batch = Batch()
+    for kind in ("claim", "seen", "reply"):
+        batch.restore(kind, kind.encode(), b"record")
+    assert batch.claims == {b"claim": b"record"}
+    assert batch.seen == {b"seen": b"record"}
+    assert batch.replies == {b"reply": b"record"}
+    assert batch.operations == 3
