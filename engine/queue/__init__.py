@@ -1,6 +1,7 @@
 """What waits, for what, and who goes next. Pure: `now` and `jitter` come in as arguments.
 
-limits      message rates and connection slots of a path, exact as the peer counts
+limits      message rates of a path, exact as the peer counts
+slots       its connections, the same way
 window      the permits of the last T, as the peer may have read them
 ready       deficit round robin between customers in one ready queue
 scheduled   retry times, expiry, and how far a shard may read ahead
@@ -8,6 +9,7 @@ placement   which shard a new message goes to
 assignment  which shard owns which vmta
 leases      amounts of a limit that spans shards, borrowed in advance
 balance     how a backlog is shared between shards whose vmtas carry it
+ceilings    named bounds of a path beside its policy's
 path        what decide needs to know of one path
 decide      how many sessions to open, or the reason why not
 """

@@ -1,4 +1,4 @@
-"""Limits of one path, exact as the peer counts: message rate and connection slots.
+"""The message rate of one path, exact as the peer counts (and its connection rate).
 
 `RateLimit` gives permits to write an end-of-message (or to open a connection: redeem at connect).
 A transaction reserves when it starts, redeems when it is about to write its end-of-message, and does
@@ -25,7 +25,6 @@ is quiet for 2 s.
 
 Owns: what was spent of one limit, by whom ever shares it.
 Never: reads a clock, knows a session; whose threshold it is comes with every call.
-Fails: AssertionError where a slot comes back that nobody had.
 """
 
 from __future__ import annotations
@@ -387,52 +386,3 @@ class RateLimit:
             self._deviation_s += ((off_s if off_s > 0 else -off_s) - self._deviation_s) / 4
         lead_s = self._mean_s + 2 * self._deviation_s + EARLY_S
         self._lead_s = lead_s if lead_s < MAX_LEAD_S else MAX_LEAD_S
-
-
-class ConnectionSlots:
-    """Connections of one path (or vmta, or shard) as the peer counts them: from accept to EOF.
-
-    A slot that was released with a time in the future is still in use until then.
-    """
-
-    __slots__ = ("_closing", "_open", "_quiet_until")
-
-    def __init__(self, quiet_until: float = -inf) -> None:
-        """Args: quiet_until: no slot before; a restarted shard waits before it connects."""
-        self._open = 0
-        self._closing: list[float] = []  # ascending
-        self._quiet_until = quiet_until
-
-    def in_use(self, now: float) -> int:
-        """Return how many connections the peer may see at `now`."""
-        closing = self._closing
-        while closing and closing[0] <= now:
-            del closing[0]
-        return self._open + len(closing)
-
-    def acquire(self, limit: int, now: float) -> bool:
-        """Take a slot if fewer than `limit` (0: no limit) are in use."""
-        if now < self._quiet_until or 0 < limit <= self.in_use(now):
-            return False
-        self._open += 1
-        return True
-
-    def release(self, now: float) -> None:
-        """The peer has closed (EOF, RST, refused): the slot is free now."""
-        self.release_at(now, now)
-
-    def release_at(self, now: float, at: float) -> None:
-        """The slot is free at `at`: later than now where the close was ours, and may not have been seen."""
-        assert self._open > 0, "a slot came back that nobody had"
-        self._open -= 1
-        if at > now:
-            insort(self._closing, at)
-
-    def next_free_at(self, limit: int, now: float) -> float:
-        """Return when `acquire` will succeed by time alone; inf where a session must end first."""
-        used = self.in_use(now)
-        if limit <= 0 or used < limit:
-            return max(now, self._quiet_until)
-        if self._open >= limit:
-            return inf
-        return max(self._closing[used - limit], self._quiet_until)

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 from engine.core.units import Rate
 from engine.queue.ceilings import Ceiling, least
-from engine.queue.limits import ConnectionSlots, RateLimit, RateState
+from engine.queue.limits import RateLimit, RateState
+from engine.queue.slots import ConnectionSlots
 
 # Back-off of a site whose every address failed: doubles from the first to the last value. Operators'
 # practice (Postfix: minimal back-off 300 s for a whole destination; ours is per path and site, and
