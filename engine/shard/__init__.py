@@ -6,6 +6,7 @@ resolving  the resolver, with what recipient domains ask of TLS
 attempts   failures to log in, counted over all shards
 feeds      listeners of this shard, as they come and go
 exchange   messages to and from other shards: placing, forwarding, handing over
+undelivered what becomes of deliveries that no session carried
 lending    deliveries that go to another shard
 balance    a backlog for one destination, evened out between shards
 leases     the cap on connections over all shards
@@ -17,6 +18,7 @@ reporting  TLS reports of one shard: when they are counted, kept, sent
 tls_tally  outcomes of TLS on disk, a file a day
 tls_reports sends the reports of days that are over
 step       on record before a step that may kill: which delivery it was
+store_trouble what is made of the bad news of a store
 upkeep     what is done from time to time
 long_windows what was spent of windows over a minute, on disk
 known_peers what is remembered of peers, on disk

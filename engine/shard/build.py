@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.core.envelope import Delivery, MessageIds
-from engine.core.errors import StoreDamaged, StoreError
-from engine.core.reply import Reply
 from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.expiry import Expiry
 from engine.delivery.handover import Handover
-from engine.delivery.obstacles import obstacle
 from engine.delivery.opening import SWEEP_EVERY_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -47,21 +44,16 @@ from engine.shard.lending import Lending
 from engine.shard.orphans import LeftStores
 from engine.shard.reporting import Reporting
 from engine.shard.resolving import make_resolver
-from engine.shard.retrying import POISON
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
+from engine.shard.store_trouble import StoreTrouble
+from engine.shard.undelivered import Undelivered
 from engine.shard.upkeep import QUIET_S, Upkeep, quiet_s
-from engine.store.environment import StoreOptions, is_of_the_disk
+from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
-from engine.store.quarantine import mark_damaged, mark_suspect, open_trusted
 from engine.telemetry.eventlog import EventLog
 from engine.telemetry.labels import DestinationLabels
-from engine.telemetry.log import Log
 from engine.telemetry.metrics import Counters
-
-HELD_UNTIL = 253_402_300_799.0  # the last second of the year 9999: held deliveries are never due
-
-log = Log("shard")
 
 
 class Engine:
@@ -85,6 +77,7 @@ class Engine:
             max_age_s=settings.engine.event_log_age_s,
         )
         directory = data_dir / f"shard-{shard}"
+        self.store_trouble = StoreTrouble(self.loop, self.counters)
         self.store = Store(
             directory,
             loop=self.loop,
@@ -94,8 +87,8 @@ class Engine:
                 min_free_bytes=settings.engine.min_free_disk_bytes,
             ),
             journal=self.events,
-            on_damaged=self._on_damaged,
-            on_unhealthy=partial(self.store_failed, directory),
+            on_damaged=self.store_trouble.damaged,
+            on_unhealthy=partial(self.store_trouble.failed, directory),
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
         self.labels = DestinationLabels(frozenset(model.policies.providers))
@@ -111,6 +104,7 @@ class Engine:
         self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
         self.lending = Lending(self)
+        self.undelivered = Undelivered(self)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
             shard=shard,
@@ -144,12 +138,17 @@ class Engine:
 
     def _build_delivery(self, settings: Settings) -> None:
         self.opener = Opener(
-            self.resolver, self.paths, self.contexts, self.counters, self.labels.peek, self._on_unreachable
+            self.resolver,
+            self.paths,
+            self.contexts,
+            self.counters,
+            self.labels.peek,
+            self.undelivered.unreachable,
         )
         self.dispatcher = Dispatcher(
             self.loop,
             self.opener.open_soon,
-            self._on_expired,
+            self.undelivered.expired,
             lambda queue: self.readahead.refill(queue),
             time.time,
         )
@@ -169,8 +168,8 @@ class Engine:
             self.window,
             time.time,
             pool_of=self.pool_of,
-            on_unresolved=self._on_unresolved,
-            on_foreign=self._offer,
+            on_unresolved=self.undelivered.unresolved,
+            on_foreign=self.undelivered.offer,
         )
         self.bouncer = Bouncer(
             self.store,
@@ -199,7 +198,7 @@ class Engine:
             self.sites,
             self.readahead,
             self.policy_for,
-            self._expire,
+            self.undelivered.expire,
             time.time,
             self.dispositions.tell_late,
         )
@@ -209,9 +208,10 @@ class Engine:
     async def open(self) -> None:
         """Open store and event log, own the vmtas, begin to deliver."""
         self.events.open()
-        self.open_store(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}", self.store.open)
+        directory = Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}"
+        self.store_trouble.open(directory, self.store.open)
         await self.salvages.open()
-        self.step = StepRecord(Path(self.model.settings.engine.data_dir) / f"shard-{self.shard}" / "step")
+        self.step = StepRecord(directory / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
         self.balance.open()
@@ -327,16 +327,6 @@ class Engine:
         self.opener.close()
         self.quit_sessions()
 
-    def hold_poison(self, keys: Iterable[bytes]) -> None:
-        """Hold deliveries on which shards died, until an operator says otherwise."""
-        for key in keys:
-            delivery = self.store.load(key)
-            if delivery is None or delivery.held or key in self.readahead.in_memory:
-                continue
-            delivery.held = POISON
-            self.store.amend(delivery, HELD_UNTIL)
-            log.error("delivery held as poison", id=delivery.message_id.hex(), domain=delivery.domain)
-
     def snapshot(self) -> dict[str, Any]:
         """Return every number of this shard, for the supervisor."""
         return self.counters.snapshot()
@@ -359,7 +349,7 @@ class Engine:
     def _sign(self, customer: str, domain: str, message: bytes, unix_now: float) -> bytes:
         return self.signers.sign(customer, domain, message, unix_now)
 
-    # -- what becomes of deliveries (Settlement, and what others call) ------------------------------
+    # -- what becomes of deliveries (Settlement) -----------------------------------------------------
 
     def deferred(self, delivery: Delivery) -> None:
         self.readahead.left(delivery)
@@ -369,75 +359,3 @@ class Engine:
 
     def ready_again(self, delivery: Delivery, site_queue: SiteQueue) -> None:
         self.readahead.ready_again(delivery, site_queue)
-
-    def _on_expired(self, delivery: Delivery, site_queue: SiteQueue) -> None:
-        self.expiry.expire_ready(delivery, site_queue)
-
-    def _expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
-        reason = obstacle(site_queue, self.loop.time()) if site_queue is not None else ""
-        self.dispositions.expire(delivery, policy, site_queue, reason)
-
-    def _on_unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:
-        policy = self.policy_for(delivery.envelope.customer, delivery.domain)
-        if is_permanent:
-            self.dispositions.bounce(delivery, reply, policy, None)
-        else:
-            self.dispositions.defer_by(delivery, reply, policy, time.time(), None)
-
-    def _on_unreachable(self, queues: list[SiteQueue], reply: Reply, path: EnginePath) -> None:
-        """A path could not open a session: one delivery was tried by it; the rest waits."""
-        for site_queue in queues:
-            site = site_queue.site.name
-            if any(each.sites[site].sessions for each in site_queue.paths):
-                continue  # another vmta of the pool gets through
-            if reply.synthetic and reply.is_permanent:  # no host of it has an address that may be used
-                for hopeless in site_queue.queue.take(lambda _: True):
-                    policy = site_queue.policy_of(hopeless.envelope.customer)
-                    self.dispositions.bounce(hopeless, reply, policy, site_queue)
-                continue
-            delivery = site_queue.queue.pop()
-            if delivery is not None:
-                self.dispositions.defer(delivery, site_queue, reply, path.vmta)
-            self.readahead.stopped(site_queue)
-
-    def _offer(self, delivery: Delivery) -> bool:
-        """Hand a delivery over; False where no shard can take it now.
-
-        The shard that may have it may be no more, and its store left to this one, which knows then.
-        """
-        if not self.exchange.is_keeper_here(delivery):
-            return self.handover.offer(delivery)
-        if self.orphans.remember(delivery.key):
-            self.loop.call_soon(self.lending.handed_over, delivery)
-        else:
-            delivery.held = ""
-            self.store.amend(delivery, delivery.due_at)
-            self.loop.call_soon(self.readahead.left, delivery)
-        return True
-
-    # -- the store's bad news -----------------------------------------------------------------------
-
-    def _on_damaged(self, key: bytes, detail: str) -> None:
-        self.counters.counter("mailrail_damaged_records_total")[0] += 1
-        log.error("damaged record set aside", delivery=key.hex(), reason=detail)
-
-    def open_store(self, directory: Path, open_it: Callable[[], None]) -> None:
-        """Open a store, or a fresh one where it is damaged."""
-        moved = open_trusted(directory, open_it, time.time())
-        if moved is not None:
-            self.counters.counter("mailrail_store_quarantines_total")[0] += 1
-            log.error("damaged store moved to quarantine, a fresh one is used", store=str(moved))
-
-    def store_failed(self, directory: Path, error: StoreError) -> None:
-        """Nothing can be promised or settled any more: the next process opens it anew, or a fresh one."""
-        log.error("store failed", store=str(directory), error=str(error))
-        if not is_of_the_disk(error):
-            try:
-                (mark_damaged if isinstance(error, StoreDamaged) else mark_suspect)(directory, str(error))
-            except OSError as refusal:  # the next process meets the damage by itself
-                log.error("store not marked", store=str(directory), error=str(refusal))
-        self.loop.call_soon(_die_of, error)
-
-
-def _die_of(error: StoreError) -> None:
-    raise AssertionError(f"the store failed: {error}")

@@ -99,7 +99,7 @@ class Duties:
                 self._engine.reconfigure(model, body["assignment"], frozenset(self._adopted))
             assert self._feeds is not None
             self._restore_limits()
-            self._engine.hold_poison(body.get("poison", ()))
+            self._engine.undelivered.hold_poison(body.get("poison", ()))
             self._engine.orphans.adopt(body.get("adopt_stores", ()), body.get("recounted_at", 0.0))
             await self._feeds.use(model.settings, body["listeners"])
             self._set_draining(bool(body.get("is_draining")))

@@ -58,7 +58,7 @@ class OrphanStore:
                 min_free_fraction=0.0,
             ),
             clock=clock,
-            on_unhealthy=partial(engine.store_failed, self._directory),
+            on_unhealthy=partial(engine.store_trouble.failed, self._directory),
         )
         self._after = b""
         self._under_way = 0
@@ -68,7 +68,7 @@ class OrphanStore:
 
     def open(self) -> None:
         """Open the store and begin; of a damaged one what can be read is salvaged, by this shard."""
-        self._engine.open_store(self._directory, self._store.open)
+        self._engine.store_trouble.open(self._directory, self._store.open)
         log.info("draining a left store", store=self.number, deliveries=self._store.count())
         self._timer = self._engine.loop.call_later(PAUSE_S, self._step)
 

@@ -77,7 +77,7 @@ class FakeEngine:
         self.exchange = SimpleNamespace(set_peer=lambda *peer: note(("peer", *peer)))
         self.model = SimpleNamespace(settings=SimpleNamespace(pools={}))
         self.share_of = None
-        self.orphans = self
+        self.orphans = self.undelivered = self
 
     async def open(self) -> None:
         if self.failure is not None:

@@ -40,8 +40,10 @@ class Shard:
             readahead=SimpleNamespace(arrived=self.arrived.append),
             started_at=UNIX_START + 0.5,
             orphans=self.orphans,
-            open_store=lambda _directory, open_it: open_it(),
-            store_failed=lambda _directory, error: self.failed.append(error),
+            store_trouble=SimpleNamespace(
+                open=lambda _directory, open_it: open_it(),
+                failed=lambda _directory, error: self.failed.append(error),
+            ),
         )
         self.orphan = self.orphans[LEFT] = OrphanStore(engine, LEFT, keep_until, lambda: self.now)
 
