@@ -9,7 +9,7 @@ Never: gives a disposition itself (delivery.settle), decides when (who calls it 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from engine.core.envelope import Delivery
@@ -32,8 +32,9 @@ log = Log("shard")
 class Undelivered:
     """Takes what delivery could not do for one shard."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, unix_clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
+        self._unix = unix_clock
 
     def expired(self, delivery: Delivery, site_queue: SiteQueue) -> None:
         """A ready delivery was looked at past its time."""
@@ -52,7 +53,7 @@ class Undelivered:
         if is_permanent:
             engine.dispositions.bounce(delivery, reply, policy, None)
         else:
-            engine.dispositions.defer_by(delivery, reply, policy, time.time(), None)
+            engine.dispositions.defer_by(delivery, reply, policy, self._unix(), None)
 
     def unreachable(self, queues: list[SiteQueue], reply: Reply, path: Path) -> None:
         """A path could not open a session: one delivery was tried by it; the rest waits."""

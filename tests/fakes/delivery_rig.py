@@ -32,6 +32,7 @@ from engine.policy.parse import parse_policies
 from engine.queue.path import Cap, Path, SiteDemand
 from engine.queue.scheduled import Window
 from engine.settings.model import Pool, VirtualMTA
+from engine.shard.undelivered import Undelivered
 from engine.store.memory import MemoryStore
 from engine.telemetry.events import Event, Peer
 from engine.telemetry.labels import DestinationLabels
@@ -140,6 +141,8 @@ class Rig:
         self.share_of = share_of
         self.paths = PathTable(make_policies(policy), caps, self.loop.time)
         self.paths.own([make_vmta(name) for name in self.pools["pool"].members], 0.0)
+        parts: Any = self
+        self.undelivered = Undelivered(parts, self.unix)
         self.dispatcher = Dispatcher(
             self.loop, self.open, self.expired, lambda queue: self.readahead.refill(queue), self.unix
         )
@@ -154,7 +157,7 @@ class Rig:
             self.window,
             self.unix,
             pool_of=lambda customer: "pool",
-            on_unresolved=self.unresolved,
+            on_unresolved=self.undelivered.unresolved,
             on_foreign=self.take_foreign,
         )
         self.counters = Counters()
@@ -227,7 +230,7 @@ class Rig:
         if isinstance(met, Reply):
             self._give_back(path, self.loop.time())
             if self.dispatcher.failed_to_open(path, demand, queues, str(met)):
-                self.unreachable(queues, met, path)
+                self.undelivered.unreachable(queues, met, path)
             return
         self.peers.append((path, demand.site, met))
         session = make_session(self, path, demand, queues, serial=next(self.serial))
@@ -244,16 +247,6 @@ class Rig:
         self._give_back(session.path, slot_at)
         if slot_at > self.loop.time():
             self.loop.call_at(slot_at, self.dispatcher.kick, session.path)
-
-    def unreachable(self, queues: list[SiteQueue], reply: Reply, path: Path) -> None:
-        """As the shard does."""
-        for site_queue in queues:
-            if any(each.sites[site_queue.site.name].sessions for each in site_queue.paths):
-                continue
-            delivery = site_queue.queue.pop()
-            if delivery is not None:
-                self.dispositions.defer(delivery, site_queue, reply, path.vmta)
-            self.readahead.stopped(site_queue)
 
     # -- what becomes of deliveries ---------------------------------------------------------------
 
@@ -275,13 +268,6 @@ class Rig:
     def expired(self, delivery: Delivery, site_queue: SiteQueue) -> None:
         policy = site_queue.policy_of(delivery.envelope.customer)
         self.dispositions.expire(delivery, policy, site_queue)
-
-    def unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:
-        policy = self.policy_for(delivery.envelope.customer, delivery.domain)
-        if is_permanent:
-            self.dispositions.bounce(delivery, reply, policy, None)
-        else:
-            self.dispositions.defer_by(delivery, reply, policy, self.unix(), None)
 
     def policy_for(self, customer: str, domain: str) -> Policy:
         policies = self.paths.policies
