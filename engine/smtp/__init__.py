@@ -6,6 +6,7 @@ parameters what stands behind MAIL and RCPT towards a peer, or why it can't have
 lmtp       the same transactions, answered once for each recipient
 enhanced   the enhanced code of a reply that has none
 server     ServerConversation: transactions that we receive
+reading    what a client sends, taken apart: commands, content, chunks
 replies    what it answers, word for word
 command    MAIL and RCPT lines, parsed
 content    what DATA carries: where it ends, and what it is without its dots

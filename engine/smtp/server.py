@@ -4,14 +4,13 @@
 end of message, `completed` holds the transaction and the conversation rests (octets that arrive are kept)
 until `finish` is told the reply; that too returns what to write, and may complete the next one at once.
 
-Strict where leniency has been an attack: a line ends with CRLF and a message with CRLF.CRLF and with nothing
-else, so no two hosts can disagree about where a message ends ("SMTP smuggling", December 2023). Lenient
-where it only helps (a space behind "FROM:", source routes).
+Lenient where it only helps (a space behind "FROM:", source routes); which octets are a command and which a
+message is read strictly (smtp.reading).
 
-Owns: the order of commands, every bound of a session, which octets are a message.
+Owns: the order of commands, every bound of a session.
 Never: reads a clock of its own (the shell has the timers), decides about policy (`on_mail`, `on_rcpt` do).
 Fails: never; whatever arrives gets a reply. AssertionError for a shell that finishes what is not complete.
-Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 2920 3.2; RFC 3030 2. After: h11's connection, Postfix's smtpd.
+Source: RFC 5321 4.1, 4.3.2; RFC 1870 6.1; RFC 3030 2. After: h11's connection, Postfix's smtpd.
 """
 
 from __future__ import annotations
@@ -24,28 +23,23 @@ from engine.core.errors import Refused
 from engine.core.reply import Reply, make_reply
 from engine.core.terms import NO_TERMS, Terms
 from engine.smtp.access import AUTH_REQUIRED, HANDSHAKE, LONG_VERBS, Access
-from engine.smtp.chunks import ChunkReader, parse_bdat
-from engine.smtp.content import MAX_DROPPED_BYTES, ContentReader
+from engine.smtp.chunks import parse_bdat
+from engine.smtp.content import MAX_DROPPED_BYTES
 from engine.smtp.hello import ServerLimits, format_hello, offered, parse_name
-from engine.smtp.replies import IDLE_REPLIES, OK, OK_CHUNK, OK_DATA, OK_MAIL, OK_RCPT, Replies
+from engine.smtp.reading import TLS_HELLO, Reading
+from engine.smtp.replies import IDLE_REPLIES, OK, OK_CHUNK, OK_DATA, OK_MAIL, OK_RCPT
 from engine.smtp.transaction import Transaction, message_fault, read_mail, read_rcpt, too_large
 
-MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
 _STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND PROXY".split())
-_TLS_HELLO = b"\x16"  # first octet of a TLS record with a handshake in it
 
 
-class ServerConversation(Replies):
+class ServerConversation(Reading):
     """The receiving side of one connection."""
 
     __slots__ = (
-        "_buffer",
         "_chunk_refusal",
-        "_chunks",
-        "_content",
         "_extensions",
         "_handlers",
-        "_in_content",
         "_is_esmtp",
         "_on_mail",
         "_on_rcpt",
@@ -58,7 +52,6 @@ class ServerConversation(Replies):
         "access",
         "completed",
         "helo",
-        "is_resting",
         "transactions",
     )
 
@@ -79,21 +72,16 @@ class ServerConversation(Replies):
         self._on_rcpt = on_rcpt
         self._unix = unix_clock
         self.access = access or Access()
-        self._buffer = b""  # a partial command, or all that came while resting
         self._is_esmtp = False
         self._shut_reply: Reply | None = None
         self._sender: str | None = None
         self._recipients: list[str] = []
-        self._in_content = False
-        self._content = ContentReader(limits.max_message_bytes)
-        self._chunks = ChunkReader(limits.max_message_bytes)
         self._chunk_refusal: Reply | None = None  # for the chunk whose octets are being dropped
         self._extensions: tuple[str, ...] = ()  # what was offered to this client
         self._terms: Terms | None = None
         self._terms_of: dict[str, tuple[str, str]] = {}  # recipients that have terms of their own
         self._handlers = _HANDLERS  # none where AUTH goes on: whatever comes is an answer to a challenge
-        self.completed: Transaction | None = None
-        self.is_resting = False  # until the shell has done something: see `completed` and `access.wants`
+        self.completed: Transaction | None = None  # it rests for that, or for what `access` wants
         self.helo = ""
         self.transactions = 0  # completed so far
 
@@ -109,40 +97,11 @@ class ServerConversation(Replies):
         """The word behind `with` in Received."""
         return self.access.protocol(is_esmtp=self._is_esmtp)
 
-    @property
-    def deadline_kind(self) -> str | None:
-        """Which timer runs: "command" or "data"; None while the message is being finished."""
-        if self.is_resting:
-            return None
-        return "data" if self._in_content or self._chunks.is_begun or self._chunks.is_reading else "command"
-
-    @property
-    def buffered_bytes(self) -> int:
-        """How much has come that is not looked at: stop reading while this is large."""
-        return len(self._buffer)
-
-    @property
-    def content_bytes(self) -> int:
-        """How much of a message that goes on has been read."""
-        return self._content.size_bytes + self._chunks.size_bytes
-
     # -- what the shell does ------------------------------------------------------------------------------
 
     def greeting(self) -> bytes:
         """Return the first reply."""
         return f"220 {self._limits.hostname} ESMTP Mailrail\r\n".encode()
-
-    def receive(self, data: bytes) -> bytes:
-        """Take what arrived; return what to write."""
-        if self.is_closing:
-            return b""
-        if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
-        if self.is_resting:
-            self._buffer = data
-            return b""
-        return self._read(data)
 
     def finish(self, reply: Reply) -> bytes:
         """Answer the completed transaction; return that and the replies to what was pipelined behind it."""
@@ -186,33 +145,10 @@ class ServerConversation(Replies):
         """The client was silent for too long: say so and close."""
         return self._dismiss(421, "4.4.2", f"{self._limits.hostname} Timeout, closing connection")
 
-    # -- reading ------------------------------------------------------------------------------------------
+    # -- what was read ------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes) -> bytes:
-        """Read commands and content until `data` ends, a message is complete or the session closes."""
-        out = b""
-        position, end = 0, len(data)
-        while position < end:
-            if self._in_content or self._chunks.is_reading:
-                read = self._read_content if self._in_content else self._read_chunk
-                position, replies = read(data, position)
-                out += replies
-                if not self.is_resting and not self.is_closing:
-                    continue
-                break
-            stop = data.find(b"\n", position)
-            if stop < 0 or stop - position > MAX_COMMAND_BYTES:
-                out += self._check_partial(data, position)
-                break
-            out += self._command(data[position : stop + 1])
-            position = stop + 1
-            if self.is_closing or self.is_resting:
-                break
-        if position < end and not self.is_closing:
-            self._buffer = data[position:]
-        if self.is_resting and self.access.wants is HANDSHAKE:
-            out += self._ready_for_tls()
-        return out
+    def _rested(self) -> bytes:
+        return self._ready_for_tls() if self.access.wants is HANDSHAKE else b""
 
     def _ready_for_tls(self) -> bytes:
         """The 220, if nothing stands behind STARTTLS in the clear.
@@ -225,28 +161,7 @@ class ServerConversation(Replies):
         self.access.wants, self.is_resting = None, False
         return self._dismiss(554, "5.5.1", "Octets behind STARTTLS: it must be the last of a group")
 
-    def _go_on(self, out: bytes) -> bytes:
-        """Read what was pipelined behind that which has been answered now."""
-        if not self._buffer or self.is_closing:
-            return out
-        data, self._buffer = self._buffer, b""
-        return out + self._read(data)
-
-    def _check_partial(self, data: bytes, position: int) -> bytes:
-        """A line without an end: wait for it within bounds; strangers are told at once."""
-        if data[position : position + 1] == _TLS_HELLO:
-            return self._stranger()
-        if len(data) - position > MAX_COMMAND_BYTES:
-            return self._dismiss(500, "5.5.2", "Line too long")
-        return b""
-
-    def _command(self, line: bytes) -> bytes:
-        """Carry out one command line, its end included; return the reply."""
-        command = line[:-2]
-        if line[-2:] != b"\r\n" or b"\r" in command:
-            if line[:1] == _TLS_HELLO:
-                return self._stranger()
-            return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
+    def _command(self, command: bytes) -> bytes:
         handler = self._handlers.get(command[:4].upper())
         try:
             if handler is None or command[4:5] not in (b"", b" ") or b"\0" in command:
@@ -254,20 +169,6 @@ class ServerConversation(Replies):
             return handler(self, command)
         except Refused as refused:
             return self._error(refused.reply)
-
-    def _read_content(self, data: bytes, start: int) -> tuple[int, bytes]:
-        """Read on in the message; return where to go on, and the reply if there is one."""
-        stop, message = self._content.read(data, start)
-        if message is None:
-            flood = self._dismiss(552, "5.3.4", "Message far too large") if self._content.is_flood else b""
-            return len(data), flood
-        self._in_content = False
-        return stop, self._complete(message, is_oversize=self._content.is_oversize)
-
-    def _read_chunk(self, data: bytes, start: int) -> tuple[int, bytes]:
-        """Read on in the chunk; return where to go on, and the reply if it is whole."""
-        stop, is_whole = self._chunks.read(data, start)
-        return stop, self._end_chunk() if is_whole else b""
 
     def _end_chunk(self) -> bytes:
         """A chunk is whole (RFC 3030 2): return the reply, none yet to the last of a message."""
@@ -412,7 +313,7 @@ class ServerConversation(Replies):
         verb = command.partition(b" ")[0].upper()
         if self.access.exchange is not None or (verb in LONG_VERBS and b"\0" not in command):
             return self._on_command_access(command)
-        if verb in _STRANGERS or command[:1] == _TLS_HELLO:
+        if verb in _STRANGERS or command[:1] == TLS_HELLO:
             return self._stranger()
         return self._error(make_reply(500, "5.5.2", "Command not recognized"))
 

@@ -13,7 +13,8 @@ from engine.net import proxied
 from engine.net.certificate import HANDSHAKE_TIMEOUT_S
 from engine.smtp.auth import MECHANISMS
 from engine.smtp.hello import ServerLimits
-from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation
+from engine.smtp.reading import MAX_COMMAND_BYTES
+from engine.smtp.server import ServerConversation
 from engine.smtp.xclient import ATTRIBUTES
 from tests.docs.pages import blocks, read_names, read_page, read_rows, section
 

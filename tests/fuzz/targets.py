@@ -37,7 +37,8 @@ from engine.message.headers import (
 from engine.net.extensions import parse_extensions
 from engine.smtp.client import ClientConversation
 from engine.smtp.content import MAX_DROPPED_BYTES
-from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation, ServerLimits
+from engine.smtp.reading import MAX_COMMAND_BYTES
+from engine.smtp.server import ServerConversation, ServerLimits
 from engine.smtp.wire import MAX_REPLY_LINE_BYTES, MAX_REPLY_LINES
 
 Target = Callable[[bytes], None]

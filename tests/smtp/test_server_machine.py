@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engine.core.reply import make_reply
-from engine.smtp.server import MAX_COMMAND_BYTES, ServerConversation, ServerLimits
+from engine.smtp.reading import MAX_COMMAND_BYTES
+from engine.smtp.server import ServerConversation, ServerLimits
 
 LIMITS = ServerLimits(
     "mta1.example.net", max_message_bytes=500, max_recipients=2, max_transactions=5, max_errors=6
