@@ -140,6 +140,16 @@ async def sink(address: str = "127.0.0.1") -> AsyncIterator[tuple[int, asyncio.Q
         await server.wait_closed()
 
 
+async def check_said_from(sock: socket.socket, heard: asyncio.Queue[tuple[bytes, str]], source: str) -> None:
+    """Talk to the sink over an open connection, which it must see come from `source`."""
+    with sock:
+        loop = asyncio.get_running_loop()
+        assert await loop.sock_recv(sock, 100) == b"220 sink\r\n"
+        await loop.sock_sendall(sock, b"EHLO mail1.acme.example\r\n")
+        said = await asyncio.wait_for(heard.get(), 5.0)
+    assert said == (b"EHLO mail1.acme.example\r\n", source)
+
+
 @pytest.mark.stranger("haproxy")
 @pytest.mark.parametrize("kind", ["haproxy", "haproxy-v1"])
 def test_haproxy_understands_the_header(run, stranger: Callable[[str], str], tmp_path: Path, kind: str):
@@ -173,14 +183,8 @@ def test_haproxy_connects_on_to_where_the_header_says(run, stranger: Callable[[s
             with program(stranger("haproxy"), "-f", str(file), "-db", port=onward):
                 through = parse_proxy(f"haproxy:127.0.0.1:{onward}")
                 peer = ("127.0.0.79", port)
-                with await open_through(through, "127.0.0.1", "203.0.113.10", peer, 5.0) as sock:
-                    loop = asyncio.get_running_loop()
-                    assert await loop.sock_recv(sock, 100) == b"220 sink\r\n"
-                    await loop.sock_sendall(sock, b"EHLO mail1.acme.example\r\n")
-                    assert await asyncio.wait_for(heard.get(), 5.0) == (
-                        b"EHLO mail1.acme.example\r\n",
-                        "127.0.0.78",
-                    )
+                sock = await open_through(through, "127.0.0.1", "203.0.113.10", peer, 5.0)
+                await check_said_from(sock, heard, "127.0.0.78")
 
     run(scenario())
 
@@ -276,13 +280,7 @@ def test_microsocks_connects_on(run, stranger: Callable[[str], str]):
             with program(*command, "-u", "ann", "-P", "sesame", port=at):
                 through = parse_proxy(f"socks5://ann:sesame@127.0.0.1:{at}")
                 peer = ("127.0.0.79", port)
-                with await open_through(through, "127.0.0.1", "127.0.0.78", peer, 5.0) as sock:
-                    loop = asyncio.get_running_loop()
-                    assert await loop.sock_recv(sock, 100) == b"220 sink\r\n"
-                    await loop.sock_sendall(sock, b"EHLO mail1.acme.example\r\n")
-                    assert await asyncio.wait_for(heard.get(), 5.0) == (
-                        b"EHLO mail1.acme.example\r\n",
-                        "127.0.0.78",
-                    )
+                sock = await open_through(through, "127.0.0.1", "127.0.0.78", peer, 5.0)
+                await check_said_from(sock, heard, "127.0.0.78")
 
     run(scenario())
