@@ -18,13 +18,19 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
+def is_mapped(module: str, text: str) -> bool:
+    """It has a row; a name that no prose would hold may stand in the row of another."""
+    row = rf"^ *{module} +\S"
+    return bool(re.search(rf"{row}|\b{module}\b" if "_" in module else row, text, re.MULTILINE))
+
+
 @pytest.mark.parametrize("package", names(PACKAGES))
 def test_the_map_of_a_package_has_a_row_for_each_module_and_no_other(package: str) -> None:
     folder = ROOT / package
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     modules |= {path.parent.name for path in folder.glob("*/__init__.py")}
     text = (folder / "__init__.py").read_text()
-    missing = [module for module in sorted(modules) if not re.search(rf"^ *{module} +\S", text, re.MULTILINE)]
+    missing = [module for module in sorted(modules) if not is_mapped(module, text)]
     assert missing == []
     aligned = set(re.findall(r"^(\w+) {2,}\S", text, re.MULTILINE))
     assert sorted(aligned - modules) == []
