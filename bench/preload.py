@@ -41,7 +41,7 @@ def preload(path: Path, arguments: argparse.Namespace) -> int:
         for first in range(0, arguments.messages, PER_COMMIT):
             batch = Batch()
             for number in range(first, min(first + PER_COMMIT, arguments.messages)):
-                accepted_at = time.time() - arguments.age
+                accepted_at = arguments.accepted_at or time.time() - arguments.age
                 domain = _domain(number % arguments.domains, arguments)
                 _put(batch, ids.make(accepted_at), accepted_at, domain, f"{arguments.run}-{number}", bodies)
             with environment.lmdb.begin(write=True) as txn:
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sites", type=int, default=1)
     parser.add_argument("--size", type=int, default=10_000)
     parser.add_argument("--age", type=float, default=0.0, help="seconds ago that it was accepted")
+    parser.add_argument("--accepted-at", type=float, default=0.0, help="Unix UTC, instead of --age")
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--run", default="load", help="prefix of the ids")
     arguments = parser.parse_args(argv)

@@ -5,6 +5,8 @@ sites        the ready queues of this shard
 obstacles    what stops a ready queue, in words
 paths        every path of this shard, with the limits that vmtas of one source address share
 readahead    from the store's due queues into ready queues, within a bounded window
+scan         the pass over the store's due queues
+trickle      what stopped ready queues get to try with, a few queues at a time
 resolving    deliveries that wait for the look-up of their domain
 dispatcher   hands ready deliveries to sessions; opens sessions where decide() says so
 idle         the sessions that have nothing to do

@@ -309,8 +309,8 @@ class Dispatcher:
             self._scarcity.end_starving(session.path)
         for site_queue in session.site_queues:
             site_queue.opening -= 1
-            if site_queue.is_stopped:
-                site_queue.is_stopped = False
+            if site_queue.is_stopped or site_queue.is_untried:
+                site_queue.is_stopped = site_queue.is_untried = False
                 if site_queue.behind and not site_queue.is_refill_due:
                     self._ask_for_more(site_queue)
 

@@ -20,8 +20,10 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.resolving import MAX_WAITING, Lookup, Resolving
+from engine.delivery.scan import Heads, Scan
 from engine.delivery.site_queue import KEEP_WHEN_STOPPED, SiteQueue
 from engine.delivery.sites import SiteQueues
+from engine.delivery.trickle import Trickle
 from engine.net.site import Site, with_word
 from engine.queue.scheduled import Window
 from engine.security.demand import word_of
@@ -29,20 +31,16 @@ from engine.store.records import parse_queue, position, queue_name
 
 TURN = 4  # deliveries read from a queue before the next queue has its turn
 SLICE = 64  # deliveries read before the loop gets its turn
-SCAN_SLICE = 400  # heads looked at before the loop gets its turn (about 1 ms)
-SCAN_EVERY_S = 0.1
-SCAN_SHARE = 20  # scanning may take one part in so many of a core
-THOROUGH_EVERY_S = 10.0  # between scans that look behind the first delivery of each queue
 WAKE_SLICE_S = 0.003  # a scan step gives so long to ready queues that nothing else makes read on
 FEED = 16  # deliveries that a ready queue gets at a time while others wait for room as well
+UNTRIED_SHARE = 4  # above one part in so many of the window, ready queues that no session served get one each
 FEED_AT_ONCE = 16  # customers that are looked at when room may have come
 MAX_BEHIND = 400_000  # queues known by name to wait on disk: about 120 bytes each
 
 
-class ReadStore(Protocol):
+class ReadStore(Heads, Protocol):
     """What reading ahead needs of the store."""
 
-    def due_queues(self, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
     def due_keys(self, queue: bytes, after: bytes, now_ms: int, limit: int) -> list[tuple[int, bytes]]: ...
     def load(self, delivery_key: bytes, queue: bytes = b"", due: int = 0) -> Delivery | None: ...
 
@@ -81,18 +79,13 @@ class ReadAhead:
         self.in_memory: dict[bytes, Delivery] = {}
         self._behind_of: dict[bytes, SiteQueue] = {}
         self._resolving = Resolving(self._loop, resolver, self._resolved)
-        self._scan_after = b""
-        self._scan_cost_s = 0.0
-        self._scan_timer: asyncio.TimerHandle | None = None
+        self._scan = Scan(store, unix_clock, self)
         self._foreign_until: dict[bytes, float] = {}
+        self._trickle = Trickle(self._loop, self.refill)
         self._asleep: list[SiteQueue] = []  # found by the last scan, to be looked after
         # Ready queues that found no room in the window, by the customer whose part of it was full.
         self._hungry: dict[str, dict[SiteQueue, None]] = {}
-        self._thorough_at = 0.0
-        self._is_thorough = True
         self._under_way: set[bytes] = set()  # queues that had a delivery in memory when this pass began
-        self._fresh_after = b""
-        self._fresh_timer: asyncio.TimerHandle | None = None
         self.is_paused = False
 
     # -- what has just been accepted --------------------------------------------------------------
@@ -160,8 +153,8 @@ class ReadAhead:
         if len(self._behind_of) >= MAX_BEHIND:
             return  # the scan will come upon it again
         self._behind_of[queue] = site_queue
-        site_queue.wait_behind(customer, queue)
-        self.refill_soon(site_queue)
+        if site_queue.wait_behind(customer, queue):
+            self.refill_soon(site_queue)
 
     # -- what leaves memory -----------------------------------------------------------------------
 
@@ -184,9 +177,11 @@ class ReadAhead:
         for _ in range(len(site_queue.queue) - KEEP_WHEN_STOPPED):
             delivery = site_queue.queue.pop_last()
             if delivery is None:
-                return
+                break
             self.left(delivery)
             self._wait_behind(delivery, site_queue)
+        if not site_queue.queue and site_queue.behind:
+            self._trickle.add(site_queue)
 
     def put_all_back(self) -> None:
         """Forget every ready delivery and queue (reload, release of vmtas): the scan brings them again."""
@@ -196,10 +191,10 @@ class ReadAhead:
             site_queue.behind.clear()
         self._behind_of.clear()
         self._resolving.forget_failures()
+        self._trickle.clear()
         self._asleep.clear()
         self._hungry.clear()
-        self._scan_after = b""
-        self._is_thorough = True
+        self._scan.restart()
 
     # -- what waits on disk -----------------------------------------------------------------------
 
@@ -232,9 +227,10 @@ class ReadAhead:
         behind = site_queue.behind
         queues = behind.pop(customer)
         read = 0
-        if site_queue.has_room(customer):
+        room = self._room_in(site_queue, customer)
+        if room > 0:
             if customer not in self._hungry and self._has_room(customer):
-                read = self._read_turn(queues)
+                read = self._read_turn(queues, min(TURN, room))
             else:
                 self._hungry.setdefault(customer, {}).setdefault(site_queue)
         if queues:
@@ -257,7 +253,7 @@ class ReadAhead:
     def _feed_one(self, site_queue: SiteQueue, customer: str) -> bool:
         """Read a few for a ready queue; return whether it would have more."""
         left = FEED
-        while left > 0 and customer in site_queue.behind and site_queue.has_room(customer):
+        while left > 0 and customer in site_queue.behind and self._room_in(site_queue, customer) > 0:
             if not self._has_room(customer):
                 return True
             read = self._read_for(site_queue, customer)
@@ -272,7 +268,18 @@ class ReadAhead:
         least = min(FEED, window.max_count // 64)
         return window.has_room and window.held_by(customer) + least <= window.max_count - window.count
 
-    def _read_turn(self, queues: dict[bytes, bytes]) -> int:
+    def _room_in(self, site_queue: SiteQueue, customer: str) -> int:
+        """Return how many deliveries of a customer may come from disk into a ready queue.
+
+        Thousands of sites that do not accept would else fill the window, each with what is put back once
+        it is known.
+        """
+        room = site_queue.room(customer)
+        if site_queue.is_untried and self._window.count * UNTRIED_SHARE > self._window.max_count:
+            return min(room, KEEP_WHEN_STOPPED - site_queue.queue.waiting(customer))
+        return room
+
+    def _read_turn(self, queues: dict[bytes, bytes], turn: int) -> int:
         """Read the turn of a customer's next queue; return how far that went, 0 where there is no room."""
         queue = next(iter(queues))
         after = queues.pop(queue)
@@ -280,7 +287,7 @@ class ReadAhead:
         keys = self._store.due_keys(queue, after, int(now * 1000), SLICE)
         read = brought = 0
         for due, key in keys:
-            if brought == TURN:
+            if brought == turn:
                 queues[queue] = after
                 return read
             if key not in self.in_memory:
@@ -302,73 +309,50 @@ class ReadAhead:
         del self._behind_of[queue]
         return max(read, 1)
 
-    # -- the scan ---------------------------------------------------------------------------------
+    # -- what the scan finds ----------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to scan for due queues."""
-        self._scan_timer = self._loop.call_soon(self._scan)  # type: ignore[assignment]
-        self._fresh_after = int(self._unix() * 1000).to_bytes(8, "big")
-        self._fresh_timer = self._loop.call_later(SCAN_EVERY_S, self._scan_fresh)
+        self._scan.start()
 
     def close(self) -> None:
         """Stop scanning and resolving."""
-        for timer in (self._scan_timer, self._fresh_timer):
-            if timer is not None:
-                timer.cancel()
+        self._scan.close()
+        self._trickle.clear()
         self._resolving.close()
 
-    def _scan(self) -> None:
-        """Look at one slice of the due queues; a whole pass is repeated without end."""
-        if self.is_paused:
-            self._scan_timer = self._loop.call_later(SCAN_EVERY_S, self._scan)
-            return
-        self._wake_asleep()
-        began = self._loop.time()
-        now_ms = int(self._unix() * 1000)
-        if not self._scan_after:
-            self._under_way = self._queues_in_memory()
-        heads = self._store.due_queues(self._scan_after, now_ms, SCAN_SLICE)
-        for _, queue in heads:
-            if queue not in self._behind_of:
-                self._consider(queue, now_ms)
-        self._scan_cost_s += self._loop.time() - began
-        if len(heads) == SCAN_SLICE:
-            due, queue = heads[-1]
-            self._scan_after = due.to_bytes(8, "big") + queue
-            pause_s = 0.001
-        else:
-            self._scan_after = b""
-            self._asleep = self._asleep or [site_queue for site_queue in self._sites if site_queue.behind]
-            self._is_thorough = began >= self._thorough_at
-            if self._is_thorough:
-                self._thorough_at = began + THOROUGH_EVERY_S
-            pause_s = max(SCAN_EVERY_S, self._scan_cost_s * SCAN_SHARE)
-            self._scan_cost_s = 0.0
-        self._scan_timer = self._loop.call_later(pause_s, self._scan)
-
-    def _queues_in_memory(self) -> set[bytes]:
-        return {
+    def begin_pass(self) -> None:
+        """Note which queues have a delivery in memory."""
+        self._under_way = {
             queue_name(delivery.envelope.customer, delivery.domain) for delivery in self.in_memory.values()
         }
 
-    def _scan_fresh(self) -> None:
-        """Look at what has become due since the last look: a pass over a large backlog takes its time."""
-        now_ms = int(self._unix() * 1000)
-        heads = [] if self.is_paused else self._store.due_queues(self._fresh_after, now_ms, SCAN_SLICE)
-        for due, queue in heads:
-            self._fresh_after = due.to_bytes(8, "big") + queue
-            if queue not in self._behind_of:
-                self._under_way.add(queue)  # it may have been, since the pass began
+    def begin_slice(self) -> None:
+        """Read for some of the ready queues that the last pass found asleep."""
+        self._wake_asleep()
+
+    def look(self, heads: list[tuple[int, bytes]], now_ms: int) -> None:
+        """Put due queues behind their ready queues. HOT in a pass."""
+        behind_of = self._behind_of
+        for _, queue in heads:
+            if queue not in behind_of:
                 self._consider(queue, now_ms)
-        pause_s = 0.001 if len(heads) == SCAN_SLICE else SCAN_EVERY_S
-        self._fresh_timer = self._loop.call_later(pause_s, self._scan_fresh)
+
+    def look_fresh(self, heads: list[tuple[int, bytes]], now_ms: int) -> None:
+        """The same for what has become due since the pass began; it may be in memory by now."""
+        self._under_way.update(queue for _, queue in heads if queue not in self._behind_of)
+        self.look(heads, now_ms)
+
+    def end_pass(self) -> None:
+        """Remember which ready queues have something on disk."""
+        self._asleep = self._asleep or [site_queue for site_queue in self._sites if site_queue.behind]
 
     def _wake_asleep(self) -> None:
         """Read for ready queues that had no room, and that no delivery taken from them makes read on."""
         until = self._loop.time() + WAKE_SLICE_S
         while self._asleep and self._window.has_room and self._loop.time() < until:
             site_queue = self._asleep.pop()
-            if not site_queue.is_gone:
+            if not site_queue.is_gone and site_queue not in self._trickle:
                 self.refill(site_queue)
 
     def _consider(self, queue: bytes, now_ms: int) -> None:
@@ -380,10 +364,10 @@ class ReadAhead:
             queue in self._under_way
         ):  # else all of it is on disk, and the look at it can wait until it is read
             first = self._store.due_keys(queue, b"", now_ms, 1)
-            if not first or (first[0][1] in self.in_memory and not self._is_thorough):
+            if not first or (first[0][1] in self.in_memory and not self._scan.is_thorough):
                 return
         customer, domain = parse_queue(queue)
-        if self._foreign_until.get(queue, 0.0) > self._loop.time():
+        if self._foreign_until and self._foreign_until.get(queue, 0.0) > self._loop.time():
             return
         site = self._resolver.lookup(domain)
         if site is not None and self._put_behind_its_own(queue, customer, domain, site):
@@ -397,7 +381,7 @@ class ReadAhead:
 
         Deliveries that name another pool find their own ready queue when they are read.
         """
-        found = self._sites.find(self._pool_of(customer), customer, domain, site)
+        found = self._sites.find(self._pool_of(customer), customer, domain, site, is_kept=False)
         if found is None:
             return False
         self._put_behind(customer, queue, found)
@@ -437,4 +421,4 @@ class ReadAhead:
             else:
                 self._bring(delivery, delivery.key)
         if reply is None and len(waiting) >= MAX_WAITING:
-            self._thorough_at = 0.0  # more of them may be on disk
+            self._scan.be_thorough_soon()  # more of them may be on disk

@@ -58,6 +58,7 @@ class SiteQueue:
         "is_miss_due",
         "is_refill_due",
         "is_stopped",
+        "is_untried",
         "last_pressed_at",
         "least",
         "opening",
@@ -114,11 +115,12 @@ class SiteQueue:
         self.is_miss_due = False
         self.is_refill_due = False
         self.is_stopped = False  # the last try of every path failed: most of it waits on disk
+        self.is_untried = True  # no session has opened for it: nobody knows whether its peer accepts
         self.top = 0.0  # the highest of the passes
 
-    def has_room(self, customer: str) -> bool:
-        """Return whether `push` would take one more delivery of that customer."""
-        return self.queue.waiting(customer) < self._limit_of(self.policy_of(customer))
+    def room(self, customer: str) -> int:
+        """Return how many more deliveries of that customer `push` would take."""
+        return self._limit_of(self.policy_of(customer)) - self.queue.waiting(customer)
 
     def is_low(self, customer: str) -> bool:
         """Return whether it is time to read more for that customer, many at a time; HOT."""
@@ -128,9 +130,18 @@ class SiteQueue:
     def _limit_of(self, policy: Policy) -> int:
         return min(policy.ready_limit, KEEP_WHEN_STOPPED) if self.is_stopped else policy.ready_limit
 
-    def wait_behind(self, customer: str, queue: bytes) -> None:
-        """Read that stored queue from its beginning once there is room."""
-        self.behind.setdefault(customer, {})[queue] = b""
+    def wait_behind(self, customer: str, queue: bytes) -> bool:
+        """Read that stored queue from its beginning once there is room.
+
+        Returns whether it is the customer's first: where others wait already there is no room, or reading
+        goes on anyhow.
+        """
+        queues = self.behind.get(customer)
+        if queues is not None:
+            queues[queue] = b""
+            return False
+        self.behind[customer] = {queue: b""}
+        return True
 
     def rewind(self, customer: str, queue: bytes) -> None:
         """Something before where reading goes on is on disk again."""

@@ -46,14 +46,20 @@ class SiteQueues:
     def __len__(self) -> int:
         return len(self._queues)
 
-    def find(self, pool: str, customer: str, domain: str, site: Site) -> SiteQueue | None:
-        """Return the ready queue for such mail; None: no vmta of the pool is owned here. HOT on a hit."""
+    def find(
+        self, pool: str, customer: str, domain: str, site: Site, *, is_kept: bool = True
+    ) -> SiteQueue | None:
+        """Return the ready queue for such mail; None: no vmta of the pool is owned here. HOT on a hit.
+
+        `is_kept` False: one domain of very many, each asked for once; it takes no place from others.
+        """
         found = self._found.get((pool, customer, domain, site.name))
         if found is not None:
             return found
         policies = self._paths.policies
         hosts = () if site.is_route else site.host_names
-        destination = policies.destination(domain, site.plain_name, hosts)
+        ask = policies.destination if is_kept else policies.find_destination
+        destination = ask(domain, site.plain_name, hosts)
         section = customer if policies.sections_for(customer, destination) else ""
         key = (pool, destination, site.name, section)
         queue = self._queues.get(key)
@@ -61,6 +67,8 @@ class SiteQueues:
             queue = self._make(key, site)
             if queue is None:
                 return None
+        if not is_kept:
+            return queue
         if len(self._found) > 50_000:  # domains are chosen by whoever writes to us
             self._found.clear()
         self._found[pool, customer, domain, site.name] = queue

@@ -54,7 +54,7 @@ class PolicySet:
         if found is None:
             if len(self._destinations) >= _MAX_CACHED:
                 self._destinations.clear()
-            found = self._destinations[domain, site] = self._find_destination(domain, site, hosts)
+            found = self._destinations[domain, site] = self.find_destination(domain, site, hosts)
         return found
 
     def effective(self, destination: Destination, customer: str = "", vmta: str = "") -> Policy:
@@ -84,7 +84,8 @@ class PolicySet:
                 found[key].append(Applied(section.header, setting))
         return found
 
-    def _find_destination(self, domain: str, site: str, hosts: tuple[str, ...]) -> Destination:
+    def find_destination(self, domain: str, site: str, hosts: tuple[str, ...]) -> Destination:
+        """Return what `destination` does, and keep nothing: for one of very many domains."""
         provider = self.matcher.provider_of(domain, hosts)
         if domain in self._named_domains:
             return Destination(domain, "domain", provider, domain)

@@ -8,7 +8,7 @@ Never: looks a name up; the caller caches (`fold`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from engine.policy.layers import Section
 
@@ -54,9 +54,10 @@ class ProviderMatcher:
             _fill(self._domains, section, "domains", name)
             _fill(self._mx, section, "mx", name)
 
-    def provider_of(self, domain: str, hosts: Iterable[str]) -> str:
+    def provider_of(self, domain: str, hosts: Collection[str]) -> str:
         """Return the provider's name, or "" where there is none. Names are in lower case."""
-        return self._best(self._domains.find(domain)) or self._best(self._common(hosts))
+        found = self._domains.find(domain) or (self._common(hosts) if hosts else None)
+        return self._best(found) if found else ""
 
     def claims_domain(self, domain: str) -> dict[str, int]:
         """Return {provider: length of the pattern by which it claims the domain by name}."""
@@ -80,7 +81,7 @@ class ProviderMatcher:
         return common or {}
 
     def _best(self, found: dict[str, int]) -> str:
-        return max(found, key=lambda owner: (found[owner], self._rank[owner]), default="")
+        return max(found, key=lambda owner: (found[owner], self._rank[owner]))
 
 
 def _fill(index: PatternIndex, section: Section, key: str, owner: str) -> None:

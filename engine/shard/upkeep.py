@@ -64,6 +64,7 @@ class Upkeep:
         self._peers.open()
         self.take_over()
         self._timer = self._engine.loop.call_later(EVERY_S, self._tick)
+        self._forget_at = self._engine.loop.time() + FORGET_EVERY_S
 
     def take_over(self) -> None:
         """Take over what is on disk of vmtas that are here from now on, where nobody has told it."""

@@ -162,8 +162,8 @@ def test_ready_limit_is_for_each_customer() -> None:
     queue = make_queue("[default]\nready_limit = 2\n[customer.vip.default]\nready_limit = 3")
     assert [queue.push(make_delivery()) for _ in range(3)] == [True, True, False]
     assert [queue.push(make_delivery(customer="vip")) for _ in range(4)] == [True, True, True, False]
-    assert not queue.has_room("acme")
-    assert queue.has_room("other")
+    assert queue.room("acme") <= 0
+    assert queue.room("other") == 2
 
 
 def test_a_customer_is_low_at_half_of_its_limit() -> None:
@@ -179,7 +179,7 @@ def test_where_no_session_opens_one_delivery_is_kept_to_try_with() -> None:
     queue = make_queue()
     queue.is_stopped = True
     assert [queue.push(make_delivery()) for _ in range(3)].count(True) == KEEP_WHEN_STOPPED
-    assert not queue.has_room("acme")
+    assert queue.room("acme") <= 0
 
 
 def test_rewind_touches_only_queues_that_wait() -> None:
