@@ -11,7 +11,6 @@ from pathlib import Path
 
 from engine.net.demands import DemandResolver
 from engine.net.dns import DNSClient
-from engine.net.dnssec import ValidatingClient
 from engine.net.https import HttpsClient
 from engine.net.own import own_hosts
 from engine.net.resolver import Keeping, Questions, Resolver
@@ -51,6 +50,9 @@ def make_resolver(settings: Settings) -> tuple[Shelf | None, DemandResolver]:
 def make_dns(engine: EngineSettings) -> Questions:
     """Return a client of the DNS that mail is routed by."""
     if engine.validating_resolver:
+        # Only here: dnspython takes 25 ms of every start to import.
+        from engine.net.dnssec import ValidatingClient
+
         return ValidatingClient(*split_host_and_port(engine.validating_resolver))
     return DNSClient(engine.nameservers, engine.dns_port)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,10 @@ from engine.core.terms import Terms
 from engine.delivery.readahead import SLICE
 from engine.delivery.resolving import MAX_RESOLVING, UNRESOLVED_RETRY_S
 from engine.delivery.site_queue import SiteQueue
+from engine.delivery.trickle import AT_ONCE, EVERY_S
+from engine.net.site import Host, make_site
 from engine.queue.path import Path, SiteDemand
-from tests.fakes.delivery_rig import Rig, make_delivery
+from tests.fakes.delivery_rig import REFUSED, Rig, make_delivery
 from tests.fakes.virtual_loop import run_virtually
 from tests.fakes.wire import ScriptedPeer
 
@@ -330,6 +333,116 @@ def test_while_paused_nothing_is_read() -> None:
         rig.readahead.is_paused = False
         await rig.run(1.0)
         assert len(rig.ready()) == 1
+        rig.close()
+
+    run_virtually(main())
+
+
+# -- a backlog for sites that do not accept --------------------------------------------------------
+
+
+def store_backlog(rig: Rig, sites: int, queues: int, messages: int = 2) -> None:
+    """Store so many messages for each of so many domains at each of so many sites."""
+    for site in range(sites):
+        for number in range(queues):
+            rig.resolver.sites[f"d{number}.s{site}.example"] = make_site([Host(f"mx.s{site}.example")])
+            for _ in range(messages):
+                delivery = make_delivery(f"d{number}.s{site}.example")
+                rig.store.put([delivery], delivery.message, lambda error: None)
+    rig.store.commit()
+
+
+def count_calls(rig: Rig, name: str) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+    method = getattr(rig.store, name)
+
+    def note(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return method(*arguments)
+
+    setattr(rig.store, name, note)
+    return calls
+
+
+def test_sites_that_nobody_has_met_get_one_each_while_the_window_fills() -> None:
+    async def main() -> None:
+        rig = Still(window=(160, 1 << 30))  # of which one customer may have 80
+        store_backlog(rig, sites=30, queues=2)
+        rig.readahead.start()
+        await rig.run(1.0)
+        ready = [len(site_queue.queue) for site_queue in rig.sites]
+        assert len(ready) == 30
+        assert min(ready) == 1  # where each gets all of its 4, the last ten have none
+        assert rig.window.count < 80
+        rig.close()
+
+    run_virtually(main())
+
+
+def test_a_site_gets_the_rest_when_a_session_opens() -> None:
+    async def main() -> None:
+        rig = Rig(window=(80, 1 << 30))
+        rig.answer = lambda path, site: ScriptedPeer() if "s29." in site else REFUSED
+        for site in range(30):
+            for _ in range(20):
+                delivery = make_delivery(f"s{site}.example")
+                rig.store.put([delivery], delivery.message, lambda error: None)
+        rig.store.commit()
+        rig.readahead.start()
+        await rig.run(1.0)
+        assert len(rig.messages(site="mx.s29.example")) == 20
+        rig.close()
+
+    run_virtually(main())
+
+
+def test_a_try_at_a_dead_site_loads_one_delivery() -> None:
+    async def main() -> None:
+        rig = Rig()
+        rig.answer = lambda path, site: REFUSED
+        for _ in range(200):
+            delivery = make_delivery()
+            rig.store.put([delivery], delivery.message, lambda error: None)
+        rig.store.commit()
+        rig.readahead.start()
+        await rig.run(0.5)
+        loads = count_calls(rig, "load")
+        tries = rig.count("deferred")
+        await rig.run(120.0)
+        assert rig.count("deferred") - tries >= 5
+        assert len(loads) <= rig.count("deferred") - tries + 1
+        rig.close()
+
+    run_virtually(main())
+
+
+def test_dead_sites_get_their_next_delivery_a_few_at_a_time() -> None:
+    async def main() -> None:
+        rig = Rig()
+        rig.answer = lambda path, site: REFUSED
+        store_backlog(rig, sites=10 * AT_ONCE, queues=1, messages=3)
+        rig.readahead.start()
+        while rig.count("deferred") < 20 * AT_ONCE:  # the second try took the last that each had ready
+            await asyncio.sleep(0.001)
+        loads = count_calls(rig, "load")
+        await asyncio.sleep(4 * EVERY_S)
+        assert 3 * AT_ONCE <= len(loads) <= 5 * AT_ONCE
+        await asyncio.sleep(8 * EVERY_S)
+        assert len(loads) == 10 * AT_ONCE
+        rig.close()
+
+    run_virtually(main())
+
+
+def test_the_further_queues_of_a_site_cost_no_read() -> None:
+    async def main() -> None:
+        rig = Still("[default]\nready_limit = 4")
+        store_backlog(rig, sites=1, queues=200)
+        reads = count_calls(rig, "due_keys")
+        rig.readahead.start()
+        await rig.run(0.05)
+        assert len(rig.readahead._behind_of) == 198
+        assert len(reads) <= 4
         rig.close()
 
     run_virtually(main())
