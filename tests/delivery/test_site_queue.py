@@ -182,6 +182,13 @@ def test_where_no_session_opens_one_delivery_is_kept_to_try_with() -> None:
     assert queue.room("acme") <= 0
 
 
+def test_only_the_first_stored_queue_of_a_customer_asks_for_a_read() -> None:
+    queue = make_queue()
+    assert queue.wait_behind("acme", b"acme\0x.example\0")
+    assert not queue.wait_behind("acme", b"acme\0y.example\0")
+    assert queue.wait_behind("other", b"other\0x.example\0")
+
+
 def test_rewind_touches_only_queues_that_wait() -> None:
     queue = make_queue()
     queue.rewind("acme", b"acme\0x.example\0")

@@ -25,6 +25,18 @@ def test_domains_of_one_site_share_a_ready_queue() -> None:
     run_virtually(main())
 
 
+def test_a_domain_that_is_asked_for_once_takes_no_place_in_the_tables() -> None:
+    async def main() -> None:
+        sites = Rig().sites
+        first = sites.find("pool", "acme", "x.example", SITE, is_kept=False)
+        assert first is not None
+        assert not sites._found
+        assert sites.find("pool", "acme", "x.example", SITE) is first
+        assert sites.find("pool", "acme", "x.example", SITE, is_kept=False) is first
+
+    run_virtually(main())
+
+
 def test_a_domain_with_a_section_of_its_own_has_a_ready_queue_of_its_own() -> None:
     async def main() -> None:
         sites = Rig('[domain."y.example"]\nmax_connections = 1').sites
