@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import resource
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from engine.admin.server import AdminServer
 from engine.core.errors import ConfigError
 from engine.supervisor.plan import Plan
 from engine.supervisor.steering import Steering
 from engine.supervisor.supervisor import SHARD_COMMAND, Supervisor
 from engine.telemetry.log import Log, capture_standard_logging, configure_log
+
+if TYPE_CHECKING:
+    from engine.admin.server import AdminServer
 
 MAX_DESCRIPTORS = 1 << 20  # sessions of a big host; fs.nr_open's default, above which sysctl has to allow it
 
@@ -48,7 +51,7 @@ class Running:
 
     def __init__(self, config_path: str, shard_command: Sequence[str]) -> None:
         self._supervisor = Supervisor(config_path, self._apply, shard_command)
-        self._admin = AdminServer(Steering(self._supervisor))
+        self._admin: AdminServer | None = None  # made once the shards are on their way
         self._admin_key = ""
         self._stop_asked = asyncio.Event()
         self._kill_asked = asyncio.Event()
@@ -84,7 +87,8 @@ class Running:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._admin.close()
+        if self._admin is not None:
+            await self._admin.close()
 
     async def _wait_unless(self, event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
         """Wait for a task or an event; return whether the task is done."""
@@ -98,6 +102,11 @@ class Running:
         engine = plan.model.settings.engine
         configure_log(engine.log_level, process="supervisor", is_json=engine.log_format == "json")
         capture_standard_logging()
+        if self._admin is None:
+            # Aiohttp takes 0.1 s to import: the shards of a start are spawned meanwhile.
+            module = await asyncio.to_thread(importlib.import_module, "engine.admin.server")
+            self._admin = module.AdminServer(Steering(self._supervisor))
+            assert self._admin is not None
         if plan.admin != self._admin_key:
             await self._admin.open(self._supervisor.listeners.sockets[plan.admin].dup())
             self._admin_key = plan.admin

@@ -130,11 +130,11 @@ class Supervisor:
         self._recounted_at = self._when_recounted(previous)
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
         self.listeners.add(_find_places(self.plan.model))
-        await self._applied(self.plan)
-        log.info("listening", listeners=len(self.plan.listeners), shards=self.shards, pid=os.getpid())
         self._store_assignment()
         for slot in self.slots:
             slot.start()
+        await self._applied(self.plan)
+        log.info("listening", listeners=len(self.plan.listeners), shards=self.shards, pid=os.getpid())
         await asyncio.gather(*[slot.first_outcome.wait() for slot in self.slots])
         if all(slot.refusal and not slot.is_up for slot in self.slots) and not self._is_stopping:
             # A single one may fare better when it is tried again; what all refuse is the configuration.
