@@ -12,6 +12,7 @@ dispatcher   hands ready deliveries to sessions; opens sessions where decide() s
 idle         the sessions that have nothing to do
 scarcity     who makes room for whom, where connections are scarce
 widening     which ready queue gets another vmta of its pool
+beginnings   how many tries to open sessions begin in one turn of the loop
 opening      connects one session, host by host
 attempt      one try of that, address by address
 peer_memory  faults of peers that are known for a while

@@ -14,6 +14,7 @@ from typing import Protocol
 from engine.core.errors import NetworkError
 from engine.core.reply import Reply, make_reply
 from engine.delivery.attempt import Attempt, Target
+from engine.delivery.beginnings import Beginnings
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import SessionFacts, Settler
 from engine.delivery.paths import PathTable
@@ -70,6 +71,7 @@ class Opener:
         self._label = label
         self._on_unreachable = on_unreachable
         self._tasks: dict[asyncio.Task[None], Path] = {}
+        self._beginnings = Beginnings(self._loop)
         self._serial = 0
         self.sessions: dict[Session, None] = {}
         self.contexts = contexts
@@ -136,6 +138,7 @@ class Opener:
     async def _open(self, attempt: Attempt, queues: list[SiteQueue]) -> None:
         path = attempt.path
         try:
+            await self._beginnings.wait()
             opened = await attempt.run(queues)
         except BaseException:
             attempt.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
