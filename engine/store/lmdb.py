@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery
 from engine.core.errors import StoreError, StoreFull
 from engine.store.batch import Done
@@ -27,7 +25,7 @@ from engine.store.commit import Journal
 from engine.store.environment import Environment, Room, StoreOptions
 from engine.store.group import GroupCommit, Stats
 from engine.store.reading import Reading, Snapshot
-from engine.store.records import DamagedRecord, Duplicate, schedule_key
+from engine.store.records import DamagedRecord, Duplicate, encode_aside, encode_claim, schedule_key
 from engine.store.remembered import REMEMBERED_S, claim_key, encode_remembered, reply_key
 
 MAX_STAGED_BYTES = 128 << 20  # what may wait for a disk that hangs; beyond that 452
@@ -174,7 +172,7 @@ class Store(Reading):
         for key in batch.put(deliveries, message):
             group.staged[key] = batch
         if claim:
-            batch.claim(claim_key(claim), deliveries[0].message_id)
+            batch.claim(claim_key(claim), encode_claim(deliveries[0].message_id))
         if idempotency:
             key = reply_key(deliveries[0].envelope.customer, idempotency)
             batch.answer(key, encode_remembered(self._clock() + REMEMBERED_S, reply))
@@ -239,6 +237,13 @@ class Store(Reading):
             self._unschedule(delivery_key, schedule_key(queue, due, delivery_key))
         return delivery
 
+    def idempotent(self, customer: str, given_id: str) -> bytes | None:
+        try:
+            return super().idempotent(customer, given_id)
+        except DamagedRecord as error:
+            self._on_damaged(reply_key(customer, given_id), str(error))
+            raise
+
     def _check_can_put(self) -> None:
         group = self._group
         if group.failure is not None:
@@ -275,7 +280,7 @@ class Store(Reading):
             record = txn.get(delivery_key, db=tables.deliveries)
             body = txn.get(delivery_key[:MESSAGE_ID_BYTES], db=tables.bodies)
         batch = self._group.batch
-        batch.set_aside(delivery_key, msgspec.msgpack.encode((detail, self._clock(), record, body)))
+        batch.set_aside(delivery_key, encode_aside(detail, self._clock(), record, body))
         self._staged[delivery_key] = batch
         self._group.want()
 

@@ -18,7 +18,9 @@ from engine.store.records import (
     DamagedRecord,
     Duplicate,
     decode_body,
+    decode_claim,
     decode_delivery,
+    encode_claim,
     head_key,
     parse_schedule_key,
     peek_envelope,
@@ -101,7 +103,7 @@ class MemoryStore:
         batch = self._batch
         batch.put(deliveries, message)
         if claim:
-            batch.claim(claim_key(claim), deliveries[0].message_id)
+            batch.claim(claim_key(claim), encode_claim(deliveries[0].message_id))
         if idempotency:
             key = reply_key(deliveries[0].envelope.customer, idempotency)
             batch.answer(key, encode_remembered(self._clock() + REMEMBERED_S, reply))
@@ -209,7 +211,8 @@ class MemoryStore:
 
     def claim_of(self, name: str) -> bytes | None:
         """Return the id of the message that was stored under this claim."""
-        return self.claims.get(claim_key(name))
+        raw = self.claims.get(claim_key(name))
+        return decode_claim(raw) if raw is not None else None
 
     def list_claims(self, prefix: str, limit: int) -> list[str]:
         """Return the claims whose names begin with `prefix`."""

@@ -24,13 +24,14 @@ from engine.store.records import (
     POSITION_BYTES,
     DamagedRecord,
     decode_body,
+    decode_claim,
     decode_delivery,
     parse_head_key,
     parse_queue,
     parse_schedule_key,
     peek_envelope,
 )
-from engine.store.remembered import claim_key, decode_remembered, reply_key
+from engine.store.remembered import claim_key, decode_remembered, is_remembered, reply_key
 
 
 class Snapshot:
@@ -45,7 +46,10 @@ class Snapshot:
     def __enter__(self) -> Any:
         if self._environment.lmdb is None:
             raise StoreUnhealthy(f"{self._environment.path}: the store is closed")
-        self._txn = self._environment.lmdb.begin(buffers=self._has_buffers)
+        try:
+            self._txn = self._environment.lmdb.begin(buffers=self._has_buffers)
+        except lmdb.Error as error:  # of a commit that failed, which is told elsewhere
+            raise translate(error, self._environment.path) from error
         return self._txn
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -175,7 +179,7 @@ class Reading:
             return int(txn.stat(db=self._tables.deliveries)["entries"])
 
     def damaged(self, limit: int, after: bytes = b"") -> list[tuple[bytes, bytes]]:
-        """Return (delivery key, what was set aside: detail, delivery and body as msgpack)."""
+        """Return (delivery key, what was set aside: for `decode_aside`)."""
         with Snapshot(self._environment) as txn:
             cursor = txn.cursor(db=self._tables.damaged)
             found: list[tuple[bytes, bytes]] = []
@@ -198,10 +202,14 @@ class Reading:
         for batch in self._batches:
             if delivery_key in batch.seen:
                 return True
-        return decode_remembered(self._get(delivery_key, self._tables.seen), self._clock()) is not None
+        return is_remembered(self._get(delivery_key, self._tables.seen), self._clock())
 
     def idempotent(self, customer: str, given_id: str) -> bytes | None:
-        """Return the reply that this id got; b"" while its commit is under way; None if it is new."""
+        """Return the reply that this id got; b"" while its commit is under way; None if it is new.
+
+        Raises:
+            DamagedRecord: it was answered, and it can't be read with what.
+        """
         key = reply_key(customer, given_id)
         for batch in self._batches:
             if key in batch.replies:
@@ -209,8 +217,15 @@ class Reading:
         return decode_remembered(self._get(key, self._tables.replies), self._clock())
 
     def claim_of(self, name: str) -> bytes | None:
-        """Return the id of the message that was stored under this claim, staged ones not seen."""
-        return self._get(claim_key(name), self._tables.claims)
+        """Return the id of the message that was stored under this claim, staged ones not seen.
+
+        b"" where the record is damaged: there was one, for the claim was stored with it.
+        """
+        raw = self._get(claim_key(name), self._tables.claims)
+        try:
+            return decode_claim(raw) if raw is not None else None
+        except DamagedRecord:
+            return b""
 
     def list_claims(self, prefix: str, limit: int) -> list[str]:
         """Return the claims whose names begin with `prefix`, staged ones not seen."""

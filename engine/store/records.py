@@ -1,6 +1,8 @@
 """Keys and records of the store, as octets.
 
 A record is a version octet, a CRC-32 of the rest and the rest; what does not fit is `DamagedRecord`.
+Records of claims, of what is remembered and of what is set aside are sealed so since format 2; older ones,
+which are bare, are still read where their looks tell them apart.
 Keys sort by what is read first:
 
     bodies      message id                                -> envelope and message
@@ -24,6 +26,7 @@ from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery,
 from engine.core.errors import StoreError
 
 RECORD_VERSION = 1
+SEALED_VERSION = 3  # two flipped bits away from the 0 that bare records of what is remembered begin with
 POSITION_BYTES = 8 + DELIVERY_KEY_BYTES  # due and delivery key, what a schedule key holds behind its queue
 MAX_KEY_BYTES = 511  # LMDB's own bound, built into it
 MAX_QUEUE_BYTES = MAX_KEY_BYTES - POSITION_BYTES  # of 489, a domain takes at most 255
@@ -31,6 +34,7 @@ MAX_DUE_MS = (1 << 63) - 1
 
 _BODY_HEAD = struct.Struct(">BII")  # version, CRC-32 of envelope and message, octets of the envelope
 _HEAD = struct.Struct(">BI")  # version, CRC-32 of the rest
+SEAL_BYTES = _HEAD.size
 _DUE = struct.Struct(">Q")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -57,6 +61,9 @@ class _DeliveryRecord(msgspec.Struct, array_like=True, gc=False):
 
 
 _decode_record = msgspec.msgpack.Decoder(_DeliveryRecord).decode
+_decode_aside = msgspec.msgpack.Decoder(tuple[str, float, bytes | None, bytes | None]).decode
+_BARE_ASIDE = b"\x94"  # msgpack's array of four, which bare records begin with
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError)  # the latter for text that is no UTF-8
 
 
 def due_ms(due_at: float) -> int:
@@ -146,6 +153,59 @@ def peek_envelope(raw: bytes | memoryview) -> Envelope:
     return _parse_envelope(memoryview(raw)[_BODY_HEAD.size : _BODY_HEAD.size + facts_bytes])
 
 
+def seal(rest: bytes) -> bytes:
+    """Return the record of plain octets."""
+    return _HEAD.pack(SEALED_VERSION, crc32(rest)) + rest
+
+
+def unseal(raw: bytes, what: str) -> bytes:
+    """Return what was sealed, checked against its checksum.
+
+    Raises:
+        DamagedRecord: the record is short, altered or of another version; `what` it is.
+    """
+    if len(raw) < _HEAD.size:
+        raise DamagedRecord(f"{what}: {len(raw)} octets")
+    version, checksum = _HEAD.unpack_from(raw)
+    if version != SEALED_VERSION:
+        raise DamagedRecord(f"{what}: version {version}, not {SEALED_VERSION}")
+    rest = raw[_HEAD.size :]
+    if crc32(rest) != checksum:
+        raise DamagedRecord(f"{what}: checksum does not match")
+    return rest
+
+
+def encode_claim(message_id: bytes) -> bytes:
+    """Return the record of a claim: which message came of it."""
+    return seal(message_id)
+
+
+def decode_claim(raw: bytes) -> bytes:
+    """Return the message id of a claim; those of format 1 are bare.
+
+    Raises:
+        DamagedRecord: the record is altered.
+    """
+    return raw if len(raw) == MESSAGE_ID_BYTES else unseal(raw, "claim")
+
+
+def encode_aside(detail: str, at: float, record: bytes | None, body: bytes | None) -> bytes:
+    """Return the record of what is set aside: why, when (Unix seconds), and what there was."""
+    return seal(_encode((detail, at, record, body)))
+
+
+def decode_aside(raw: bytes) -> tuple[str, float, bytes | None, bytes | None]:
+    """Return what was set aside; records of format 1 are bare.
+
+    Raises:
+        DamagedRecord: the record is altered.
+    """
+    try:
+        return _decode_aside(raw if raw[:1] == _BARE_ASIDE else unseal(raw, "set aside"))
+    except _UNDECODABLE as error:
+        raise DamagedRecord(f"set aside: {error}") from error
+
+
 def encode_delivery(delivery: Delivery) -> bytes:
     """Return the record of what changes from attempt to attempt."""
     d = delivery
@@ -198,7 +258,7 @@ def _parse_delivery(raw: bytes | memoryview) -> _DeliveryRecord:
         raise DamagedRecord("delivery: checksum does not match")
     try:
         return _decode_record(facts)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise DamagedRecord(f"delivery: {error}") from error
 
 
@@ -214,7 +274,7 @@ def _check_body_head(raw: bytes | memoryview) -> int:
 def _parse_envelope(facts: memoryview) -> Envelope:
     try:
         return _decode_envelope(facts)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise DamagedRecord(f"envelope: {error}") from error
 
 

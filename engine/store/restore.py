@@ -20,7 +20,7 @@ from engine.store.batch import Batch
 from engine.store.commit import Writer
 from engine.store.environment import Environment, translate
 from engine.store.records import decode_body, decode_delivery
-from engine.store.remembered import decode_remembered
+from engine.store.remembered import is_remembered
 from engine.store.salvage import Item
 
 MAX_OPERATIONS = 500  # of a transaction, as in group commit
@@ -98,7 +98,7 @@ class Restorer:
         tables = self._environment.tables
         if self._get(key, tables.deliveries) is not None:
             return True
-        return decode_remembered(self._get(key, tables.seen), self._unix_now) is not None
+        return is_remembered(self._get(key, tables.seen), self._unix_now)
 
     def _remember(self, kind: str, key: bytes, record: bytes) -> None:
         if self._get(key, self._environment.tables.remembering(kind)) is None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,8 +35,16 @@ from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery,
 from engine.store.image import StoreImage
 from engine.store.joined import Message, join_messages, make_message
 from engine.store.keylist import KeyList
-from engine.store.records import POSITION_BYTES, encode_delivery, parse_queue, parse_schedule_key
-from engine.store.remembered import EXPIRY_BYTES
+from engine.store.records import (
+    MAX_KEY_BYTES,
+    POSITION_BYTES,
+    DamagedRecord,
+    decode_claim,
+    encode_delivery,
+    parse_queue,
+    parse_schedule_key,
+)
+from engine.store.remembered import open_remembered
 
 HEAD_BYTES = 4
 NICENESS = 10  # mail that is whole goes first
@@ -83,13 +91,23 @@ class _Salvage:
         yield ["end", facts]
 
     def _memory(self) -> Iterator[Item]:
-        for key, record in self._image.entries("claims"):
-            if len(record) == MESSAGE_ID_BYTES and self._may_keep_claim(record):
+        for key, record in self._remembered("claims", decode_claim):
+            if self._may_keep_claim(decode_claim(record)):
                 yield ["claim", key, record]
         for kind, table in (("seen", "seen"), ("reply", "replies")):
-            for key, record in self._image.entries(table):
-                if len(record) >= EXPIRY_BYTES:
-                    yield [kind, key, record]
+            for key, record in self._remembered(table, open_remembered):
+                yield [kind, key, record]
+
+    def _remembered(self, table: str, check: Callable[[bytes], object]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the entries of a table that are whole, and that a store can take."""
+        for key, record in self._image.entries(table):
+            try:
+                check(record)
+            except DamagedRecord as error:
+                self._image.note(f"{table}, {key.hex()}: {error}")
+                continue
+            if len(key) <= MAX_KEY_BYTES:
+                yield key, record
 
     def _may_keep_claim(self, message_id: bytes) -> bool:
         records = self._image.find("deliveries", message_id)

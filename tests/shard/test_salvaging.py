@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.core.envelope import Delivery
 from engine.core.errors import StoreFull
-from engine.shard.salvaging import AGAIN_S, FULL_PAUSE_S, Salvages, read_items
+from engine.shard.salvaging import AGAIN_S, FULL_PAUSE_S, MAX_BROKEN_OFF, Salvages, read_items
 from engine.store.quarantine import list_quarantined
 from engine.store.records import encode_body, encode_delivery
 from engine.store.remembered import encode_remembered
@@ -117,6 +117,20 @@ def test_reader_that_broke_off_is_begun_again_and_nothing_put_twice(tmp_path: Pa
         await asyncio.sleep(AGAIN_S)
         assert [each.key for each in shard.arrived] == [first.key, second.key]
         assert shard.report is not None
+
+    run(scenario)
+
+
+def test_reader_that_never_comes_to_its_end_is_not_begun_again_for_ever(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        delivery = make_delivery()
+        shard = Shard(tmp_path, [[["memory"], message_item(delivery)] for _ in range(MAX_BROKEN_OFF + 1)])
+        await shard.salvages.open()
+        shard.salvages.begin()
+        await asyncio.sleep(2 * MAX_BROKEN_OFF * AGAIN_S)
+        assert len(shard.runs) == 1, "one is left for the next process"
+        assert [each.key for each in shard.arrived] == [delivery.key]
+        assert shard.report is None
 
     run(scenario)
 

@@ -14,8 +14,8 @@ import pytest
 
 from engine.core.envelope import Delivery
 from engine.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnhealthy
-from engine.store.records import Duplicate, queue_name
-from engine.store.remembered import encode_remembered, reply_key
+from engine.store.records import DamagedRecord, Duplicate, decode_aside, queue_name
+from engine.store.remembered import claim_key, encode_remembered, reply_key
 from tests.lacking import need_root
 
 X_QUEUE = queue_name("acme", "x.example")
@@ -152,8 +152,8 @@ def test_damaged_record_is_set_aside_and_told(harness, make, table):
     ]
     harness.commit()
     assert due_keys(harness) == [well.key]
-    ((key, kept),) = harness.store.damaged(10)
-    detail, at, record, body = msgspec.msgpack.decode(kept)
+    key, kept = harness.store.damaged(10)[0]
+    detail, at, record, body = decode_aside(kept)
     assert key == harm.key
     assert "checksum" in detail
     assert at == harness.unix_now
@@ -170,6 +170,50 @@ def flip_last_octet(store, table, key):
         raw = bytearray(txn.get(key, db=handle))
         raw[-1] ^= 1
         txn.put(key, bytes(raw), db=handle)
+
+
+def write_raw(store, table, key, raw):
+    with store._environment.lmdb.begin(write=True) as txn:
+        txn.put(key, raw, db=getattr(store._tables, table))
+
+
+def test_what_format_1_remembered_is_still_known(harness):
+    """Claims, ids and replies of format 1 are bare: no version, no checksum."""
+    store, expiry = harness.store, int(harness.unix_now + 100).to_bytes(5, "big")
+    write_raw(store, "claims", claim_key("one/a"), b"m" * 12)
+    write_raw(store, "seen", b"k" * 14, expiry)
+    write_raw(store, "replies", reply_key("acme", "id-1"), expiry + b"m" * 12)
+    assert store.claim_of("one/a") == b"m" * 12
+    assert store.remembered(b"k" * 14)
+    assert store.idempotent("acme", "id-1") == b"m" * 12
+    harness.unix_now += 100
+    assert not store.remembered(b"k" * 14)
+    assert store.idempotent("acme", "id-1") is None
+
+
+def test_damaged_reply_is_an_error_not_another_answer(harness, make):
+    """Its message was accepted: taken again it would be sent twice, and another id would be a lie."""
+    harness.put_now(make(), idempotency="id-1", reply=b"m" * 12)
+    flip_last_octet(harness.store, "replies", reply_key("acme", "id-1"))
+    with pytest.raises(DamagedRecord, match="remembered: checksum"):
+        harness.store.idempotent("acme", "id-1")
+    key = reply_key("acme", "id-1")
+    assert harness.damaged == [(key, "remembered: checksum does not match")]
+
+
+def test_damaged_claim_and_id_are_known_all_the_same(harness, make):
+    """They were stored with their message: a spool file is not sent twice, nor a copy taken twice."""
+    delivery = make()
+    harness.put(delivery, claim="one/a")
+    delivery.is_remembered = True
+    harness.store.remove(delivery)
+    harness.commit()
+    harness.put_now(make(), claim="one/a")
+    write_raw(harness.store, "seen", b"k" * 14, encode_remembered(harness.unix_now + 100))
+    flip_last_octet(harness.store, "claims", claim_key("one/a"))
+    flip_last_octet(harness.store, "seen", b"k" * 14)
+    assert harness.store.claim_of("one/a") == b""
+    assert harness.store.remembered(b"k" * 14)
 
 
 def test_missing_body_is_damage_not_a_crash(harness, make):

@@ -1,14 +1,21 @@
 """Salvage: memory first, then messages; every delivery is either read or told as lost."""
 
 import io
+import random
 import re
 import subprocess
 
 import pytest
 
 from engine.message.headers import format_received
-from engine.store.records import decode_body, decode_delivery
+from engine.store.image import StoreImage
+from engine.store.pages import PageFile
+from engine.store.records import decode_body, decode_claim, decode_delivery
+from engine.store.remembered import decode_remembered, encode_remembered
 from engine.store.salvage import command, read_items, salvage, write_items
+
+PAGE_BYTES = 4096
+MOST_OF_A_PAGE = 60  # deliveries that stand on one page, and so can be lost with it
 
 
 def sort_items(store):
@@ -72,7 +79,8 @@ def test_claim_of_a_message_that_is_lost_is_not_kept(fill):
     store = fill(100, 0)
     claims = {item[1]: item[2] for item in salvage(store.path) if item[0] == "claim"}
     octets = store.data.read_bytes()
-    for found in re.finditer(re.escape(claims[b"claim-49"] + b"\x01"), octets):  # copies of the past, too
+    message_id = decode_claim(claims[b"claim-49"])
+    for found in re.finditer(re.escape(message_id + b"\x01"), octets):  # copies of the past, too
         store.write(found.start() + 40, b"\xff\xff")
     kept = {item[1] for item in salvage(store.path) if item[0] == "claim"}
     assert kept == {b"claim-99"}
@@ -124,3 +132,100 @@ def test_body_that_names_its_only_recipient_outlives_its_delivery(open_harness, 
     assert (key, rebuilt.domain, rebuilt.recipients) == (lone.key, "x.example", ["user@x.example"])
     (lost,) = [item[1] for item in items if item[0] == "lost"]
     assert (lost["id"], lost["sender"]) == (many.message_id.hex(), "news@acme.example")
+
+
+FLIPS_A_SEED = 40
+READS_A_PAGE = 40  # a salvage of a whole store reads each page some 3 times
+
+
+class Reads:
+    """Counts what is read of files, and ends what reads without end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.octets = 0
+        self.calls = 0
+        self.most = 0
+        read = PageFile._pread
+
+        def counted(file: PageFile, size: int, at: int) -> bytes:
+            octets = read(file, size, at)
+            self.octets += len(octets)
+            self.calls += 1
+            assert self.calls < self.most, "steps without end"
+            assert self.octets < self.most * PAGE_BYTES, "octets without end"
+            return octets
+
+        monkeypatch.setattr(PageFile, "_pread", counted)
+
+    def begin(self, pages: int) -> None:
+        self.octets = self.calls = 0
+        self.most = pages * READS_A_PAGE
+
+
+def damage(octets: bytearray, chance: random.Random) -> str:
+    """Alter one page in one of the ways that memory, disks and programs do; return what was done."""
+    page = chance.randrange(len(octets) // PAGE_BYTES)
+    at = page * PAGE_BYTES
+    what = chance.randrange(6)
+    if what < 3:  # single bits; of all pages, of their heads, of their tables of nodes
+        for _ in range(chance.choice([1, 1, 2, 20])):
+            octets[at + chance.randrange([PAGE_BYTES, 16, 160][what])] ^= 1 << chance.randrange(8)
+    elif what == 3:  # a word that is a size or a page number to somebody
+        place = at + chance.randrange(0, PAGE_BYTES - 8, 2)
+        octets[place : place + 8] = chance.choice([b"\xff" * 8, bytes(8), chance.randbytes(8)])
+    elif what == 4:  # another page in its place, under its own number: circles
+        other = chance.randrange(2, len(octets) // PAGE_BYTES) * PAGE_BYTES
+        octets[at + 8 : at + PAGE_BYTES] = octets[other + 8 : other + PAGE_BYTES]
+    else:
+        octets[at : at + PAGE_BYTES] = chance.randbytes(PAGE_BYTES)
+    return f"way {what} on page {page}"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_salvage_ends_whatever_is_damaged_and_invents_nothing(fill, monkeypatch, seed):
+    store = fill(removed=0)
+    whole = store.data.read_bytes()
+    reads = Reads(monkeypatch)
+    chance = random.Random(seed)
+    for case in range(FLIPS_A_SEED):
+        octets = bytearray(whole)
+        ways = [damage(octets, chance) for _ in range(chance.choice([1, 1, 1, 5]))]
+        store.data.write_bytes(octets)
+        reads.begin(len(octets) // PAGE_BYTES)
+        items, messages, _ = sort_items(store)
+        assert items[-1][0] == "end", (case, ways)
+        assert messages <= set(store.deliveries), (case, ways)
+        if len(ways) == 1:
+            assert len(messages) > len(store.deliveries) - MOST_OF_A_PAGE, (case, ways)
+
+
+def test_bare_records_of_format_1_are_salvaged(open_harness, make):
+    harness = open_harness("shard-0")
+    delivery = make()
+    harness.put_now(delivery, claim="one/a")
+    store, expiry = harness.store, int(harness.unix_now + 100).to_bytes(5, "big")
+    with store._environment.lmdb.begin(write=True) as txn:
+        txn.put(b"one/a", delivery.message_id, db=store._tables.claims)
+        txn.put(b"k" * 14, expiry, db=store._tables.seen)
+        txn.put(b"acme\0id-1", expiry + b"m" * 12, db=store._tables.replies)
+    harness.store.close()
+    kept = [item[:2] for item in salvage(harness.path) if item[0] in ("claim", "seen", "reply")]
+    assert kept == [["claim", b"one/a"], ["seen", b"k" * 14], ["reply", b"acme\0id-1"]]
+
+
+def test_what_no_store_could_take_or_trust_is_left_out(open_harness, make, monkeypatch):
+    """A key too long would fail the whole commit, and each salvage after it."""
+    harness = open_harness("shard-0")
+    harness.put_now(make(), idempotency="id-1", reply=b"m" * 12)
+    harness.store.close()
+    image_entries = StoreImage.entries
+    good = encode_remembered(2e9, b"m" * 12)
+    extra = [(b"acme\0" + b"x" * 600, good), (b"acme\0flipped", good[:-1] + b"n")]
+
+    def entries(image, table):
+        return [*image_entries(image, table), *extra] if table == "replies" else image_entries(image, table)
+
+    monkeypatch.setattr(StoreImage, "entries", entries)
+    kept = [item for item in salvage(harness.path) if item[0] == "reply"]
+    assert [item[1] for item in kept] == [b"acme\0id-1"]
+    assert decode_remembered(kept[0][2], harness.unix_now) == b"m" * 12

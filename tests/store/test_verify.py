@@ -96,7 +96,7 @@ def test_heads_that_do_not_say_what_the_schedule_says(fill):
 def test_other_format(fill):
     store = fill()
     change(store, "meta", b"format", b"7")
-    assert problems(store) == ["format 7, not 1"]
+    assert problems(store) == ["format 7, not 2"]
 
 
 @pytest.mark.parametrize(
