@@ -62,7 +62,7 @@ def make_message(message_id: bytes, raws: list[bytes], records: list[tuple[bytes
     raw, why, envelope, content = b"", "it has no body", NOBODY, b""
     for each in raws:
         try:
-            envelope, content = decode_body(each)
+            envelope, content = decode_body(message_id, each)
         except DamagedRecord as error:
             why = str(error)
             envelope = _peek(each, envelope)

@@ -4,9 +4,9 @@ A handed-over delivery whose copy could come twice is refused by its id; an inje
 gets the reply it got before. Expired records leave as new ones come: each commit looks at a few, in a
 circle, so there is no index by expiry and no timer.
 
-Of an injector's id whose record is damaged it is known that its message was accepted, for the record came
-with it, and not which; so it is answered with a 4xx until the circle takes it out. A delivery's id whose
-record is damaged has been here, and is refused so long.
+A damaged record may be another id's, whose key was altered. So it proves nothing: a delivery's id is taken
+for new, which may send it twice, and an injector's id is answered with a 4xx until the circle takes its
+record out.
 
 Owns: the record's expiry, and where the circle stands.
 """
@@ -23,24 +23,24 @@ EXPIRY_BYTES = 5  # Unix seconds in front of a record
 LOOKS_PER_RECORD = 4  # with 4 looks for each new record, expired ones are at most a third of the table
 
 
-def encode_remembered(expires_at: float, record: bytes = b"") -> bytes:
+def encode_remembered(key: bytes, expires_at: float, record: bytes = b"") -> bytes:
     """Return the record with its expiry (Unix seconds) in front."""
-    return seal(int(expires_at).to_bytes(EXPIRY_BYTES, "big") + record)
+    return seal(key, int(expires_at).to_bytes(EXPIRY_BYTES, "big") + record)
 
 
-def open_remembered(raw: bytes) -> tuple[int, bytes]:
+def open_remembered(key: bytes, raw: bytes) -> tuple[int, bytes]:
     """Return expiry (Unix seconds) and record; those of format 1 are bare, and begin with 0 until 2106.
 
     Raises:
         DamagedRecord: the record is altered.
     """
-    rest = unseal(raw, "remembered") if raw[:1] != b"\0" else raw
+    rest = unseal(key, raw, "remembered") if raw[:1] != b"\0" else raw
     if len(rest) < EXPIRY_BYTES:
         raise DamagedRecord(f"remembered: {len(rest)} octets")
     return int.from_bytes(rest[:EXPIRY_BYTES], "big"), rest[EXPIRY_BYTES:]
 
 
-def decode_remembered(raw: bytes | None, unix_now: float) -> bytes | None:
+def decode_remembered(key: bytes, raw: bytes | None, unix_now: float) -> bytes | None:
     """Return the record, or None if there is none or its time is over.
 
     Raises:
@@ -48,22 +48,22 @@ def decode_remembered(raw: bytes | None, unix_now: float) -> bytes | None:
     """
     if raw is None:
         return None
-    expires_at, record = open_remembered(raw)
+    expires_at, record = open_remembered(key, raw)
     return record if expires_at > unix_now else None
 
 
-def is_remembered(raw: bytes | None, unix_now: float) -> bool:
-    """Say whether there is a record whose time is not over, as far as that can be read."""
+def is_remembered(key: bytes, raw: bytes | None, unix_now: float) -> bool:
+    """Say whether there is a record that can be read, and whose time is not over."""
     try:
-        return decode_remembered(raw, unix_now) is not None
+        return decode_remembered(key, raw, unix_now) is not None
     except DamagedRecord:
-        return True
+        return False
 
 
-def _has_ended(raw: bytes, unix_now: float) -> bool:
+def _has_ended(key: bytes, raw: bytes, unix_now: float) -> bool:
     """Say whether a record is of no use any more; a damaged one is of little, and would never end."""
     try:
-        return open_remembered(raw)[0] <= unix_now
+        return open_remembered(key, raw)[0] <= unix_now
     except DamagedRecord:
         return True
 
@@ -97,7 +97,7 @@ class Circle:
         more = cursor.set_range(self._after) if self._after else cursor.first()
         while more and looks > 0:
             looks -= 1
-            if not _has_ended(cursor.value(), unix_now):
+            if not _has_ended(cursor.key(), cursor.value(), unix_now):
                 more = cursor.next()
             else:
                 cursor.delete()

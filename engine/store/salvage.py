@@ -22,7 +22,6 @@ Never: writes to a store.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,11 +29,11 @@ from typing import IO, Any
 
 import msgspec
 
-from engine.core.address import parse_mailbox
-from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery, accepted_at
+from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, accepted_at
 from engine.store.image import StoreImage
 from engine.store.joined import Message, join_messages, make_message
 from engine.store.keylist import KeyList
+from engine.store.rebuild import rebuild_delivery
 from engine.store.records import (
     MAX_KEY_BYTES,
     POSITION_BYTES,
@@ -48,11 +47,6 @@ from engine.store.remembered import open_remembered
 
 HEAD_BYTES = 4
 NICENESS = 10  # mail that is whole goes first
-
-MAX_HEAD_BYTES = 64 * 1024  # where our Received field is, behind signatures of ours
-
-# As message.headers writes it; the id, which nobody knows before we make it, tells it from others.
-_FOR = rb"\(Mailrail\) with \S+ id %s\r\n\tfor <([^>\r\n]+)>;\r\n"
 
 Item = list[Any]
 
@@ -92,17 +86,19 @@ class _Salvage:
 
     def _memory(self) -> Iterator[Item]:
         for key, record in self._remembered("claims", decode_claim):
-            if self._may_keep_claim(decode_claim(record)):
+            if self._may_keep_claim(decode_claim(key, record)):
                 yield ["claim", key, record]
         for kind, table in (("seen", "seen"), ("reply", "replies")):
             for key, record in self._remembered(table, open_remembered):
                 yield [kind, key, record]
 
-    def _remembered(self, table: str, check: Callable[[bytes], object]) -> Iterator[tuple[bytes, bytes]]:
+    def _remembered(
+        self, table: str, check: Callable[[bytes, bytes], object]
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Yield the entries of a table that are whole, and that a store can take."""
         for key, record in self._image.entries(table):
             try:
-                check(record)
+                check(key, record)
             except DamagedRecord as error:
                 self._image.note(f"{table}, {key.hex()}: {error}")
                 continue
@@ -146,16 +142,9 @@ class _Salvage:
         """Return a message with the delivery that its Received field tells of, where there is one."""
         if not message.raw or self._image.has_past:  # of the past, it may have left
             return message
-        found = re.search(_FOR % message.id.hex().encode(), message.content[:MAX_HEAD_BYTES])
-        try:
-            recipient = str(parse_mailbox(found[1].decode())) if found else ""
-        except ValueError:
+        delivery = rebuild_delivery(message.id, message.raw)
+        if delivery is None:
             return message
-        if not recipient:
-            return message
-        envelope = message.envelope
-        domain = parse_mailbox(recipient).domain
-        delivery = Delivery(message.id, 0, envelope, domain, [recipient], envelope.accepted_at)
         return message._replace(deliveries=[delivery], records=[encode_delivery(delivery)])
 
     def _scheduled(self) -> Iterator[Item]:

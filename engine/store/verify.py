@@ -165,7 +165,7 @@ class _Verification:
             self.findings.note(f"queue {_name(key)} has no head: it is never due")
 
     def _check_remembered(self) -> None:
-        checks: dict[str, Callable[[bytes], object]] = {
+        checks: dict[str, Callable[[bytes, bytes], object]] = {
             "claims": decode_claim,
             "seen": open_remembered,
             "replies": open_remembered,
@@ -177,7 +177,7 @@ class _Verification:
                 self._count()
                 count += 1
                 try:
-                    check(record)
+                    check(key, record)
                 except DamagedRecord as error:
                     self.findings.note(f"{table}, {key.hex()}: {error}")
             self.findings.entries[table] = count

@@ -35,7 +35,8 @@ def test_whole_store_is_read_whole_its_memory_first(fill):
     assert messages == set(store.deliveries)
     assert lost == set()
     assert items[-1][1] == {"messages": 300, "deliveries": 300, "lost": 0, "damage": 0, "has_past": False}
-    envelope, message = decode_body(next(item[1] for item in items if item[0] == "message"))
+    first = next(item for item in items if item[0] == "message")
+    envelope, message = decode_body(first[2][0][0][:12], first[1])
     assert envelope.customer == "acme"
     assert message.startswith(b"xxx")
 
@@ -79,8 +80,8 @@ def test_claim_of_a_message_that_is_lost_is_not_kept(fill):
     store = fill(100, 0)
     claims = {item[1]: item[2] for item in salvage(store.path) if item[0] == "claim"}
     octets = store.data.read_bytes()
-    message_id = decode_claim(claims[b"claim-49"])
-    for found in re.finditer(re.escape(message_id + b"\x01"), octets):  # copies of the past, too
+    message_id = decode_claim(b"claim-49", claims[b"claim-49"])
+    for found in re.finditer(re.escape(message_id + b"\x02"), octets):  # copies of the past, too
         store.write(found.start() + 40, b"\xff\xff")
     kept = {item[1] for item in salvage(store.path) if item[0] == "claim"}
     assert kept == {b"claim-99"}
@@ -126,8 +127,8 @@ def test_body_that_names_its_only_recipient_outlives_its_delivery(open_harness, 
     harness.store.close()
     items = list(salvage(harness.path))
     (message,) = [item for item in items if item[0] == "message"]
-    envelope, content = decode_body(message[1])
     ((key, record),) = message[2]
+    envelope, content = decode_body(lone.message_id, message[1])
     rebuilt = decode_delivery(key, record, envelope, content)
     assert (key, rebuilt.domain, rebuilt.recipients) == (lone.key, "x.example", ["user@x.example"])
     (lost,) = [item[1] for item in items if item[0] == "lost"]
@@ -219,8 +220,8 @@ def test_what_no_store_could_take_or_trust_is_left_out(open_harness, make, monke
     harness.put_now(make(), idempotency="id-1", reply=b"m" * 12)
     harness.store.close()
     image_entries = StoreImage.entries
-    good = encode_remembered(2e9, b"m" * 12)
-    extra = [(b"acme\0" + b"x" * 600, good), (b"acme\0flipped", good[:-1] + b"n")]
+    long = b"acme\0" + b"x" * 600
+    extra = [(long, encode_remembered(long, 2e9)), (b"acme\0flipped", encode_remembered(b"acme\0other", 2e9))]
 
     def entries(image, table):
         return [*image_entries(image, table), *extra] if table == "replies" else image_entries(image, table)
@@ -228,4 +229,4 @@ def test_what_no_store_could_take_or_trust_is_left_out(open_harness, make, monke
     monkeypatch.setattr(StoreImage, "entries", entries)
     kept = [item for item in salvage(harness.path) if item[0] == "reply"]
     assert [item[1] for item in kept] == [b"acme\0id-1"]
-    assert decode_remembered(kept[0][2], harness.unix_now) == b"m" * 12
+    assert decode_remembered(kept[0][1], kept[0][2], harness.unix_now) == b"m" * 12
