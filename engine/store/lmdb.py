@@ -25,7 +25,15 @@ from engine.store.commit import Journal
 from engine.store.environment import Environment, Room, StoreOptions
 from engine.store.group import GroupCommit, Stats
 from engine.store.reading import Reading, Snapshot
-from engine.store.records import DamagedRecord, Duplicate, due_ms, encode_aside, encode_claim, schedule_key
+from engine.store.records import (
+    DamagedRecord,
+    Duplicate,
+    due_ms,
+    encode_aside,
+    encode_claim,
+    parse_schedule_key,
+    schedule_key,
+)
 from engine.store.remembered import REMEMBERED_S, claim_key, encode_remembered, reply_key
 from engine.store.sweep import Sweep
 
@@ -243,13 +251,8 @@ class Store(Reading):
             if queue:
                 self._unschedule(delivery_key, schedule_key(queue, due, delivery_key))
             return None
-        if (
-            queue
-            and (delivery is None or due_ms(delivery.due_at) != due)
-            and delivery_key not in self._staged
-        ):
-            self._doubt([Doubt("entry", schedule_key(queue, due, delivery_key))])
-            return None
+        if queue and (delivery is None or not 0.0 <= delivery.due_at * 1000 - due < 1.0):
+            return self._check_entry(delivery, schedule_key(queue, due, delivery_key))
         return delivery
 
     def check(self, limit: int) -> bool | None:
@@ -298,6 +301,14 @@ class Store(Reading):
             if any(batch.is_fresh(key) for key in keys):
                 raise StoreError(f"{keys[0][:MESSAGE_ID_BYTES].hex()} is just being stored; ask again")
         return {key for key in keys if self.is_stored(key) or self.remembered(key)}
+
+    def _check_entry(self, delivery: Delivery | None, entry: bytes) -> Delivery | None:
+        """Return a delivery if it is due when its entry has it; otherwise the entry is doubted."""
+        _, due, key = parse_schedule_key(entry)
+        if key in self._staged or (delivery is not None and due_ms(delivery.due_at) == due):
+            return delivery
+        self._doubt([Doubt("entry", entry)])
+        return None
 
     def _doubt(self, doubts: Iterable[Doubt]) -> None:
         self._group.batch.doubt(doubts)
