@@ -42,8 +42,7 @@ DAMAGE = (
     lmdb.ProblemError,
 )
 
-# Far above any map: a file that promises more was altered, and is not to be lengthened to that.
-MAX_FILE_BYTES = 1 << 46
+SHORT_BYTES = 1 << 30  # what a file may lack beside its map: pages that were taken and freed unwritten
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +140,7 @@ class Environment:
             self._owner.take(self._options.lock_wait_s, sleep)
             data = self.path / "data.mdb"
             _drop_unborn_file(data)
-            is_short = _extend_short_file(data)
+            is_short = _extend_short_file(data, self._most_bytes)
             self._open_tables()
             sync_directory(self.path)
             sync_directory(self.path.parent)
@@ -167,12 +166,16 @@ class Environment:
 
         No transaction may be open.
         """
-        most = self._options.map_size_bytes + max(self._options.map_size_bytes // 10, 4 * GROWTH_BYTES)
-        if self._map_size_bytes + GROWTH_BYTES > most:
+        if self._map_size_bytes + GROWTH_BYTES > self._most_bytes:
             return False
         self._map_size_bytes += GROWTH_BYTES
         self.lmdb.set_mapsize(self._map_size_bytes)
         return True
+
+    @property
+    def _most_bytes(self) -> int:
+        """How far the map may grow."""
+        return self._options.map_size_bytes + max(self._options.map_size_bytes // 10, 4 * GROWTH_BYTES)
 
     def nudge(self) -> None:
         """Let a transaction pass: what one freed serves those after the next, and aborted ones don't count.
@@ -264,7 +267,7 @@ def _drop_unborn_file(path: Path) -> None:
         path.unlink()
 
 
-def _extend_short_file(path: Path) -> bool:
+def _extend_short_file(path: Path, most_bytes: int) -> bool:
     """Give a data file that ends before its last page its length back; True if it was short.
 
     Reading past the end of a mapped file is SIGBUS, which kills; a hole reads as zeros, which LMDB and our
@@ -276,19 +279,19 @@ def _extend_short_file(path: Path) -> bool:
     """
     if not path.exists() or not path.stat().st_size:
         return False
-    promised_bytes = _promised_bytes(path)
+    promised_bytes = _promised_bytes(path, most_bytes)
     if path.stat().st_size >= promised_bytes:
         return False
     os.truncate(path, promised_bytes)
     return True
 
 
-def _promised_bytes(path: Path) -> int:
+def _promised_bytes(path: Path, most_bytes: int) -> int:
     with contextlib.closing(PageFile(path)) as file:
         newest = file.newest
         if file.doubt or newest is None:
             raise StoreDamaged(f"{path}: {file.doubt}")
         promised_bytes = newest.page_bytes * (newest.last_page + 1)
-        if promised_bytes > max(MAX_FILE_BYTES, file.size_bytes):
+        if promised_bytes > max(most_bytes, file.size_bytes + SHORT_BYTES):  # no map was ever that large
             raise StoreDamaged(f"{path}: a meta page promises {promised_bytes} octets")
         return promised_bytes

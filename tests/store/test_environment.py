@@ -99,6 +99,7 @@ TRANSACTION_AT, LAST_PAGE_AT = 144, 136  # in a meta page, its header included
         (TRANSACTION_AT, 1 << 20, "meta pages of the transactions"),
         (LAST_PAGE_AT, 1, "meta pages whose last pages are"),
         (LAST_PAGE_AT, 1 << 40, "a meta page promises"),
+        (LAST_PAGE_AT, 1 << 20, "a meta page promises"),
         (LAST_PAGE_AT, (1 << 64) - 1, "a meta page promises"),
     ],
 )
