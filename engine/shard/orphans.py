@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SLICE = 50  # deliveries moved between two turns of the loop
 PAUSE_S = 0.01
 FULL_PAUSE_S = 5.0
-CHECKED = 500  # records compared with the schedule between two turns of the loop: 3 ms
+CHECKED = 500  # records compared with the schedule between two turns of the loop: 1 ms
 LOOK_S = 3600.0  # how often an empty store is looked at whether it may be set aside
 
 log = Log("orphans")

@@ -262,7 +262,7 @@ class Store(Reading):
             Whether all have had their turn; None while a commit has to mend something first.
 
         Args:
-            limit: some 5 microseconds each where they are in memory.
+            limit: 2.3 microseconds each where they are in memory.
 
         Raises:
             StoreDamaged: a page is damaged, or an index makes no sense.

@@ -27,12 +27,12 @@ from engine.store.environment import Tables
 from engine.store.index import change_schedule
 from engine.store.rebuild import rebuild_delivery
 from engine.store.records import (
-    KEYLESS_VERSION,
     POSITION_BYTES,
     DamagedRecord,
     encode_aside,
     encode_delivery,
     head_key,
+    is_record_of,
     parse_head_key,
     parse_schedule_key,
     peek_envelope,
@@ -238,7 +238,7 @@ class Mending:
             if here == key:
                 raise StoreDamaged(f"delivery {key.hex()} is stored where no search finds it")
             before = here
-            if _is_record_of(key, self._deliveries.value()):
+            if is_record_of(key, self._deliveries.value()):
                 found = here
         return found
 
@@ -270,14 +270,3 @@ def _around(cursor: Any, near: bytes) -> Iterator[bytes]:
         yield cursor.key()
         if not cursor.next():
             return
-
-
-def _is_record_of(key: bytes, record: bytes) -> bool:
-    """Say whether a record's checksum is right with `key`; one of format 1 does not tell."""
-    if record[:1] == bytes([KEYLESS_VERSION]):
-        return False
-    try:
-        peek_place(key, record)
-    except DamagedRecord:
-        return False
-    return True

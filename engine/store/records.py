@@ -22,6 +22,7 @@ Never: opens a file, reads a clock.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from zlib import crc32
 
 import msgspec
@@ -69,6 +70,7 @@ class _DeliveryRecord(msgspec.Struct, array_like=True, gc=False):
 _decode_record = msgspec.msgpack.Decoder(_DeliveryRecord).decode
 _decode_aside = msgspec.msgpack.Decoder(tuple[str, float, bytes | None, bytes | None]).decode
 _BARE_ASIDE = b"\x94"  # msgpack's array of four, which bare records begin with
+_RECORD_VERSION_OCTET = bytes([RECORD_VERSION])
 _UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError)  # the latter for text that is no UTF-8
 
 
@@ -273,6 +275,29 @@ def peek_place(key: bytes, raw: bytes | memoryview) -> tuple[str, str, int]:
     """
     record = _parse_delivery(key, raw)
     return record.customer, record.domain, due_ms(record.due_at)
+
+
+def is_record_of(key: bytes, raw: bytes | memoryview) -> bool:
+    """Say whether a delivery's record is of `key` for certain; one of format 1 does not tell."""
+    if raw[:1] != _RECORD_VERSION_OCTET:
+        return False
+    try:
+        _parse_delivery(key, raw)
+    except DamagedRecord:
+        return False
+    return True
+
+
+def one_bit_away(key: bytes) -> Iterator[bytes]:
+    """Yield the keys that one flipped bit makes of `key`, and that may have been made into it."""
+    number = int.from_bytes(key, "big")
+    for bit in range(8 * len(key)):
+        yield (number ^ 1 << bit).to_bytes(len(key), "big")
+
+
+def find_own_key(key: bytes, raw: bytes | memoryview) -> bytes:
+    """Return the key whose record stands under `key`, one flipped bit away; b"" if none fits."""
+    return next((other for other in one_bit_away(key) if is_record_of(other, raw)), b"")
 
 
 def _parse_delivery(key: bytes, raw: bytes | memoryview) -> _DeliveryRecord:

@@ -40,6 +40,8 @@ from engine.store.records import (
     DamagedRecord,
     decode_claim,
     encode_delivery,
+    is_record_of,
+    one_bit_away,
     parse_queue,
     parse_schedule_key,
 )
@@ -47,6 +49,7 @@ from engine.store.remembered import open_remembered
 
 HEAD_BYTES = 4
 NICENESS = 10  # mail that is whole goes first
+MAX_SOUGHT = 100  # messages without a delivery whose record is looked for under other keys: 5 ms each
 
 Item = list[Any]
 
@@ -72,6 +75,8 @@ class _Salvage:
         self._image = image
         self._told = KeyList(DELIVERY_KEY_BYTES)  # deliveries that were read, or told as lost
         self._bodies = KeyList(MESSAGE_ID_BYTES)  # messages that were told as lost without a delivery
+        self._displaced: set[bytes] = set()  # deliveries that were read, or told, out of their turn
+        self._sought = 0
         self._counts = {"messages": 0, "deliveries": 0, "lost": 0}
 
     def run(self) -> Iterator[Item]:
@@ -114,15 +119,14 @@ class _Salvage:
         return bool(message.raw) and not message.unreadable
 
     def _message(self, message: Message) -> Iterator[Item]:
+        for key, record in message.displaced:
+            yield from self._take_displaced(key, record)
+        is_elsewhere = False
         if not message.deliveries and not message.unreadable:
-            message = self._rebuild(message)
+            is_elsewhere = self._is_elsewhere(message)
+            message = message if is_elsewhere else self._rebuild(message)
         if message.raw and message.deliveries:
-            self._counts["messages"] += 1
-            self._counts["deliveries"] += len(message.deliveries)
-            rows = [
-                [each.key, record] for each, record in zip(message.deliveries, message.records, strict=True)
-            ]
-            yield ["message", message.raw, rows]
+            yield self._give(message)
         lost: dict[bytes, dict[str, Any]] = {}
         customer, sender = message.envelope.customer, message.envelope.sender
         for key, why in message.unreadable:
@@ -135,8 +139,43 @@ class _Salvage:
             yield self._lose(key, facts)
         if not message.deliveries and not message.unreadable:
             self._bodies.append(message.id)
+            if is_elsewhere:
+                return
             why = "its deliveries can't be read" + ("; perhaps it has left" if self._image.has_past else "")
             yield self._lose(message.id, {"customer": customer, "sender": sender, "why": why})
+
+    def _give(self, message: Message) -> Item:
+        self._counts["messages"] += 1
+        self._counts["deliveries"] += len(message.deliveries)
+        records = zip(message.deliveries, message.records, strict=True)
+        return ["message", message.raw, [[each.key, record] for each, record in records]]
+
+    def _take_displaced(self, key: bytes, record: bytes) -> Iterator[Item]:
+        """Give the delivery whose record stands under another key, with the message that is its own."""
+        self._displaced.add(key)
+        message_id = key[:MESSAGE_ID_BYTES]
+        bodies = [raw for _, raw in self._image.find("bodies", message_id)]
+        message = make_message(message_id, bodies, [(key, record)])
+        if message.raw and message.deliveries:
+            yield self._give(message)
+            return
+        recipients = [recipient for each in message.deliveries for recipient in each.recipients]
+        yield self._lose(key, {"recipients": recipients, "why": message.why})
+
+    def _is_elsewhere(self, message: Message) -> bool:
+        """Say whether a message without a record has it under another key, or is none but for such a key."""
+        if message.displaced and not message.raw:
+            return True
+        if any(key.startswith(message.id) for key in self._displaced):
+            return True
+        if not message.raw or self._image.has_past or self._sought >= MAX_SOUGHT:
+            return False
+        self._sought += 1
+        return any(
+            is_record_of(message.id + key[MESSAGE_ID_BYTES:], record)
+            for other in one_bit_away(message.id)
+            for key, record in self._image.find("deliveries", other)
+        )
 
     def _rebuild(self, message: Message) -> Message:
         """Return a message with the delivery that its Received field tells of, where there is one."""
@@ -154,6 +193,8 @@ class _Salvage:
                 continue
             queue, _, key = parse_schedule_key(entry)
             if self._told.index(key) >= 0 or self._bodies.index(key[:MESSAGE_ID_BYTES]) >= 0:
+                continue
+            if key in self._displaced:
                 continue
             try:
                 customer, domain = parse_queue(queue)

@@ -110,6 +110,8 @@ class _Verification:
 
     def _check_message(self, message: Message) -> None:
         note = self.findings.note
+        for key, _ in message.displaced:
+            note(f"delivery {key.hex()} stands under another key")
         if message.raw and not message.deliveries and not message.unreadable:
             note(f"body {message.id.hex()} has no delivery")
         for key, why in message.unreadable:
