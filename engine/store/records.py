@@ -104,7 +104,7 @@ def is_queue(name: bytes) -> bool:
         parse_queue(name)
     except ValueError:
         return False
-    return True
+    return name.endswith(b"\0")
 
 
 def position(due: int, delivery_key: bytes) -> bytes:

@@ -40,3 +40,13 @@ def test_delivery_that_can_not_be_read_is_named(make):
     message = make_message(delivery.message_id, [], [(delivery.key, b"damaged")])
     assert message.deliveries == []
     assert message.unreadable == [(delivery.key, "delivery: version 100, not 2")]
+
+
+def test_record_under_anothers_key_is_known_by_its_own(make):
+    one, other = make(), make("y.example")
+    rows = [(other.key, encode_delivery(one)), (other.key, encode_delivery(other))]
+    flipped = other.key[:-1] + b"\x08"
+    message = make_message(other.message_id, [], [*rows[1:], (flipped, encode_delivery(other))])
+    assert [each.key for each in message.deliveries] == [other.key]
+    assert message.displaced == [(other.key, rows[1][1])]
+    assert message.unreadable == []

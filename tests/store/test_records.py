@@ -151,3 +151,33 @@ def test_terms_come_back():
     terms = Terms(True, "id", "FULL", "NEVER", {"r@x.example": ("SUCCESS", "rfc822;r")}, 5.0, "RT", 2.0, True)
     envelope = Envelope("s@a.example", "acme", "pool", 1.0, 1, "smtp", terms=terms)
     assert records.decode_body(bytes(12), records.encode_body(bytes(12), envelope, b"m"))[0] == envelope
+
+
+@given(DELIVERIES, st.integers(0, 8 * 14 - 1))
+def test_record_under_a_key_with_one_flipped_bit_is_damaged_and_known_by_its_own(delivery, bit):
+    record = records.encode_delivery(delivery)
+    other = list(records.one_bit_away(delivery.key))[bit]
+    with pytest.raises(records.DamagedRecord, match="checksum"):
+        records.decode_delivery(other, record, delivery.envelope, b"")
+    assert records.find_own_key(other, record) == delivery.key
+    assert records.is_record_of(delivery.key, record)
+
+
+@given(DELIVERIES)
+def test_body_of_another_message_is_damaged(delivery):
+    body = records.encode_body(delivery.message_id, delivery.envelope, b"m")
+    with pytest.raises(records.DamagedRecord, match="checksum"):
+        records.decode_body(next(records.one_bit_away(delivery.message_id)), body)
+
+
+def test_damaged_text_that_is_no_utf_8_is_damage_and_not_another_error():
+    envelope = Envelope("news@acme.example", "acme", "pool", 1.0, 1, "smtp")
+    body = records.encode_body(bytes(12), envelope, b"m").replace(b"news", b"n\xffws")
+    with pytest.raises(records.DamagedRecord):
+        records.peek_envelope(body)
+
+
+@pytest.mark.parametrize("name", [b"", b"a", b"a\0b", b"a\0b\0c", b"\xff\0b\0"])
+def test_what_is_no_queue_is_none(name):
+    assert records.is_queue(records.queue_name("acme", "x.example"))
+    assert not records.is_queue(name)
