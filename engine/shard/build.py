@@ -39,7 +39,7 @@ from engine.shard.attempts import SharedTries
 from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
-from engine.shard.index_watch import IndexWatch, telling
+from engine.shard.index_watch import IndexWatch
 from engine.shard.leases import ConnectionLease
 from engine.shard.lending import Lending
 from engine.shard.orphans import LeftStores
@@ -89,7 +89,7 @@ class Engine:
             ),
             journal=self.events,
             on_damaged=self.store_trouble.damaged,
-            on_mended=telling(self.counters),
+            on_mended=self.store_trouble.mended,
             on_unhealthy=partial(self.store_trouble.failed, directory),
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )

@@ -3,19 +3,17 @@
 It takes at most SLICE_S of every TICK_S, 0.4 % of a core: an ordinary backlog is looked over in one tick or
 two, a million deliveries in some 20 minutes.
 
-Owns: when that happens, and what is told of it.
+Owns: when that happens.
 Never: holds up a start; the first look is at the first few, like all others.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 from engine.core.errors import StoreError
 from engine.telemetry.log import Log
-from engine.telemetry.metrics import Counters
 
 TICK_S = 0.5
 SLICE_S = 0.002
@@ -63,13 +61,3 @@ class IndexWatch:
             return
         if is_round:
             self._rest_until = now + REST_S
-
-
-def telling(counters: Counters) -> Callable[[list[str]], None]:
-    """Return what tells operators of what was mended."""
-
-    def tell(what: list[str]) -> None:
-        counters.counter("mailrail_index_mended_total")[0] += len(what)
-        log.error("damaged index mended", count=len(what), first=what[0])
-
-    return tell

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.errors import StoreDamaged
-from engine.shard.index_watch import REST_S, ROWS, TICK_S, IndexWatch, telling
+from engine.shard.index_watch import REST_S, ROWS, TICK_S, IndexWatch
+from engine.shard.store_trouble import StoreTrouble
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.store.records import queue_name, schedule_key, schedule_key_of
@@ -36,7 +37,8 @@ class Checked:
 
 def open_store(directory: Path, counters: Counters) -> Store:
     loop = asyncio.get_running_loop()
-    store = Store(directory, loop=loop, options=OPTIONS, on_mended=telling(counters))
+    trouble = StoreTrouble(loop, counters)
+    store = Store(directory, loop=loop, options=OPTIONS, on_mended=trouble.mended)
     store.open()
     return store
 
