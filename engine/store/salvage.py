@@ -40,8 +40,6 @@ from engine.store.records import (
     DamagedRecord,
     decode_claim,
     encode_delivery,
-    is_record_of,
-    one_bit_away,
     parse_queue,
     parse_schedule_key,
 )
@@ -49,7 +47,9 @@ from engine.store.remembered import open_remembered
 
 HEAD_BYTES = 4
 NICENESS = 10  # mail that is whole goes first
-MAX_SOUGHT = 100  # messages without a delivery whose record is looked for under other keys: 5 ms each
+MAX_LATE = (
+    1000  # messages without a delivery that are told at the end: their record may come under another key
+)
 
 Item = list[Any]
 
@@ -76,7 +76,7 @@ class _Salvage:
         self._told = KeyList(DELIVERY_KEY_BYTES)  # deliveries that were read, or told as lost
         self._bodies = KeyList(MESSAGE_ID_BYTES)  # messages that were told as lost without a delivery
         self._displaced: set[bytes] = set()  # deliveries that were read, or told, out of their turn
-        self._sought = 0
+        self._late: list[tuple[bytes, dict[str, Any]]] = []  # without a delivery, as far as it was read
         self._counts = {"messages": 0, "deliveries": 0, "lost": 0}
 
     def run(self) -> Iterator[Item]:
@@ -84,6 +84,9 @@ class _Salvage:
         yield ["memory"]
         for message in join_messages(self._image):
             yield from self._message(message)
+        for message_id, facts in self._late:
+            if not self._is_elsewhere(message_id):
+                yield self._lose(message_id, facts)
         if not self._image.has_past:
             yield from self._scheduled()
         facts = {**self._counts, "damage": self._image.damage_count, "has_past": self._image.has_past}
@@ -123,7 +126,7 @@ class _Salvage:
             yield from self._take_displaced(key, record)
         is_elsewhere = False
         if not message.deliveries and not message.unreadable:
-            is_elsewhere = self._is_elsewhere(message)
+            is_elsewhere = self._is_elsewhere(message.id) or bool(message.displaced and not message.raw)
             message = message if is_elsewhere else self._rebuild(message)
         if message.raw and message.deliveries:
             yield self._give(message)
@@ -142,7 +145,11 @@ class _Salvage:
             if is_elsewhere:
                 return
             why = "its deliveries can't be read" + ("; perhaps it has left" if self._image.has_past else "")
-            yield self._lose(message.id, {"customer": customer, "sender": sender, "why": why})
+            facts = {"customer": customer, "sender": sender, "why": why}
+            if len(self._late) < MAX_LATE:
+                self._late.append((message.id, facts))
+            else:
+                yield self._lose(message.id, facts)
 
     def _give(self, message: Message) -> Item:
         self._counts["messages"] += 1
@@ -162,20 +169,9 @@ class _Salvage:
         recipients = [recipient for each in message.deliveries for recipient in each.recipients]
         yield self._lose(key, {"recipients": recipients, "why": message.why})
 
-    def _is_elsewhere(self, message: Message) -> bool:
-        """Say whether a message without a record has it under another key, or is none but for such a key."""
-        if message.displaced and not message.raw:
-            return True
-        if any(key.startswith(message.id) for key in self._displaced):
-            return True
-        if not message.raw or self._image.has_past or self._sought >= MAX_SOUGHT:
-            return False
-        self._sought += 1
-        return any(
-            is_record_of(message.id + key[MESSAGE_ID_BYTES:], record)
-            for other in one_bit_away(message.id)
-            for key, record in self._image.find("deliveries", other)
-        )
+    def _is_elsewhere(self, message_id: bytes) -> bool:
+        """Say whether the record of a message without any has come up under another key."""
+        return any(key.startswith(message_id) for key in self._displaced)
 
     def _rebuild(self, message: Message) -> Message:
         """Return a message with the delivery that its Received field tells of, where there is one."""

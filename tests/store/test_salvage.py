@@ -136,7 +136,7 @@ def test_body_that_names_its_only_recipient_outlives_its_delivery(open_harness, 
 
 
 FLIPS_A_SEED = 40
-READS_A_PAGE = 100  # a whole store is read some 3 times over; what has lost its place is sought
+READS_A_PAGE = 40  # a whole store is read some 3 times over
 
 
 class Reads:
