@@ -13,6 +13,7 @@ leases     the cap on connections over all shards
 duties     what the supervisor asks for
 answers    what operators ask for: status, paths, queues, messages
 retrying   `mailrail retry`
+index_watch the store's indexes, looked over while it runs
 gauges     what metrics read when somebody looks
 reporting  TLS reports of one shard: when they are counted, kept, sent
 tls_tally  outcomes of TLS on disk, a file a day

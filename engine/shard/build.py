@@ -39,6 +39,7 @@ from engine.shard.attempts import SharedTries
 from engine.shard.balance import Balance
 from engine.shard.exchange import Exchange
 from engine.shard.gauges import Gauges
+from engine.shard.index_watch import IndexWatch
 from engine.shard.leases import ConnectionLease
 from engine.shard.lending import Lending
 from engine.shard.orphans import LeftStores
@@ -88,6 +89,7 @@ class Engine:
             ),
             journal=self.events,
             on_damaged=self.store_trouble.damaged,
+            on_mended=self.store_trouble.mended,
             on_unhealthy=partial(self.store_trouble.failed, directory),
             observe_commit_s=self.counters.histogram("mailrail_commit_seconds").observe,
         )
@@ -123,6 +125,7 @@ class Engine:
         self.tries.connect(self.exchange.peers)
         self.exchange.on_peer = [self.lease.peer_changed, self.tries.peer_changed]
         self.dispatcher.on_cap_spent = self.lease.wait
+        self.index_watch = IndexWatch(self.store)
         self.upkeep = Upkeep(self, data_dir / f"shard-{shard}")
         self.reporting = Reporting(self)
         Gauges(self)
@@ -220,6 +223,7 @@ class Engine:
         await self.resolver.open()
         self.readahead.start()
         self.expiry.start()
+        self.index_watch.start()
         self.salvages.begin()
         self._sweep_timer = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
 
@@ -228,6 +232,7 @@ class Engine:
         self._sweep_timer.cancel()
         self.readahead.close()
         self.expiry.close()
+        self.index_watch.close()
         self.opener.close()
         self.lease.close()
         self.tries.close()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SLICE = 50  # deliveries moved between two turns of the loop
 PAUSE_S = 0.01
 FULL_PAUSE_S = 5.0
+CHECKED = 500  # records compared with the schedule between two turns of the loop: 1 ms
 LOOK_S = 3600.0  # how often an empty store is looked at whether it may be set aside
 
 log = Log("orphans")
@@ -64,6 +65,7 @@ class OrphanStore:
         self._under_way = 0
         self.moved = 0
         self._is_empty = False
+        self._is_checked = False  # for deliveries that the schedule does not name, which would be set aside
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -111,10 +113,19 @@ class OrphanStore:
             self._after = schedule_key(*row)
         self._timer = self._engine.loop.call_later(pause_s, self._step)
 
+    def _go_on(self, error: StoreError | None) -> None:
+        """What was found missing in the schedule is in it again."""
+        if error is None:
+            self._timer = self._engine.loop.call_later(PAUSE_S, self._step)
+
     def _finish_or_restart(self) -> None:
         if self._after:
             self._after = b""
             self._timer = self._engine.loop.call_later(PAUSE_S, self._step)
+            return
+        if not self._is_checked and self._store.count_unscheduled():
+            self._is_checked = self._store.check(CHECKED) is True
+            self._store.when_durable(self._go_on)
             return
         if not self._is_empty:
             self._is_empty = True

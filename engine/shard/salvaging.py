@@ -35,6 +35,7 @@ RESTORE_SLICE = 500  # claims, ids and replies in one commit
 MAX_LOST = 100_000  # deliveries that are named; more are counted
 FULL_PAUSE_S = 5.0
 AGAIN_S = 60.0  # after a reader that did not come to its end
+MAX_BROKEN_OFF = 10  # such readers; what ends so many ends the next one as well
 
 Items = Callable[[Path], AsyncIterator[Item]]
 
@@ -128,6 +129,7 @@ class Salvage:
         self._lost: list[dict[str, Any]] = []
         self._seen: set[str] = set()  # lost ones told in an earlier run of this process
         self._was_refused = False  # a commit had no room for some of it
+        self._broken_off = 0  # readers that did not come to their end
         self._counts = {"restored": 0, "known": 0, "lost": 0}
 
     async def run(self) -> None:
@@ -135,6 +137,9 @@ class Salvage:
         log.warning("salvaging", store=str(self._place.path), reason=self._place.reason)
         try:
             while not await self._read():
+                if self._broken_off >= MAX_BROKEN_OFF:
+                    log.error("salvage broke off too often, not begun again", store=str(self._place.path))
+                    return
                 log.error("salvage broke off, begun again", store=str(self._place.path), in_s=AGAIN_S)
                 self.has_memory.set()
                 await asyncio.sleep(AGAIN_S)
@@ -163,6 +168,7 @@ class Salvage:
                 restored += 1
                 if restored % RESTORE_SLICE == 0:
                     await self._durable()
+        self._broken_off += 1
         return False
 
     async def _put(self, item: Item) -> None:

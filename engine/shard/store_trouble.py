@@ -39,6 +39,11 @@ class StoreTrouble:
         self._counters.counter("mailrail_damaged_records_total")[0] += 1
         log.error("damaged record set aside", delivery=key.hex(), reason=detail)
 
+    def mended(self, what: list[str]) -> None:
+        """Entries of the indexes were put right."""
+        self._counters.counter("mailrail_index_mended_total")[0] += len(what)
+        log.error("damaged index mended", count=len(what), first=what[0])
+
     def failed(self, directory: Path, error: StoreError) -> None:
         """Nothing can be promised or settled any more: the next process opens it anew, or a fresh one."""
         log.error("store failed", store=str(directory), error=str(error))

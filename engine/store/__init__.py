@@ -3,6 +3,9 @@
 records      keys and records as octets, with version and checksum
 batch        what one commit will change
 index        the schedule and its heads, changed in one transaction
+mend         what is doubted about them, put right in a commit
+sweep        what is to be doubted: a few entries at a time, without end
+rebuild      a delivery without its record, from what its message says
 remembered   ids and replies that are known for 24 hours longer
 environment  opening one LMDB environment: its lock, its health, its room
 commit       one batch into one transaction, committed by a thread

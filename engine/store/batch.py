@@ -9,7 +9,8 @@ Never: opens a transaction, looks at what is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery
 from engine.core.errors import StoreError
@@ -20,10 +21,22 @@ Done = Callable[[StoreError | None], None]  # called once: None, or why nothing 
 Changes = dict[bytes, bytes | None]  # key to record; None takes the key away
 
 
+class Doubt(NamedTuple):
+    """What may be wrong: `kind` is `entry` (of the schedule), `delivery` or `head` (of a queue).
+
+    `near` is a key in front of it, where it stands out of order, so that no search finds it.
+    """
+
+    kind: str
+    key: bytes
+    near: bytes | None = None
+
+
 class Batch:
     """Changes by table, and the callables that wait for their commit.
 
-    `fresh` holds, by message id, the delivery keys that are put here and so are not stored yet.
+    `fresh` holds, by message id, the delivery keys that are put here and so are not stored yet. `mended` and
+    `lost` (delivery key, detail) are what settling the `doubts` has come to.
     """
 
     __slots__ = (
@@ -31,7 +44,10 @@ class Batch:
         "claims",
         "damaged",
         "deliveries",
+        "doubts",
         "fresh",
+        "lost",
+        "mended",
         "operations",
         "puts",
         "replies",
@@ -49,6 +65,9 @@ class Batch:
         self.seen: dict[bytes, bytes] = {}
         self.replies: dict[bytes, bytes] = {}
         self.damaged: Changes = {}
+        self.doubts: set[Doubt] = set()
+        self.mended: list[str] = []
+        self.lost: list[tuple[bytes, str]] = []
         self.fresh: dict[bytes, set[bytes]] = {}
         self.puts: list[Done] = []  # refused together if the store has no room for what they put
         self.waiting: list[Done] = []  # only told when all of this is durable
@@ -69,7 +88,7 @@ class Batch:
         entries = [schedule_key_of(delivery) for delivery in deliveries]
         if len(max(entries, key=len)) > MAX_KEY_BYTES:
             raise StoreError(f"customer and domain have more than {MAX_QUEUE_BYTES} octets")
-        record = encode_body(first.envelope, message)
+        record = encode_body(first.message_id, first.envelope, message)
         self.bodies[first.message_id] = record
         fresh = self.fresh.setdefault(first.message_id, set())
         for delivery, entry in zip(deliveries, entries, strict=True):
@@ -137,6 +156,11 @@ class Batch:
         self.deliveries[key] = None
         self.operations += 1
 
+    def doubt(self, doubts: Iterable[Doubt]) -> None:
+        """Have something looked at in the commit, behind all changes."""
+        self.doubts.update(doubts)
+        self.operations += 1
+
     def join(self, later: Batch) -> None:
         """Stage everything that `later` holds behind what is here."""
         for schedule_key, is_put in later.schedule.items():
@@ -160,21 +184,21 @@ class Batch:
         relief.schedule = {key: p for key, p in self.schedule.items() if not fresh(key[-DELIVERY_KEY_BYTES:])}
         relief.deliveries = {key: record for key, record in self.deliveries.items() if not fresh(key)}
         relief.claims = {name: record for name, record in self.claims.items() if record is None}
-        relief.seen, relief.damaged = self.seen, self.damaged
+        relief.seen, relief.damaged, relief.doubts = self.seen, self.damaged, self.doubts
         relief.count_operations()
         self.schedule = {key: p for key, p in self.schedule.items() if key not in relief.schedule}
         self.deliveries = {
             key: record for key, record in self.deliveries.items() if key not in relief.deliveries
         }
         self.claims = {name: record for name, record in self.claims.items() if record is not None}
-        self.seen, self.damaged = {}, {}
+        self.seen, self.damaged, self.doubts = {}, {}, set()
         self.count_operations()
         return relief
 
     def count_operations(self) -> None:
         """Count anew, where changes went from one batch to another."""
         self.operations = len(self.schedule) + len(self.deliveries)
-        self.operations += len(self.claims) + len(self.replies) + len(self.seen)
+        self.operations += len(self.claims) + len(self.replies) + len(self.seen) + len(self.doubts)
 
     def _update(self, later: Batch) -> None:
         self.bodies.update(later.bodies)
@@ -182,6 +206,7 @@ class Batch:
         self.seen.update(later.seen)
         self.replies.update(later.replies)
         self.damaged.update(later.damaged)
+        self.doubts |= later.doubts
         self.puts += later.puts
         self.waiting += later.waiting
         self.size_bytes += later.size_bytes

@@ -22,7 +22,8 @@ from engine.core.envelope import MESSAGE_ID_BYTES
 from engine.store.batch import Batch
 from engine.store.environment import Tables
 from engine.store.index import change_schedule
-from engine.store.records import DamagedRecord, parse_schedule_key, peek_due_ms, schedule_key
+from engine.store.mend import Mending
+from engine.store.records import DamagedRecord, parse_schedule_key, peek_place, schedule_key
 from engine.store.remembered import LOOKS_PER_RECORD, Circle
 
 SWITCH_INTERVAL_S = 0.00002  # bench/store_commit.py
@@ -67,6 +68,9 @@ class Writer:
         if batch.replies:
             txn.cursor(db=tables.replies).putmulti(sorted(batch.replies.items()))
             self._replies_circle.sweep(txn, LOOKS_PER_RECORD * len(batch.replies), unix_now)
+        if batch.doubts:
+            batch.mended, batch.lost = [], []  # of a transaction that was aborted
+            Mending(txn, tables, batch, unix_now).run()
 
     def _change_schedule(self, txn: Any, changes: dict[bytes, bool]) -> None:
         schedule, heads = txn.cursor(db=self._tables.schedule), txn.cursor(db=self._tables.heads)
@@ -80,7 +84,7 @@ class Writer:
         queue, _, key = parse_schedule_key(missing)
         raw = txn.get(key, db=self._tables.deliveries)
         try:
-            found = schedule_key(queue, peek_due_ms(raw), key) if raw else b""
+            found = schedule_key(queue, peek_place(key, raw)[2], key) if raw else b""
         except DamagedRecord:
             return b""
         return found if found != missing else b""

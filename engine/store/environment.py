@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +23,10 @@ import msgspec
 
 from engine.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnhealthy
 from engine.store.owner import OwnerLock
+from engine.store.pages import PageFile
 
-FORMAT = 1  # of keys and tables; records carry versions of their own
+FORMAT = 2  # of keys and tables; records carry versions of their own
+READABLE = (b"1", b"2")  # 1 has bare records of claims and of what is remembered; they leave by themselves
 FULL_BYTES = 16 << 20  # twice a batch: less than that free, and a write was short for want of room
 GROWTH_BYTES = 16 << 20
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -41,12 +42,7 @@ DAMAGE = (
     lmdb.ProblemError,
 )
 
-# A meta page of LMDB 0.9 on a 64-bit machine: 16 octets of page header, then magic, version, address and
-# size of the map, two tables of 48 octets (the first begins with the page size), last page, transaction.
-# See MDB_meta in mdb.c.
-_META = struct.Struct("=16xII16xI92xQQ")
-_MAGIC = 0xBEEFC0DE
-_DATA_VERSION = 1
+SHORT_BYTES = 1 << 30  # what a file may lack beside its map: pages that were taken and freed unwritten
 
 
 class StoreOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +140,7 @@ class Environment:
             self._owner.take(self._options.lock_wait_s, sleep)
             data = self.path / "data.mdb"
             _drop_unborn_file(data)
-            is_short = _extend_short_file(data)
+            is_short = _extend_short_file(data, self._most_bytes)
             self._open_tables()
             sync_directory(self.path)
             sync_directory(self.path.parent)
@@ -170,12 +166,16 @@ class Environment:
 
         No transaction may be open.
         """
-        most = self._options.map_size_bytes + max(self._options.map_size_bytes // 10, 4 * GROWTH_BYTES)
-        if self._map_size_bytes + GROWTH_BYTES > most:
+        if self._map_size_bytes + GROWTH_BYTES > self._most_bytes:
             return False
         self._map_size_bytes += GROWTH_BYTES
         self.lmdb.set_mapsize(self._map_size_bytes)
         return True
+
+    @property
+    def _most_bytes(self) -> int:
+        """How far the map may grow."""
+        return self._options.map_size_bytes + max(self._options.map_size_bytes // 10, 4 * GROWTH_BYTES)
 
     def nudge(self) -> None:
         """Let a transaction pass: what one freed serves those after the next, and aborted ones don't count.
@@ -235,13 +235,14 @@ class Environment:
         self.tables = Tables(*[self.lmdb.open_db(name.encode()) for name in names])
         with self.lmdb.begin() as txn:
             found = txn.get(b"format", db=self.tables.meta)
-        if found is None:
-            with self.lmdb.begin(write=True) as txn:
-                txn.put(b"format", str(FORMAT).encode(), db=self.tables.meta)
-        elif found != str(FORMAT).encode():
+        current = str(FORMAT).encode()
+        if found is not None and found not in READABLE:
             if not found.isdigit():
                 raise StoreDamaged(f"{self.path}: no format but {found[:20]!r}")
             raise StoreUnhealthy(f"{self.path}: format {found.decode()}, and this Mailrail reads {FORMAT}")
+        if found != current:  # from now on an earlier Mailrail can't read it
+            with self.lmdb.begin(write=True) as txn:
+                txn.put(b"format", current, db=self.tables.meta)
 
     def _walk(self) -> None:
         """Read every key: a page that is not there raises; a lost message shows when it is loaded."""
@@ -266,44 +267,31 @@ def _drop_unborn_file(path: Path) -> None:
         path.unlink()
 
 
-def _extend_short_file(path: Path) -> bool:
+def _extend_short_file(path: Path, most_bytes: int) -> bool:
     """Give a data file that ends before its last page its length back; True if it was short.
 
     Reading past the end of a mapped file is SIGBUS, which kills; a hole reads as zeros, which LMDB and our
     checksums report. A healthy file may be short: LMDB does not write pages that it took and freed in one
     transaction.
+
+    Raises:
+        StoreDamaged: its meta pages can't be true.
     """
     if not path.exists() or not path.stat().st_size:
         return False
-    pages_bytes = _expected_bytes(path)
-    if path.stat().st_size >= pages_bytes:
+    promised_bytes = _promised_bytes(path, most_bytes)
+    if path.stat().st_size >= promised_bytes:
         return False
-    os.truncate(path, pages_bytes)
+    os.truncate(path, promised_bytes)
     return True
 
 
-def _expected_bytes(path: Path) -> int:
-    """Return the length that the newer of the two meta pages promises.
-
-    Raises:
-        StoreDamaged: neither is one.
-    """
-    with path.open("rb") as file:
-        first = _parse_meta(file.read(_META.size))
-        page_bytes = first[0] if first else os.sysconf("SC_PAGE_SIZE")
-        file.seek(page_bytes)
-        second = _parse_meta(file.read(_META.size))
-    metas = [meta for meta in (first, second) if meta]
-    if not metas:
-        raise StoreDamaged(f"{path}: neither of its first two pages is a meta page")
-    page_bytes, last_page, _ = max(metas, key=lambda meta: meta[2])
-    return page_bytes * (last_page + 1)
-
-
-def _parse_meta(octets: bytes) -> tuple[int, int, int] | None:
-    """Return page size, last page and transaction of a meta page, or None if it is none."""
-    if len(octets) < _META.size:
-        return None
-    magic, version, page_bytes, last_page, transaction = _META.unpack(octets)
-    is_meta = magic == _MAGIC and version == _DATA_VERSION and 256 <= page_bytes <= 0x8000
-    return (page_bytes, last_page, transaction) if is_meta else None
+def _promised_bytes(path: Path, most_bytes: int) -> int:
+    with contextlib.closing(PageFile(path)) as file:
+        newest = file.newest
+        if file.doubt or newest is None:
+            raise StoreDamaged(f"{path}: {file.doubt}")
+        promised_bytes = newest.page_bytes * (newest.last_page + 1)
+        if promised_bytes > max(most_bytes, file.size_bytes + SHORT_BYTES):  # no map was ever that large
+            raise StoreDamaged(f"{path}: a meta page promises {promised_bytes} octets")
+        return promised_bytes

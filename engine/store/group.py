@@ -56,6 +56,7 @@ class GroupCommit:
         unix_clock: Callable[[], float],
         observe_commit_s: Callable[[float], None],
         on_unhealthy: Callable[[StoreError], None],
+        on_mended: Callable[[Batch], None],
     ) -> None:
         self.batch = Batch()
         self.batches = [self.batch]
@@ -69,6 +70,7 @@ class GroupCommit:
         self._unix_clock = unix_clock
         self._observe_commit_s = observe_commit_s
         self._on_unhealthy = on_unhealthy
+        self._on_mended = on_mended
         self._thread = CommitThread(self._finished_in_thread)
         self._is_threaded = False
         self._committing: Batch | None = None
@@ -243,6 +245,8 @@ class GroupCommit:
         self.stats.operations += batch.operations
         self.stats.puts += len(batch.bodies)
         self._observe_commit_s(seconds)
+        if batch.doubts:
+            self._on_mended(batch)
         return batch.puts + batch.waiting
 
     def _forget(self, batch: Batch) -> None:

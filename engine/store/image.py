@@ -101,6 +101,8 @@ class StoreImage:
         for number, meta in enumerate(file.metas):
             if meta is None:
                 self.note(f"page {number}: no meta page")
+        if file.doubt and any(file.metas):
+            self.note(file.doubt)
         newest = file.newest
         if newest is not None:
             self._read_free(newest)

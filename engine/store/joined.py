@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery, Envelope
 from engine.store.image import StoreImage
-from engine.store.records import DamagedRecord, decode_body, decode_delivery, peek_envelope
+from engine.store.records import DamagedRecord, decode_body, decode_delivery, find_own_key, peek_envelope
 
 NOBODY = Envelope("", "", "", 0.0, 0, "")
 
@@ -25,7 +25,8 @@ class Message(NamedTuple):
     """One message id; `deliveries` and `records` go together, in the order of keys.
 
     `raw` is the body's record, b"" if there is none that can be read; `why` says what is wrong with it then.
-    `unreadable` are keys of deliveries whose records are damaged, and why.
+    `unreadable` are keys of deliveries whose records are damaged, and why. `displaced` are records that stand
+    here under an altered key, with their own.
     """
 
     id: bytes
@@ -36,6 +37,7 @@ class Message(NamedTuple):
     deliveries: list[Delivery]
     records: list[bytes]
     unreadable: list[tuple[bytes, str]]
+    displaced: list[tuple[bytes, bytes]]
 
 
 def join_messages(image: StoreImage) -> Iterator[Message]:
@@ -62,14 +64,14 @@ def make_message(message_id: bytes, raws: list[bytes], records: list[tuple[bytes
     raw, why, envelope, content = b"", "it has no body", NOBODY, b""
     for each in raws:
         try:
-            envelope, content = decode_body(each)
+            envelope, content = decode_body(message_id, each)
         except DamagedRecord as error:
             why = str(error)
             envelope = _peek(each, envelope)
             continue
         raw, why = each, ""
         break
-    message = Message(message_id, raw, why, envelope, content, [], [], [])
+    message = Message(message_id, raw, why, envelope, content, [], [], [], [])
     for key, group in groupby(sorted(records), key=lambda row: row[0]):
         _take_delivery(message, key, [record for _, record in group])
     return message
@@ -90,12 +92,16 @@ def _take_delivery(message: Message, key: bytes, records: list[bytes]) -> None:
         try:
             delivery = decode_delivery(key, record, message.envelope, message.content)
         except DamagedRecord as error:
-            why = str(error)
+            if own := find_own_key(key, record):
+                message.displaced.append((own, record))
+            else:
+                why = str(error)
             continue
         if best is None or delivery.attempts > best[0].attempts:
             best = delivery, record
     if best is None:
-        message.unreadable.append((key, why))
+        if why:
+            message.unreadable.append((key, why))
         return
     message.deliveries.append(best[0])
     message.records.append(best[1])

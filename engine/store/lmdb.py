@@ -15,20 +15,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import msgspec
 
 from engine.core.envelope import MESSAGE_ID_BYTES, Delivery
 from engine.core.errors import StoreError, StoreFull
-from engine.store.batch import Done
+from engine.store.batch import Batch, Done, Doubt
 from engine.store.commit import Journal
 from engine.store.environment import Environment, Room, StoreOptions
 from engine.store.group import GroupCommit, Stats
 from engine.store.reading import Reading, Snapshot
-from engine.store.records import DamagedRecord, Duplicate, schedule_key
+from engine.store.records import (
+    DamagedRecord,
+    Duplicate,
+    due_ms,
+    encode_aside,
+    encode_claim,
+    parse_schedule_key,
+    schedule_key,
+)
 from engine.store.remembered import REMEMBERED_S, claim_key, encode_remembered, reply_key
+from engine.store.sweep import Sweep
 
 MAX_STAGED_BYTES = 128 << 20  # what may wait for a disk that hangs; beyond that 452
 ROOM_S = 0.25  # how old the measure of room may be: 4 times a second at most, some 20 microseconds each
@@ -43,7 +50,7 @@ def _ignore(*_: object) -> None:
 class Store(Reading):
     """One environment with group commit. Every call is on the loop; `done` comes later, on the loop, once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (whom it tells what, given once by the shard)
         self,
         path: Path,
         *,
@@ -52,6 +59,7 @@ class Store(Reading):
         journal: Journal | None = None,
         clock: Callable[[], float] = time.time,
         on_damaged: Callable[[bytes, str], None] = _ignore,
+        on_mended: Callable[[list[str]], None] = _ignore,
         on_unhealthy: Callable[[StoreError], None] = _ignore,
         observe_commit_s: Callable[[float], None] = _ignore,
     ) -> None:
@@ -59,7 +67,8 @@ class Store(Reading):
 
         Args:
             clock: Unix UTC seconds.
-            on_damaged: delivery key and detail of what `load` has set aside.
+            on_damaged: delivery key and detail of what was set aside.
+            on_mended: what was put right in the indexes.
             on_unhealthy: called once; from then on nothing is committed.
             observe_commit_s: seconds of each commit, journal included.
         """
@@ -73,11 +82,14 @@ class Store(Reading):
             unix_clock=clock,
             observe_commit_s=observe_commit_s,
             on_unhealthy=on_unhealthy,
+            on_mended=self._mended,
         )
         environment.on_damaged = self._group.fail
         super().__init__(environment, self._group.staged, self._group.batches, clock)
         self._loop = loop
         self._on_damaged = on_damaged
+        self._on_mended = on_mended
+        self._sweep = Sweep(environment)
         self._room_reason = ""
         self._measured_at = 0.0
         self._measured_put_bytes = 0  # put since room was measured
@@ -174,10 +186,11 @@ class Store(Reading):
         for key in batch.put(deliveries, message):
             group.staged[key] = batch
         if claim:
-            batch.claim(claim_key(claim), deliveries[0].message_id)
+            key = claim_key(claim)
+            batch.claim(key, encode_claim(key, deliveries[0].message_id))
         if idempotency:
             key = reply_key(deliveries[0].envelope.customer, idempotency)
-            batch.answer(key, encode_remembered(self._clock() + REMEMBERED_S, reply))
+            batch.answer(key, encode_remembered(key, self._clock() + REMEMBERED_S, reply))
         group.tell(done)
 
     def amend(self, delivery: Delivery, due_at: float) -> None:
@@ -202,7 +215,7 @@ class Store(Reading):
         else:
             group.staged.pop(key, None)
         if delivery.is_remembered:
-            batch.remember(key, encode_remembered(self._clock() + REMEMBERED_S))
+            batch.remember(key, encode_remembered(key, self._clock() + REMEMBERED_S))
         group.want()
 
     def forget_claim(self, name: str) -> None:
@@ -224,7 +237,8 @@ class Store(Reading):
         """Return a delivery with its message, staged changes seen; None if it is gone or was set aside.
 
         Args:
-            queue, due: where the schedule has it (ms); so that an entry without a delivery leaves too.
+            queue, due: where the schedule has it (ms). One that should be elsewhere is None: it is put there,
+                and comes up in its turn.
 
         Raises:
             StoreDamaged: a page is damaged.
@@ -234,10 +248,38 @@ class Store(Reading):
         except DamagedRecord as error:
             self._set_aside(delivery_key, str(error))
             self._on_damaged(delivery_key, str(error))
-            delivery = None
-        if delivery is None and queue:
-            self._unschedule(delivery_key, schedule_key(queue, due, delivery_key))
+            if queue:
+                self._unschedule(delivery_key, schedule_key(queue, due, delivery_key))
+            return None
+        if queue and (delivery is None or not 0.0 <= delivery.due_at * 1000 - due < 1.0):
+            return self._check_entry(delivery, schedule_key(queue, due, delivery_key))
         return delivery
+
+    def check(self, limit: int) -> bool | None:
+        """Compare the next few entries and records of the indexes.
+
+        Returns:
+            Whether all have had their turn; None while a commit has to mend something first.
+
+        Args:
+            limit: 2.3 microseconds each where they are in memory.
+
+        Raises:
+            StoreDamaged: a page is damaged, or an index makes no sense.
+        """
+        if self._sweep.is_stopped:
+            return None
+        doubts, is_round = self._sweep.step(limit)
+        if doubts:
+            self._doubt(doubts)
+        return None if self._sweep.is_stopped else is_round
+
+    def idempotent(self, customer: str, given_id: str) -> bytes | None:
+        try:
+            return super().idempotent(customer, given_id)
+        except DamagedRecord as error:
+            self._on_damaged(reply_key(customer, given_id), str(error))
+            raise
 
     def _check_can_put(self) -> None:
         group = self._group
@@ -260,6 +302,25 @@ class Store(Reading):
                 raise StoreError(f"{keys[0][:MESSAGE_ID_BYTES].hex()} is just being stored; ask again")
         return {key for key in keys if self.is_stored(key) or self.remembered(key)}
 
+    def _check_entry(self, delivery: Delivery | None, entry: bytes) -> Delivery | None:
+        """Return a delivery if it is due when its entry has it; otherwise the entry is doubted."""
+        _, due, key = parse_schedule_key(entry)
+        if key in self._staged or (delivery is not None and due_ms(delivery.due_at) == due):
+            return delivery
+        self._doubt([Doubt("entry", entry)])
+        return None
+
+    def _doubt(self, doubts: Iterable[Doubt]) -> None:
+        self._group.batch.doubt(doubts)
+        self._group.want()
+
+    def _mended(self, batch: Batch) -> None:
+        self._sweep.is_stopped = False
+        for key, detail in batch.lost:
+            self._on_damaged(key, detail)
+        if batch.mended:
+            self._on_mended(batch.mended)
+
     def _unschedule(self, delivery_key: bytes, entry: bytes) -> None:
         """Take away a schedule entry that has no delivery, unless a staged change does."""
         batch = self._group.batch
@@ -275,7 +336,7 @@ class Store(Reading):
             record = txn.get(delivery_key, db=tables.deliveries)
             body = txn.get(delivery_key[:MESSAGE_ID_BYTES], db=tables.bodies)
         batch = self._group.batch
-        batch.set_aside(delivery_key, msgspec.msgpack.encode((detail, self._clock(), record, body)))
+        batch.set_aside(delivery_key, encode_aside(delivery_key, detail, self._clock(), record, body))
         self._staged[delivery_key] = batch
         self._group.want()
 

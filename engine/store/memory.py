@@ -18,7 +18,9 @@ from engine.store.records import (
     DamagedRecord,
     Duplicate,
     decode_body,
+    decode_claim,
     decode_delivery,
+    encode_claim,
     head_key,
     parse_schedule_key,
     peek_envelope,
@@ -101,10 +103,10 @@ class MemoryStore:
         batch = self._batch
         batch.put(deliveries, message)
         if claim:
-            batch.claim(claim_key(claim), deliveries[0].message_id)
+            batch.claim(claim_key(claim), encode_claim(claim_key(claim), deliveries[0].message_id))
         if idempotency:
             key = reply_key(deliveries[0].envelope.customer, idempotency)
-            batch.answer(key, encode_remembered(self._clock() + REMEMBERED_S, reply))
+            batch.answer(key, encode_remembered(key, self._clock() + REMEMBERED_S, reply))
         batch.puts.append(done)
 
     def amend(self, delivery: Delivery, due_at: float) -> None:
@@ -115,7 +117,8 @@ class MemoryStore:
         """Stage the leaving of a delivery."""
         self._batch.remove(delivery)
         if delivery.is_remembered:
-            self._batch.remember(delivery.key, encode_remembered(self._clock() + REMEMBERED_S))
+            record = encode_remembered(delivery.key, self._clock() + REMEMBERED_S)
+            self._batch.remember(delivery.key, record)
 
     def forget_claim(self, name: str) -> None:
         """Stage the leaving of a claim."""
@@ -139,7 +142,7 @@ class MemoryStore:
         body = self._batch.bodies.get(message_id) or self.bodies.get(message_id, b"")
         try:
             if record is not None:
-                return decode_delivery(delivery_key, record, *decode_body(body))
+                return decode_delivery(delivery_key, record, *decode_body(message_id, body))
         except DamagedRecord as error:
             self._batch.set_aside(delivery_key, body)
             self._on_damaged(delivery_key, str(error))
@@ -200,21 +203,29 @@ class MemoryStore:
     def remembered(self, delivery_key: bytes) -> bool:
         """Say whether this delivery came from another shard and has left within the last 24 hours."""
         raw = self._batch.seen.get(delivery_key) or self.seen.get(delivery_key)
-        return decode_remembered(raw, self._clock()) is not None
+        return decode_remembered(delivery_key, raw, self._clock()) is not None
 
     def idempotent(self, customer: str, given_id: str) -> bytes | None:
         """Return the reply that this id got; b"" while its commit is under way; None if it is new."""
         key = reply_key(customer, given_id)
-        return b"" if key in self._batch.replies else decode_remembered(self.replies.get(key), self._clock())
+        if key in self._batch.replies:
+            return b""
+        return decode_remembered(key, self.replies.get(key), self._clock())
 
     def claim_of(self, name: str) -> bytes | None:
         """Return the id of the message that was stored under this claim."""
-        return self.claims.get(claim_key(name))
+        key = claim_key(name)
+        raw = self.claims.get(key)
+        return decode_claim(key, raw) if raw is not None else None
 
     def list_claims(self, prefix: str, limit: int) -> list[str]:
         """Return the claims whose names begin with `prefix`."""
         names = [key.decode("utf-8", "surrogateescape") for key in sorted(self.claims)]
         return [name for name in names if name.startswith(prefix)][:limit]
+
+    def check(self, _limit: int) -> bool:
+        """Say that all is well: these indexes can't be damaged."""
+        return True
 
     def _apply(self, batch: Batch) -> None:
         self.bodies.update(batch.bodies)

@@ -6,6 +6,7 @@ Fails: StoreUnhealthy where another process has it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -43,8 +44,11 @@ class OwnerLock:
                         f"{self._path}: another process owns this store (process {owner})"
                     ) from None
                 sleep(POLL_S)
-        os.truncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # of a full disk, which has to be emptied: the number is for people
+            os.truncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Give the lock back; may be called twice."""

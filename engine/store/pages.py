@@ -26,6 +26,9 @@ HEADER_BYTES = 16
 MAGIC = 0xBEEFC0DE
 DATA_VERSION = 1
 MIN_PAGE_BYTES, MAX_PAGE_BYTES = 256, 0x8000
+# Values in overflow pages are read by what finds a table, for claims and as entries: a few times each. Beyond
+# that many nodes lead to the same pages, and reading would take as long as somebody likes.
+MAX_RUN_READS = 16
 
 _HEADER = struct.Struct("=QHHHH")  # number, padding, flags, lower and upper end of the free room
 _RUN = struct.Struct("=12xI")  # pages of a run of overflow pages
@@ -79,6 +82,8 @@ def parse_meta(octets: bytes) -> Meta | None:
     page_bytes = _TABLE.unpack(free)[0]
     if magic != MAGIC or version != DATA_VERSION or not MIN_PAGE_BYTES <= page_bytes <= MAX_PAGE_BYTES:
         return None
+    if page_bytes & (page_bytes - 1):  # as LMDB has it, a power of two
+        return None
     return Meta(page_bytes, parse_table(free), parse_table(main), last_page, transaction)
 
 
@@ -95,12 +100,13 @@ class PageFile:
         self.path = path
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._file).st_size
-        self.metas = self._read_metas()
+        self.metas, self.doubt = self._read_metas()
         self.page_bytes = max(
             (meta.page_bytes for meta in self.metas if meta), default=os.sysconf("SC_PAGE_SIZE")
         )
         self.pages = -(-self.size_bytes // self.page_bytes)
         self.pages_read = 0
+        self._run_pages_read = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -111,11 +117,18 @@ class PageFile:
         """The meta page of the last transaction that can be read."""
         return max((meta for meta in self.metas if meta), key=lambda meta: meta.transaction, default=None)
 
-    def _read_metas(self) -> tuple[Meta | None, Meta | None]:
+    def _read_metas(self) -> tuple[tuple[Meta | None, Meta | None], str]:
+        """Return the two meta pages, None for what is none or can't be true, and what is wrong with them."""
         first = parse_meta(self._pread(META_BYTES, 0))
-        for page_bytes in (first.page_bytes,) if first else (os.sysconf("SC_PAGE_SIZE"),):
-            second = parse_meta(self._pread(META_BYTES, page_bytes))
-        return _if_whole(first, 0, self), _if_whole(second, 1, self)
+        page_bytes = first.page_bytes if first else os.sysconf("SC_PAGE_SIZE")
+        second = parse_meta(self._pread(META_BYTES, page_bytes))
+        first, second = _if_whole(first, 0, self), _if_whole(second, 1, self)
+        if first is None or second is None:
+            return (first, second), "" if first or second else "neither of its first two pages is a meta page"
+        if why := why_apart(first, second):
+            is_second = second.transaction > first.transaction
+            return (None if is_second else first, second if is_second else None), why
+        return (first, second), ""
 
     def read_tree_page(self, number: int) -> bytes:
         """Return a branch or leaf page.
@@ -134,13 +147,19 @@ class PageFile:
         return octets
 
     def read_run(self, first: int, size: int) -> bytes:
-        """Return a value from a run of overflow pages, unchecked but for its length.
+        """Return a value from a run of overflow pages; its checksum is the reader's to check.
 
         Raises:
             PageDamaged: it is not in the file, or can't be read.
         """
         if first < FIRST_TREE_PAGE or first * self.page_bytes + HEADER_BYTES + size > self.size_bytes:
             raise PageDamaged(first, f"{size} octets from there are not in the file")
+        kind, pages = self.peek(first)
+        if kind == OVERFLOW and pages < self.run_pages(size):
+            raise PageDamaged(first, f"no overflow page for {size} octets")
+        self._run_pages_read += self.run_pages(size)
+        if self._run_pages_read > MAX_RUN_READS * self.pages:
+            raise PageDamaged(first, f"read {MAX_RUN_READS} times over: too many values lead there")
         self.pages_read += self.run_pages(size)
         try:
             octets = self._pread(size, first * self.page_bytes + HEADER_BYTES)
@@ -194,7 +213,9 @@ class PageFile:
         return octets
 
     def _pread(self, size: int, at: int) -> bytes:
-        """Read `size` octets; fewer only where the file ends."""
+        """Read `size` octets; fewer only where the file ends, none where `at` is no place in it."""
+        if not 0 <= at < self.size_bytes:  # of a page number that was altered: more than the system can take
+            return b""
         octets = os.pread(self._file, size, at)
         while len(octets) < size and (more := os.pread(self._file, size - len(octets), at + len(octets))):
             octets += more
@@ -207,6 +228,23 @@ def _if_whole(meta: Meta | None, number: int, file: PageFile) -> Meta | None:
         return None
     own_number, _, flags, _, _ = _HEADER.unpack(file._pread(HEADER_BYTES, number * meta.page_bytes))
     return meta if own_number == number and flags & META else None
+
+
+def why_apart(first: Meta, second: Meta) -> str:
+    """Return what two meta pages say that can't be true together; "" if it can.
+
+    Transactions are counted and write to one and the other page in turn, and the file never gets shorter.
+    Without this a flipped bit would take the last transaction away, or have pages in use written over.
+    """
+    older, newer = sorted((first, second), key=lambda meta: meta.transaction)
+    if newer.transaction - older.transaction != min(1, newer.transaction):
+        return f"meta pages of the transactions {first.transaction} and {second.transaction}"
+    if first.page_bytes != second.page_bytes:
+        return f"meta pages that say {first.page_bytes} and {second.page_bytes} octets a page"
+    roots = [table.root for table in (newer.free, newer.main) if table.root != NO_ROOT]
+    if newer.last_page < max((older.last_page, *roots)):
+        return f"meta pages whose last pages are {first.last_page} and {second.last_page}"
+    return ""
 
 
 def is_leaf(octets: bytes) -> bool:

@@ -15,12 +15,12 @@ from typing import Any
 import lmdb
 import msgspec
 
-from engine.core.envelope import Delivery
+from engine.core.envelope import MESSAGE_ID_BYTES, Delivery
 from engine.store.batch import Batch
 from engine.store.commit import Writer
 from engine.store.environment import Environment, translate
 from engine.store.records import decode_body, decode_delivery
-from engine.store.remembered import decode_remembered
+from engine.store.remembered import is_remembered
 from engine.store.salvage import Item
 
 MAX_OPERATIONS = 500  # of a transaction, as in group commit
@@ -45,7 +45,7 @@ class Restored(msgspec.Struct):
 
 def decode_message(item: Item) -> tuple[list[Delivery], bytes]:
     """Return the deliveries and the message of a `message` item."""
-    envelope, message = decode_body(item[1])
+    envelope, message = decode_body(item[2][0][0][:MESSAGE_ID_BYTES], item[1])
     return [decode_delivery(key, record, envelope, message) for key, record in item[2]], message
 
 
@@ -98,7 +98,7 @@ class Restorer:
         tables = self._environment.tables
         if self._get(key, tables.deliveries) is not None:
             return True
-        return decode_remembered(self._get(key, tables.seen), self._unix_now) is not None
+        return is_remembered(key, self._get(key, tables.seen), self._unix_now)
 
     def _remember(self, kind: str, key: bytes, record: bytes) -> None:
         if self._get(key, self._environment.tables.remembering(kind)) is None:

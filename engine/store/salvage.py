@@ -22,29 +22,34 @@ Never: writes to a store.
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from engine.core.address import parse_mailbox
-from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, Delivery, accepted_at
+from engine.core.envelope import DELIVERY_KEY_BYTES, MESSAGE_ID_BYTES, accepted_at
 from engine.store.image import StoreImage
 from engine.store.joined import Message, join_messages, make_message
 from engine.store.keylist import KeyList
-from engine.store.records import POSITION_BYTES, encode_delivery, parse_queue, parse_schedule_key
-from engine.store.remembered import EXPIRY_BYTES
+from engine.store.rebuild import rebuild_delivery
+from engine.store.records import (
+    MAX_KEY_BYTES,
+    POSITION_BYTES,
+    DamagedRecord,
+    decode_claim,
+    encode_delivery,
+    parse_queue,
+    parse_schedule_key,
+)
+from engine.store.remembered import open_remembered
 
 HEAD_BYTES = 4
 NICENESS = 10  # mail that is whole goes first
-
-MAX_HEAD_BYTES = 64 * 1024  # where our Received field is, behind signatures of ours
-
-# As message.headers writes it; the id, which nobody knows before we make it, tells it from others.
-_FOR = rb"\(Mailrail\) with \S+ id %s\r\n\tfor <([^>\r\n]+)>;\r\n"
+MAX_LATE = (
+    1000  # messages without a delivery that are told at the end: their record may come under another key
+)
 
 Item = list[Any]
 
@@ -70,6 +75,8 @@ class _Salvage:
         self._image = image
         self._told = KeyList(DELIVERY_KEY_BYTES)  # deliveries that were read, or told as lost
         self._bodies = KeyList(MESSAGE_ID_BYTES)  # messages that were told as lost without a delivery
+        self._displaced: set[bytes] = set()  # deliveries that were read, or told, out of their turn
+        self._late: list[tuple[bytes, dict[str, Any]]] = []  # without a delivery, as far as it was read
         self._counts = {"messages": 0, "deliveries": 0, "lost": 0}
 
     def run(self) -> Iterator[Item]:
@@ -77,19 +84,34 @@ class _Salvage:
         yield ["memory"]
         for message in join_messages(self._image):
             yield from self._message(message)
+        for message_id, facts in self._late:
+            if not self._is_elsewhere(message_id):
+                yield self._lose(message_id, facts)
         if not self._image.has_past:
             yield from self._scheduled()
         facts = {**self._counts, "damage": self._image.damage_count, "has_past": self._image.has_past}
         yield ["end", facts]
 
     def _memory(self) -> Iterator[Item]:
-        for key, record in self._image.entries("claims"):
-            if len(record) == MESSAGE_ID_BYTES and self._may_keep_claim(record):
+        for key, record in self._remembered("claims", decode_claim):
+            if self._may_keep_claim(decode_claim(key, record)):
                 yield ["claim", key, record]
         for kind, table in (("seen", "seen"), ("reply", "replies")):
-            for key, record in self._image.entries(table):
-                if len(record) >= EXPIRY_BYTES:
-                    yield [kind, key, record]
+            for key, record in self._remembered(table, open_remembered):
+                yield [kind, key, record]
+
+    def _remembered(
+        self, table: str, check: Callable[[bytes, bytes], object]
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the entries of a table that are whole, and that a store can take."""
+        for key, record in self._image.entries(table):
+            try:
+                check(key, record)
+            except DamagedRecord as error:
+                self._image.note(f"{table}, {key.hex()}: {error}")
+                continue
+            if len(key) <= MAX_KEY_BYTES:
+                yield key, record
 
     def _may_keep_claim(self, message_id: bytes) -> bool:
         records = self._image.find("deliveries", message_id)
@@ -100,15 +122,14 @@ class _Salvage:
         return bool(message.raw) and not message.unreadable
 
     def _message(self, message: Message) -> Iterator[Item]:
+        for key, record in message.displaced:
+            yield from self._take_displaced(key, record)
+        is_elsewhere = False
         if not message.deliveries and not message.unreadable:
-            message = self._rebuild(message)
+            is_elsewhere = self._is_elsewhere(message.id) or bool(message.displaced and not message.raw)
+            message = message if is_elsewhere else self._rebuild(message)
         if message.raw and message.deliveries:
-            self._counts["messages"] += 1
-            self._counts["deliveries"] += len(message.deliveries)
-            rows = [
-                [each.key, record] for each, record in zip(message.deliveries, message.records, strict=True)
-            ]
-            yield ["message", message.raw, rows]
+            yield self._give(message)
         lost: dict[bytes, dict[str, Any]] = {}
         customer, sender = message.envelope.customer, message.envelope.sender
         for key, why in message.unreadable:
@@ -121,23 +142,44 @@ class _Salvage:
             yield self._lose(key, facts)
         if not message.deliveries and not message.unreadable:
             self._bodies.append(message.id)
+            if is_elsewhere:
+                return
             why = "its deliveries can't be read" + ("; perhaps it has left" if self._image.has_past else "")
-            yield self._lose(message.id, {"customer": customer, "sender": sender, "why": why})
+            facts = {"customer": customer, "sender": sender, "why": why}
+            if len(self._late) < MAX_LATE:
+                self._late.append((message.id, facts))
+            else:
+                yield self._lose(message.id, facts)
+
+    def _give(self, message: Message) -> Item:
+        self._counts["messages"] += 1
+        self._counts["deliveries"] += len(message.deliveries)
+        records = zip(message.deliveries, message.records, strict=True)
+        return ["message", message.raw, [[each.key, record] for each, record in records]]
+
+    def _take_displaced(self, key: bytes, record: bytes) -> Iterator[Item]:
+        """Give the delivery whose record stands under another key, with the message that is its own."""
+        self._displaced.add(key)
+        message_id = key[:MESSAGE_ID_BYTES]
+        bodies = [raw for _, raw in self._image.find("bodies", message_id)]
+        message = make_message(message_id, bodies, [(key, record)])
+        if message.raw and message.deliveries:
+            yield self._give(message)
+            return
+        recipients = [recipient for each in message.deliveries for recipient in each.recipients]
+        yield self._lose(key, {"recipients": recipients, "why": message.why})
+
+    def _is_elsewhere(self, message_id: bytes) -> bool:
+        """Say whether the record of a message without any has come up under another key."""
+        return any(key.startswith(message_id) for key in self._displaced)
 
     def _rebuild(self, message: Message) -> Message:
         """Return a message with the delivery that its Received field tells of, where there is one."""
         if not message.raw or self._image.has_past:  # of the past, it may have left
             return message
-        found = re.search(_FOR % message.id.hex().encode(), message.content[:MAX_HEAD_BYTES])
-        try:
-            recipient = str(parse_mailbox(found[1].decode())) if found else ""
-        except ValueError:
+        delivery = rebuild_delivery(message.id, message.raw)
+        if delivery is None:
             return message
-        if not recipient:
-            return message
-        envelope = message.envelope
-        domain = parse_mailbox(recipient).domain
-        delivery = Delivery(message.id, 0, envelope, domain, [recipient], envelope.accepted_at)
         return message._replace(deliveries=[delivery], records=[encode_delivery(delivery)])
 
     def _scheduled(self) -> Iterator[Item]:
@@ -147,6 +189,8 @@ class _Salvage:
                 continue
             queue, _, key = parse_schedule_key(entry)
             if self._told.index(key) >= 0 or self._bodies.index(key[:MESSAGE_ID_BYTES]) >= 0:
+                continue
+            if key in self._displaced:
                 continue
             try:
                 customer, domain = parse_queue(queue)

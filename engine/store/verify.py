@@ -13,11 +13,20 @@ from pathlib import Path
 import msgspec
 
 from engine.core.envelope import DELIVERY_KEY_BYTES
-from engine.store.environment import FORMAT, Tables
+from engine.store.environment import FORMAT, READABLE, Tables
 from engine.store.image import MAX_DAMAGE, StoreImage
 from engine.store.joined import Message, join_messages
 from engine.store.keylist import KeyList
-from engine.store.records import POSITION_BYTES, head_key, parse_schedule_key, schedule_key_of
+from engine.store.records import (
+    POSITION_BYTES,
+    DamagedRecord,
+    decode_aside,
+    decode_claim,
+    head_key,
+    parse_schedule_key,
+    schedule_key_of,
+)
+from engine.store.remembered import open_remembered
 
 TICK_EVERY = 2000  # messages or entries between two calls of `tick`
 
@@ -73,6 +82,7 @@ class _Verification:
         self._check_format()
         self._check_messages()
         self._check_schedule()
+        self._check_remembered()
         image, findings = self._image, self.findings
         for name in Tables._fields:
             findings.entries.setdefault(name, sum(1 for _ in image.entries(name)))
@@ -84,7 +94,7 @@ class _Verification:
 
     def _check_format(self) -> None:
         formats = {value for key, value in self._image.entries("meta") if key == b"format"}
-        if formats and formats != {str(FORMAT).encode()}:
+        if not formats <= set(READABLE):
             self.findings.note(
                 f"format {b','.join(sorted(formats)).decode('ascii', 'replace')}, not {FORMAT}"
             )
@@ -100,6 +110,8 @@ class _Verification:
 
     def _check_message(self, message: Message) -> None:
         note = self.findings.note
+        for key, _ in message.displaced:
+            note(f"delivery {key.hex()} stands under another key")
         if message.raw and not message.deliveries and not message.unreadable:
             note(f"body {message.id.hex()} has no delivery")
         for key, why in message.unreadable:
@@ -153,6 +165,24 @@ class _Verification:
         self.findings.entries["heads"] = count
         for key in sorted(expected):
             self.findings.note(f"queue {_name(key)} has no head: it is never due")
+
+    def _check_remembered(self) -> None:
+        checks: dict[str, Callable[[bytes, bytes], object]] = {
+            "claims": decode_claim,
+            "seen": open_remembered,
+            "replies": open_remembered,
+            "damaged": decode_aside,
+        }
+        for table, check in checks.items():
+            count = 0
+            for key, record in self._image.entries(table):
+                self._count()
+                count += 1
+                try:
+                    check(key, record)
+                except DamagedRecord as error:
+                    self.findings.note(f"{table}, {key.hex()}: {error}")
+            self.findings.entries[table] = count
 
     def _count(self) -> None:
         self._read += 1

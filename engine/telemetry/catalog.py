@@ -156,6 +156,7 @@ _ROWS = (
         "TLS reports of a day, by scheme (mailto, https); result is sent or failed (tried again hourly).",
     ),
     Metric("mailrail_damaged_records_total", "counter", (), "Records of the store set aside as damaged."),
+    Metric("mailrail_index_mended_total", "counter", (), "Entries of the store's indexes put right."),
     Metric(
         "mailrail_store_quarantines_total",
         "counter",

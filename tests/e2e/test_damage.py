@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from engine.store.image import StoreImage
 from engine.store.pages import BIG_VALUE, page_number, parse_leaf
+from engine.store.records import parse_schedule_key, schedule_key
 from engine.store.walk import named_tables
 from tests.e2e.configuration import Configuration
 from tests.e2e.engine_process import EngineProcess, wait_until
@@ -175,6 +177,41 @@ def test_store_damaged_while_it_is_in_use(
     engine.wait_up()
     shards = engine.get("/status")["shards"]
     assert [shard["starts"] for shard in shards if shard["shard"] == 1] == [1], "the other went on"
+    assert engine.stop() == 0
+
+
+def spoil_indexes(directory: Path) -> int:
+    """Move, alter and remove what the indexes say of every third delivery; return of how many."""
+    with lmdb.open(str(directory), max_dbs=9, lock=False, map_size=1 << 30) as environment:
+        schedule, heads = environment.open_db(b"schedule"), environment.open_db(b"heads")
+        with environment.begin(write=True) as txn:
+            entries = [bytes(key) for key in txn.cursor(db=schedule).iternext(values=False)][::3]
+            for number, entry in enumerate(entries):
+                queue, _, key = parse_schedule_key(entry)
+                txn.delete(entry, db=schedule)
+                if number % 3 == 0:
+                    txn.put(schedule_key(queue, 1 << 52, key), b"", db=schedule)
+                elif number % 3 == 1:
+                    txn.put(entry[:-1] + bytes([entry[-1] ^ 4]), b"", db=schedule)
+            for key in [bytes(key) for key in txn.cursor(db=heads).iternext(values=False)][::2]:
+                txn.delete(key, db=heads)
+    return len(entries)
+
+
+def test_indexes_damaged_between_two_runs_mend_themselves(
+    configuration: Configuration, sink: SinkProcess, run_engine: Run, port: int
+) -> None:
+    engine = run_engine()
+    accepted = load(port)
+    engine.kill_supervisor()
+    spoilt = spoil_indexes(configuration.data_dir / "shard-0")
+    assert spoilt > COUNT // 10
+    sink.start()
+    engine = run_engine()
+    assert not judge(engine, sink, accepted), "nothing is stranded"
+    assert not lost_ids(engine)
+    assert quarantine_of(engine) == []
+    assert "damaged index mended" in engine.log_file.read_text()
     assert engine.stop() == 0
 
 

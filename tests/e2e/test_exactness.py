@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(110)]
 VMTAS = 20
 LEAST_USED = 0.95
 FINAL_DELAY_S = 0.5  # of destinations whose connections bind: a connection carries two messages a second
-LOAD_S = 45.0  # of backlog for each destination: more than loading and disturbing take
+LOAD_S = 60.0  # of backlog for each destination: more than loading and disturbing take
 # What comes between a kill and the next message of a path: back-off and start of the process, the quiet of
 # 2 s after a restart, one interval of the slowest rate. Longer is a failure of its own.
 RECOVERY_S = 6.0

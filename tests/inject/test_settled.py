@@ -9,6 +9,7 @@ import pytest
 
 from engine.inject.settled import SettledClaims
 from engine.store.memory import MemoryStore
+from engine.store.records import encode_claim
 
 
 class Disk:
@@ -28,7 +29,7 @@ class Disk:
 def store() -> MemoryStore:
     made = MemoryStore()
     for name in ("a", "b"):
-        made._batch.claim(name.encode(), b"id")
+        made._batch.claim(name.encode(), encode_claim(name.encode(), bytes(12)))
     made.commit()
     return made
 

@@ -14,6 +14,7 @@ from engine.shard.orphans import FULL_PAUSE_S, LOOK_S, PAUSE_S, SLICE, OrphanSto
 from engine.store.environment import StoreOptions
 from engine.store.lmdb import Store
 from engine.store.memory import MemoryStore
+from engine.store.records import schedule_key_of
 from engine.store.remembered import REMEMBERED_S
 from tests.fakes.delivery_rig import UNIX_START, make_delivery
 from tests.fakes.virtual_loop import run_virtually
@@ -61,6 +62,26 @@ async def fill(data_dir: Path, deliveries: list[Delivery], claim: str = "") -> N
     for delivery in deliveries:
         store.put([delivery], delivery.message, lambda _: None, claim=claim)
     store.close()
+
+
+def test_delivery_that_the_schedule_does_not_name_is_moved_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        left = [make_delivery(f"d{number}.example") for number in range(5)]
+        await fill(tmp_path, left)
+        store = Store(tmp_path / f"shard-{LEFT}", loop=asyncio.get_running_loop(), options=OPTIONS)
+        store.open()
+        with store._environment.lmdb.begin(write=True) as txn:
+            for delivery in left[1:3]:
+                txn.delete(schedule_key_of(delivery), db=store._tables.schedule)
+        store.close()
+        shard = Shard(tmp_path)
+        shard.orphan.open()
+        while shard.orphans:
+            await shard.run(PAUSE_S)
+        assert {each.key for each in shard.arrived} == {each.key for each in left}
+        assert not (tmp_path / f"shard-{LEFT}").exists()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30.0))
 
 
 def run(scenario: Callable[[], Any]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from engine.core.envelope import Delivery
 from engine.core.errors import StoreFull
-from engine.shard.salvaging import AGAIN_S, FULL_PAUSE_S, Salvages, read_items
+from engine.shard.salvaging import AGAIN_S, FULL_PAUSE_S, MAX_BROKEN_OFF, Salvages, read_items
 from engine.store.quarantine import list_quarantined
-from engine.store.records import encode_body, encode_delivery
+from engine.store.records import encode_body, encode_claim, encode_delivery
 from engine.store.remembered import encode_remembered
 from engine.telemetry.metrics import Counters
 from tests.fakes.delivery_rig import UNIX_START, make_delivery
@@ -26,7 +26,7 @@ END = ["end", {"damage": 1, "has_past": False, "messages": 0, "deliveries": 0, "
 def message_item(*deliveries: Delivery) -> list[Any]:
     first = deliveries[0]
     rows = [[each.key, encode_delivery(each)] for each in deliveries]
-    return ["message", encode_body(first.envelope, first.message), rows]
+    return ["message", encode_body(first.message_id, first.envelope, first.message), rows]
 
 
 class Shard:
@@ -71,8 +71,9 @@ def run(scenario: Callable[[], Any]) -> None:
 def test_memory_is_there_before_the_shard_serves_and_messages_after(tmp_path: Path) -> None:
     async def scenario() -> None:
         delivery = make_delivery()
-        seen = encode_remembered(UNIX_START + 100)
-        memory = [["claim", b"file.msg", delivery.message_id], ["seen", b"k" * 14, seen]]
+        claim = encode_claim(b"file.msg", delivery.message_id)
+        seen = encode_remembered(b"k" * 14, UNIX_START + 100)
+        memory = [["claim", b"file.msg", claim], ["seen", b"k" * 14, seen]]
         shard = Shard(tmp_path, [[*memory, ["memory"], message_item(delivery), ["lost", LOST], END]])
         await shard.salvages.open()
         assert shard.store.claim_of("file.msg") == delivery.message_id
@@ -95,7 +96,7 @@ def test_what_is_here_or_was_is_not_put_again(tmp_path: Path) -> None:
         items = [["memory"], message_item(here), message_item(gone), message_item(fresh), END]
         shard = Shard(tmp_path, [items])
         shard.store.put([here], here.message, lambda _: None)
-        shard.store.restore("seen", gone.key, encode_remembered(UNIX_START + 100))
+        shard.store.restore("seen", gone.key, encode_remembered(gone.key, UNIX_START + 100))
         await shard.salvages.open()
         shard.salvages.begin()
         await asyncio.sleep(0.1)
@@ -117,6 +118,20 @@ def test_reader_that_broke_off_is_begun_again_and_nothing_put_twice(tmp_path: Pa
         await asyncio.sleep(AGAIN_S)
         assert [each.key for each in shard.arrived] == [first.key, second.key]
         assert shard.report is not None
+
+    run(scenario)
+
+
+def test_reader_that_never_comes_to_its_end_is_not_begun_again_for_ever(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        delivery = make_delivery()
+        shard = Shard(tmp_path, [[["memory"], message_item(delivery)] for _ in range(MAX_BROKEN_OFF + 1)])
+        await shard.salvages.open()
+        shard.salvages.begin()
+        await asyncio.sleep(2 * MAX_BROKEN_OFF * AGAIN_S)
+        assert len(shard.runs) == 1, "one is left for the next process"
+        assert [each.key for each in shard.arrived] == [delivery.key]
+        assert shard.report is None
 
     run(scenario)
 

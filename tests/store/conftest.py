@@ -93,6 +93,7 @@ class Harness:
         self.told: list[object] = []
         self.puts = 0
         self.damaged: list[tuple[bytes, str]] = []
+        self.mended: list[str] = []
         self.unhealthy: list[Exception] = []
         self.commits_s: list[float] = []
         self.journal = options.pop("journal", None)
@@ -104,6 +105,7 @@ class Harness:
             journal=self.journal,
             clock=lambda: self.unix_now,
             on_damaged=lambda key, detail: self.damaged.append((key, detail)),
+            on_mended=self.mended.extend,
             on_unhealthy=self.unhealthy.append,
             observe_commit_s=self.commits_s.append,
         )

@@ -15,6 +15,7 @@ import pytest
 
 from engine.core.errors import StoreDamaged, StoreFull, StoreUnhealthy
 from engine.store.environment import Environment, Room, StoreOptions, is_of_the_disk, translate
+from engine.store.pages import PageFile
 
 OPTIONS = StoreOptions(map_size_bytes=64 << 20, lock_wait_s=0.5, min_free_bytes=0, min_free_fraction=0.0)
 
@@ -64,12 +65,62 @@ def test_lock_ends_with_its_process(tmp_path):
 def test_store_of_a_later_format_is_refused(tmp_path):
     environment = opened(tmp_path)
     with environment.lmdb.begin(write=True) as txn:
-        txn.put(b"format", b"2", db=environment.tables.meta)
+        txn.put(b"format", b"3", db=environment.tables.meta)
     environment.close()
-    with pytest.raises(StoreUnhealthy, match="format 2, and this Mailrail reads 1"):
+    with pytest.raises(StoreUnhealthy, match="format 3, and this Mailrail reads 2"):
         opened(tmp_path)
-    with pytest.raises(StoreUnhealthy, match="format 2"):
+    with pytest.raises(StoreUnhealthy, match="format 3"):
         opened(tmp_path)
+
+
+def test_store_of_format_1_is_opened_and_says_so_to_an_earlier_mailrail(tmp_path):
+    environment = opened(tmp_path)
+    with environment.lmdb.begin(write=True) as txn:
+        txn.put(b"format", b"1", db=environment.tables.meta)
+    environment.close()
+    environment = opened(tmp_path)
+    with environment.lmdb.begin() as txn:
+        assert txn.get(b"format", db=environment.tables.meta) == b"2"
+    environment.close()
+
+
+def write_meta(path: Path, slot: int, at: int, octets: bytes) -> None:
+    with (path / "data.mdb").open("r+b") as file:
+        file.seek(slot * 4096 + at)
+        file.write(octets)
+
+
+TRANSACTION_AT, LAST_PAGE_AT = 144, 136  # in a meta page, its header included
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (TRANSACTION_AT, 1 << 20, "meta pages of the transactions"),
+        (LAST_PAGE_AT, 1, "meta pages whose last pages are"),
+        (LAST_PAGE_AT, 1 << 40, "a meta page promises"),
+        (LAST_PAGE_AT, 1 << 20, "a meta page promises"),
+        (LAST_PAGE_AT, (1 << 64) - 1, "a meta page promises"),
+    ],
+)
+@pytest.mark.parametrize("is_newer", [True, False])
+def test_meta_pages_that_can_not_be_true_are_damage(harness, make, at, value, why, is_newer):
+    """A flipped bit there would take back the last commits, or have pages in use written over."""
+    put_many(harness, make, 10)
+    harness.store.close()
+    file = PageFile(harness.path / "data.mdb")
+    newest = file.metas.index(file.newest)
+    file.close()
+    write_meta(harness.path, newest if is_newer else 1 - newest, at, value.to_bytes(8, "little"))
+    if at == LAST_PAGE_AT and not is_newer:
+        if value == 1:
+            opened(harness.path).close()  # nothing is promised by the older one
+            return
+        why = "meta pages whose last pages are"
+    before = (harness.path / "data.mdb").stat().st_size
+    with pytest.raises(StoreDamaged, match=why):
+        opened(harness.path)
+    assert (harness.path / "data.mdb").stat().st_size == before
 
 
 @pytest.mark.parametrize(
@@ -235,5 +286,5 @@ def test_map_grows_for_removals_within_bounds(tmp_path):
     grown = sum(environment.grow() for _ in range(100))
     assert grown == 4, "64 MB: a tenth of the map, or four steps"
     with environment.lmdb.begin() as txn:
-        assert txn.get(b"format", db=environment.tables.meta) == b"1"
+        assert txn.get(b"format", db=environment.tables.meta) == b"2"
     environment.close()

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from engine.core.envelope import Delivery
-from engine.core.errors import StoreDamaged, StoreError, StoreFull, StoreUnhealthy
-from engine.store.records import Duplicate, queue_name
-from engine.store.remembered import encode_remembered, reply_key
+from engine.core.errors import StoreError, StoreFull, StoreUnhealthy
+from engine.store.records import DamagedRecord, Duplicate, decode_aside, queue_name
+from engine.store.remembered import claim_key, encode_remembered, reply_key
 from tests.lacking import need_root
 
 X_QUEUE = queue_name("acme", "x.example")
@@ -152,8 +152,8 @@ def test_damaged_record_is_set_aside_and_told(harness, make, table):
     ]
     harness.commit()
     assert due_keys(harness) == [well.key]
-    ((key, kept),) = harness.store.damaged(10)
-    detail, at, record, body = msgspec.msgpack.decode(kept)
+    key, kept = harness.store.damaged(10)[0]
+    detail, at, record, body = decode_aside(key, kept)
     assert key == harm.key
     assert "checksum" in detail
     assert at == harness.unix_now
@@ -170,6 +170,73 @@ def flip_last_octet(store, table, key):
         raw = bytearray(txn.get(key, db=handle))
         raw[-1] ^= 1
         txn.put(key, bytes(raw), db=handle)
+
+
+def write_raw(store, table, key, raw):
+    with store._environment.lmdb.begin(write=True) as txn:
+        txn.put(key, raw, db=getattr(store._tables, table))
+
+
+def test_what_format_1_remembered_is_still_known(harness):
+    """Claims, ids and replies of format 1 are bare: no version, no checksum."""
+    store, expiry = harness.store, int(harness.unix_now + 100).to_bytes(5, "big")
+    write_raw(store, "claims", claim_key("one/a"), b"m" * 12)
+    write_raw(store, "seen", b"k" * 14, expiry)
+    write_raw(store, "replies", reply_key("acme", "id-1"), expiry + b"m" * 12)
+    assert store.claim_of("one/a") == b"m" * 12
+    assert store.remembered(b"k" * 14)
+    assert store.idempotent("acme", "id-1") == b"m" * 12
+    harness.unix_now += 100
+    assert not store.remembered(b"k" * 14)
+    assert store.idempotent("acme", "id-1") is None
+
+
+def test_damaged_reply_is_an_error_not_another_answer(harness, make):
+    """Its message was accepted: taken again it would be sent twice, and another id would be a lie."""
+    harness.put_now(make(), idempotency="id-1", reply=b"m" * 12)
+    flip_last_octet(harness.store, "replies", reply_key("acme", "id-1"))
+    with pytest.raises(DamagedRecord, match="remembered: checksum"):
+        harness.store.idempotent("acme", "id-1")
+    key = reply_key("acme", "id-1")
+    assert harness.damaged == [(key, "remembered: checksum does not match")]
+
+
+def move_record(store, table, key, other):
+    """Put a record under another key, as one flipped bit of the key would."""
+    with store._environment.lmdb.begin(write=True) as txn:
+        handle = getattr(store._tables, table)
+        raw = txn.get(key, db=handle)
+        txn.delete(key, db=handle)
+        txn.put(other, raw, db=handle)
+
+
+def test_claim_and_id_under_another_key_are_nobodys(harness, make):
+    """Else a spool file would be unlinked that nobody took, and another's copy refused as known."""
+    store = harness.store
+    harness.put(make(), claim="one/a", idempotency="id-2", reply=b"m" * 12)
+    harness.commit()
+    seen = encode_remembered(b"k" * 14, harness.unix_now + 100)
+    write_raw(store, "seen", b"k" * 14, seen)
+    move_record(store, "claims", claim_key("one/a"), claim_key("one/c"))
+    move_record(store, "seen", b"k" * 14, b"k" * 13 + b"i")
+    move_record(store, "replies", reply_key("acme", "id-2"), reply_key("acme", "id-3"))
+    assert store.claim_of("one/c") is None
+    assert not store.remembered(b"k" * 13 + b"i")
+    with pytest.raises(DamagedRecord):
+        store.idempotent("acme", "id-3")
+
+
+@pytest.mark.parametrize("table", ["bodies", "deliveries"])
+def test_record_under_the_key_of_another_message_sends_nothing_to_its_recipients(harness, make, table):
+    one, other = make("x.example", message=b"for x"), make("y.example", message=b"for y")
+    harness.put(one)
+    harness.put_now(other)
+    keys = [each.message_id if table == "bodies" else each.key for each in (one, other)]
+    move_record(harness.store, table, *keys)
+    assert harness.store.load(other.key) is None
+    assert harness.damaged == [
+        (other.key, f"{'body' if table == 'bodies' else 'delivery'}: checksum does not match")
+    ]
 
 
 def test_missing_body_is_damage_not_a_crash(harness, make):
@@ -453,9 +520,11 @@ def test_what_another_store_remembers_is_taken_where_nothing_is_here(harness, ma
     store = harness.store
     store.restore("claim", b"mine", b"x" * 12)
     store.restore("claim", b"theirs", b"y" * 12)
-    store.restore("seen", b"k" * 14, encode_remembered(harness.unix_now + 100))
-    store.restore("reply", reply_key("acme", "id-1"), encode_remembered(harness.unix_now + 100, b"theirs"))
-    store.restore("reply", reply_key("acme", "id-2"), encode_remembered(harness.unix_now + 100, b"theirs"))
+    store.restore("seen", b"k" * 14, encode_remembered(b"k" * 14, harness.unix_now + 100))
+    key = reply_key("acme", "id-1")
+    store.restore("reply", key, encode_remembered(key, harness.unix_now + 100, b"theirs"))
+    key = reply_key("acme", "id-2")
+    store.restore("reply", key, encode_remembered(key, harness.unix_now + 100, b"theirs"))
     harness.commit()
     assert (store.claim_of("mine"), store.claim_of("theirs")) == (delivery.message_id, b"y" * 12)
     assert store.remembered(b"k" * 14)
@@ -463,14 +532,18 @@ def test_what_another_store_remembers_is_taken_where_nothing_is_here(harness, ma
 
 
 @pytest.mark.parametrize("table", ["heads", "schedule"])
-def test_index_that_names_no_queue_is_damage_told_once(harness, make, table):
-    harness.put_now(make())
+def test_what_names_no_queue_in_an_index_is_left_out_and_leaves(harness, make, table):
+    delivery = make()
+    harness.put_now(delivery)
     handle = getattr(harness.store._environment.tables, table)
     with harness.store._environment.lmdb.begin(write=True) as txn:
         txn.put(b"\x00" * 8 + b"\xff\xfe" + b"\x00" * 22, b"", db=handle)
     for _ in range(2):
-        with pytest.raises(StoreDamaged, match="is no queue"):
-            harness.heads() if table == "heads" else harness.stored_keys()
-    assert [type(error) for error in harness.unhealthy] == [StoreDamaged]
-    with pytest.raises(StoreDamaged):
-        harness.put(make())
+        assert harness.heads() == [(int(delivery.due_at * 1000), X_QUEUE)]
+        assert harness.stored_keys() == [delivery.key]
+        assert [queue for queue, _ in harness.store.queues(10)] == [X_QUEUE]
+    harness.commit()
+    assert len(harness.mended) == 1
+    with harness.store._environment.lmdb.begin() as txn:
+        assert txn.stat(db=handle)["entries"] == 1
+    assert harness.unhealthy == []

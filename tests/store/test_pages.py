@@ -5,7 +5,7 @@ import os
 import lmdb
 import pytest
 
-from engine.store.pages import NO_ROOT, PageDamaged, PageFile, parse_leaf, parse_meta
+from engine.store.pages import MAX_RUN_READS, NO_ROOT, PageDamaged, PageFile, parse_leaf, parse_meta
 
 
 @pytest.fixture
@@ -36,6 +36,37 @@ def test_pages_outside_the_file_or_of_another_kind_are_damaged(data):
             file.read_tree_page(number)
     with pytest.raises(PageDamaged):
         file.read_run(1 << 60, 10)
+    file.close()
+
+
+@pytest.mark.parametrize("number", [1 << 51, 1 << 52, (1 << 64) - 1])
+def test_page_number_beyond_what_the_system_can_take_is_not_in_the_file(data, number):
+    """One altered bit makes it, and pread would raise OverflowError."""
+    file = PageFile(data)
+    assert file.check_run(number, 10) == "not in the file"
+    assert file.peek(number) == (0, 1)
+    with pytest.raises(PageDamaged):
+        file.read_run(number, 10)
+    file.close()
+
+
+def test_value_longer_than_its_run_is_damaged_and_not_read(data):
+    with data.open("ab") as more:
+        more.write(bytes(100 * 4096))
+    file = PageFile(data)
+    first = int.from_bytes(parse_leaf(file.read_tree_page(file.newest.main.root))[0][1].data, "little")
+    with pytest.raises(PageDamaged, match="no overflow page for 200000 octets"):
+        file.read_run(first, 200_000)
+    file.close()
+
+
+def test_reading_values_has_an_end(data):
+    file = PageFile(data)
+    first = int.from_bytes(parse_leaf(file.read_tree_page(file.newest.main.root))[0][1].data, "little")
+    for _ in range(MAX_RUN_READS):
+        assert len(file.read_run(first, 10_000)) == 10_000
+    with pytest.raises(PageDamaged, match="times over"):
+        [file.read_run(first, 10_000) for _ in range(file.pages * MAX_RUN_READS)]
     file.close()
 
 

@@ -86,9 +86,9 @@ def test_store_of_a_later_format_is_not_damage(fill):
     environment = Environment(store.path, OPTIONS)
     environment.open()
     with environment.lmdb.begin(write=True) as txn:
-        txn.put(b"format", b"2", db=environment.tables.meta)
+        txn.put(b"format", b"3", db=environment.tables.meta)
     environment.close()
-    with pytest.raises(StoreUnhealthy, match="format 2"):
+    with pytest.raises(StoreUnhealthy, match="format 3"):
         open_it(store.path)
     assert store.data.exists()
 

@@ -47,19 +47,25 @@ DELIVERIES = st.builds(
 
 @given(DELIVERIES)
 def test_what_is_decoded_is_what_was_encoded(delivery):
-    envelope, message = records.decode_body(records.encode_body(delivery.envelope, delivery.message))
+    envelope, message = records.decode_body(
+        delivery.message_id, records.encode_body(delivery.message_id, delivery.envelope, delivery.message)
+    )
     found = records.decode_delivery(delivery.key, records.encode_delivery(delivery), envelope, message)
     assert msgspec.to_builtins(found) == msgspec.to_builtins(delivery)
-    assert records.peek_envelope(records.encode_body(delivery.envelope, delivery.message)) == envelope
-    assert records.peek_due_ms(records.encode_delivery(delivery)) == records.due_ms(delivery.due_at)
+    assert (
+        records.peek_envelope(records.encode_body(delivery.message_id, delivery.envelope, delivery.message))
+        == envelope
+    )
+    place = delivery.envelope.customer, delivery.domain, records.due_ms(delivery.due_at)
+    assert records.peek_place(delivery.key, records.encode_delivery(delivery)) == place
 
 
 @given(DELIVERIES, st.data())
 def test_one_flipped_bit_anywhere_is_noticed(delivery, data):
-    body = bytearray(records.encode_body(delivery.envelope, delivery.message))
+    body = bytearray(records.encode_body(delivery.message_id, delivery.envelope, delivery.message))
     body[data.draw(st.integers(0, len(body) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(records.DamagedRecord):
-        records.decode_body(bytes(body))
+        records.decode_body(delivery.message_id, bytes(body))
     record = bytearray(records.encode_delivery(delivery))
     record[data.draw(st.integers(0, len(record) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(records.DamagedRecord):
@@ -68,26 +74,26 @@ def test_one_flipped_bit_anywhere_is_noticed(delivery, data):
 
 @given(DELIVERIES, st.data())
 def test_truncated_records_are_damaged(delivery, data):
-    body = records.encode_body(delivery.envelope, delivery.message)
+    body = records.encode_body(delivery.message_id, delivery.envelope, delivery.message)
     record = records.encode_delivery(delivery)
     with pytest.raises(records.DamagedRecord):
-        records.decode_body(body[: data.draw(st.integers(0, len(body) - 1))])
+        records.decode_body(delivery.message_id, body[: data.draw(st.integers(0, len(body) - 1))])
     with pytest.raises(records.DamagedRecord):
-        records.peek_due_ms(record[: data.draw(st.integers(0, len(record) - 1))])
+        records.peek_place(delivery.key, record[: data.draw(st.integers(0, len(record) - 1))])
 
 
 def test_records_of_a_later_version_say_so():
-    with pytest.raises(records.DamagedRecord, match="version 9, not 1"):
-        records.decode_body(b"\x09" + bytes(20))
-    with pytest.raises(records.DamagedRecord, match="version 9, not 1"):
-        records.peek_due_ms(b"\x09" + bytes(20))
+    with pytest.raises(records.DamagedRecord, match="version 9, not 2"):
+        records.decode_body(bytes(12), b"\x09" + bytes(20))
+    with pytest.raises(records.DamagedRecord, match="version 9, not 2"):
+        records.peek_place(bytes(14), b"\x09" + bytes(20))
 
 
 @given(TEXT, TEXT)
 def test_text_that_utf_8_cannot_hold_is_stored_with_question_marks(sender, last_reply):
     envelope = Envelope(sender, "acme", "pool", 1.0, 1, "smtp", tags={"a": sender})
     delivery = Delivery(bytes(12), 0, envelope, "x.example", [sender], 1.0, last_reply=last_reply)
-    stored, message = records.decode_body(records.encode_body(envelope, b"m"))
+    stored, message = records.decode_body(bytes(12), records.encode_body(bytes(12), envelope, b"m"))
     found = records.decode_delivery(delivery.key, records.encode_delivery(delivery), stored, message)
     assert found.last_reply == last_reply.encode("utf-8", "replace").decode()
     assert found.envelope.tags["a"] == sender.encode("utf-8", "replace").decode()
@@ -136,7 +142,7 @@ def test_records_from_before_terms_and_notices_are_read():
     old = msgspec.msgpack.encode(msgspec.to_builtins(envelope)[:10])
     assert msgspec.msgpack.Decoder(Envelope).decode(old) == envelope
     record = msgspec.msgpack.encode(("x.example", ["r@x.example"], 1.0, 2, "later", "", True))
-    raw = records._HEAD.pack(records.RECORD_VERSION, records.crc32(record)) + record
+    raw = records._HEAD.pack(records.KEYLESS_VERSION, records.crc32(record)) + record
     found = records.decode_delivery(bytes(14), raw, envelope, b"")
     assert (found.attempts, found.is_remembered, found.told) == (2, True, 0)
 
@@ -144,4 +150,34 @@ def test_records_from_before_terms_and_notices_are_read():
 def test_terms_come_back():
     terms = Terms(True, "id", "FULL", "NEVER", {"r@x.example": ("SUCCESS", "rfc822;r")}, 5.0, "RT", 2.0, True)
     envelope = Envelope("s@a.example", "acme", "pool", 1.0, 1, "smtp", terms=terms)
-    assert records.decode_body(records.encode_body(envelope, b"m"))[0] == envelope
+    assert records.decode_body(bytes(12), records.encode_body(bytes(12), envelope, b"m"))[0] == envelope
+
+
+@given(DELIVERIES, st.integers(0, 8 * 14 - 1))
+def test_record_under_a_key_with_one_flipped_bit_is_damaged_and_known_by_its_own(delivery, bit):
+    record = records.encode_delivery(delivery)
+    other = list(records.one_bit_away(delivery.key))[bit]
+    with pytest.raises(records.DamagedRecord, match="checksum"):
+        records.decode_delivery(other, record, delivery.envelope, b"")
+    assert records.find_own_key(other, record) == delivery.key
+    assert records.is_record_of(delivery.key, record)
+
+
+@given(DELIVERIES)
+def test_body_of_another_message_is_damaged(delivery):
+    body = records.encode_body(delivery.message_id, delivery.envelope, b"m")
+    with pytest.raises(records.DamagedRecord, match="checksum"):
+        records.decode_body(next(records.one_bit_away(delivery.message_id)), body)
+
+
+def test_damaged_text_that_is_no_utf_8_is_damage_and_not_another_error():
+    envelope = Envelope("news@acme.example", "acme", "pool", 1.0, 1, "smtp")
+    body = records.encode_body(bytes(12), envelope, b"m").replace(b"news", b"n\xffws")
+    with pytest.raises(records.DamagedRecord):
+        records.peek_envelope(body)
+
+
+@pytest.mark.parametrize("name", [b"", b"a", b"a\0b", b"a\0b\0c", b"\xff\0b\0"])
+def test_what_is_no_queue_is_none(name):
+    assert records.is_queue(records.queue_name("acme", "x.example"))
+    assert not records.is_queue(name)

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.store.environment import Environment, StoreOptions
-from engine.store.records import head_key, queue_name, schedule_key
+from engine.store.records import encode_delivery, head_key, queue_name, schedule_key, seal
 from engine.store.verify import verify_store
 
 OPTIONS = StoreOptions(map_size_bytes=64 << 20, lock_wait_s=0.0)
@@ -96,7 +96,7 @@ def test_heads_that_do_not_say_what_the_schedule_says(fill):
 def test_other_format(fill):
     store = fill()
     change(store, "meta", b"format", b"7")
-    assert problems(store) == ["format 7, not 1"]
+    assert problems(store) == ["format 7, not 2"]
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,20 @@ def test_flipped_octet_of_a_message(fill):
     store.flip(store.page_of("bodies", "big"), 3000)
     (problem,) = problems(store)
     assert "body: checksum does not match" in problem
+
+
+@pytest.mark.parametrize("table", ["claims", "seen", "replies", "damaged"])
+def test_damaged_record_of_what_is_remembered(fill, table):
+    store = fill()
+    key = b"k" * 14
+    change(store, table, key, seal(b"another key", bytes(17)))
+    assert len(problems(store)) == 1
+    assert f"{table}, {key.hex()}: " in problems(store)[0]
+
+
+def test_record_under_anothers_key(fill):
+    store = fill(3, 0)
+    delivery = some(store)
+    change(store, "deliveries", delivery.key, None)
+    change(store, "deliveries", delivery.key[:-1] + b"\x02", encode_delivery(delivery))
+    assert f"delivery {delivery.key.hex()} stands under another key" in problems(store)
