@@ -71,12 +71,12 @@ class CategoryRow(NamedTuple):
     temporary: str  # action after a 4xx
     permanent: str  # action after a 5xx
     patience: int  # attempts that must have ended so before a 4xx is given up or suppressed
-    wait_factor: float  # of the retry curve, where the action is retry_slower
+    wait_factor: int  # of the retry curve, where the action is retry_slower
 
     def action(self, basis: str, *, is_permanent: bool, attempts: int) -> str:
         """Return the action after so many attempts, this one included.
 
-        A category that merely follows from the codes leaves them the last word, and suppresses nothing by 550 alone.
+        A category that follows from the codes alone leaves them the last word; a bare code suppresses none.
         """
         if is_permanent:
             if basis == "text" or self.permanent in FINAL:

@@ -1,6 +1,6 @@
 """What `mailrail check` finds in rules over replies: each must get the samples that it carries.
 
-A rule that another one of the same directory goes before, for its own sample, is out of reach there. Rules of an
+A rule is out of reach where another one of its directory goes before it, for its own sample. Rules of an
 operator's directory may take from those that ship: that is what they are for.
 
 Never: refuses anything; reply_rules does that.

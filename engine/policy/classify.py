@@ -1,7 +1,7 @@
 """What a reply means: one of the categories, found by rules over its text, then by its codes.
 
-Every pattern is tried in one pass: re2's filter knows from the words of a text which patterns can match at all.
-Verdicts are remembered by normal form, so that a provider's thousand refusals of a blast are worked out once.
+All patterns are tried in one pass: re2's filter knows from the words of a text which of them can match.
+Verdicts are remembered by normal form: a thousand refusals of one blast are worked out once.
 
 Owns: which rule decides; what is remembered.
 Never: classifies what we said ourselves by its text (`categories.own_verdict`).

@@ -22,7 +22,9 @@ import re
 
 from engine.core.reply import Reply
 
-MAX_CHARS = 1000  # of a text; what a reply is about stands in its first lines (RFC 5321 4.5.3.1.5: 512 octets)
+MAX_CHARS = (
+    1000  # of a text; what a reply is about stands in its first lines (RFC 5321 4.5.3.1.5: 512 octets)
+)
 
 _SPACE = re.compile(r"\s+")
 _ADDRESS = re.compile(r"[^\s<>\"',;:()\[\]{}@=]{1,64}@[^\s<>\"',;:()\[\]{}@]{1,255}")

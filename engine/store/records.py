@@ -54,6 +54,7 @@ class _DeliveryRecord(msgspec.Struct, array_like=True, gc=False):
     held: str = ""
     is_remembered: bool = False
     told: int = 0
+    avoid: str = ""
 
 
 _decode_record = msgspec.msgpack.Decoder(_DeliveryRecord).decode
@@ -150,7 +151,7 @@ def encode_delivery(delivery: Delivery) -> bytes:
     """Return the record of what changes from attempt to attempt."""
     d = delivery
     facts = _encode_text(
-        (d.domain, d.recipients, d.due_at, d.attempts, d.last_reply, d.held, d.is_remembered, d.told)
+        (d.domain, d.recipients, d.due_at, d.attempts, d.last_reply, d.held, d.is_remembered, d.told, d.avoid)
     )
     return _HEAD.pack(RECORD_VERSION, crc32(facts)) + facts
 
@@ -175,6 +176,7 @@ def decode_delivery(key: bytes, raw: bytes | memoryview, envelope: Envelope, mes
         held=record.held,
         is_remembered=record.is_remembered,
         told=record.told,
+        avoid=record.avoid,
     )
 
 
@@ -198,7 +200,7 @@ def _parse_delivery(raw: bytes | memoryview) -> _DeliveryRecord:
         raise DamagedRecord("delivery: checksum does not match")
     try:
         return _decode_record(facts)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedRecord(f"delivery: {error}") from error
 
 
@@ -214,7 +216,7 @@ def _check_body_head(raw: bytes | memoryview) -> int:
 def _parse_envelope(facts: memoryview) -> Envelope:
     try:
         return _decode_envelope(facts)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedRecord(f"envelope: {error}") from error
 
 

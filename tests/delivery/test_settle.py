@@ -12,6 +12,7 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
 from engine.core.terms import Terms
 from engine.delivery.flight import Flight, SessionFacts
+from engine.delivery.judging import Judge
 from engine.delivery.notices import DELAY
 from engine.delivery.settle import MAX_REPLY_CHARS, Dispositions, disposition_of
 from engine.delivery.site_queue import SiteQueue
@@ -45,6 +46,7 @@ class Desk:
         self.heard: list[tuple[str, Delivery]] = []
         self.bounces: list[tuple[Delivery, list[Failure], str]] = []
         self.counters = Counters()
+        self.policies = make_policies(policy)
         self.dispositions = Dispositions(
             self.store,
             self.add_event,
@@ -52,11 +54,11 @@ class Desk:
             DestinationLabels(),
             self,
             lambda *bounce: self.bounces.append(bounce),
+            judge=Judge(self.policies),
             shard=3,
             unix_clock=lambda: self.now,
             jitter=lambda: jitter,
         )
-        self.policies = make_policies(policy)
         self.site_queue = SiteQueue(
             "pool",
             GMAIL,
