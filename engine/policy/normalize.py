@@ -32,9 +32,11 @@ _V4 = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b")
 _V6 = re.compile(r"(?<![0-9a-z:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?![0-9a-z:])")
 _ID = re.compile(r"(?<![a-z0-9+-])(?=[a-z+-]*\d[a-z0-9+-]*[a-z])[a-z0-9+-]{9,}")
 _NUMBER = re.compile(r"\d{7,}")
-_COUNT = re.compile(
-    r"(?<![\w.])\d+(?= ?(?:s\b|sec|min|hour|day|byte|kb\b|mb\b|kib|mib|octet|message|recipient|connection))"
+_UNITS = (
+    r"s|secs?|seconds?|mins?|minutes?|hours?|hrs?|days?"
+    r"|bytes?|kb|mb|kib|mib|octets?|messages?|recipients?|connections?"
 )
+_COUNT = re.compile(rf"(?<![\w.])\d+(?= ?(?:{_UNITS})\b)")
 _QUOTED = re.compile(r'"(?:[^\s"]*|[^"@]*@[^"]*)"')
 _CURLY = str.maketrans("\u2018\u2019\u201c\u201d\u00a0", "''\"\" ")
 
