@@ -1,16 +1,16 @@
 """How well replies are classified, and how fast: `python -m bench.classification FILE`.
 
 FILE has labelled replies, one object of JSON a line: `response`, `category`, and where more than one is right
-`also`; `provider` is optional. A fifth of them, by hash of the text, is held out: the authors of the rules have
-not read it. So its scores are the honest ones, for as long as nobody looks at what was missed there.
+`also`; `provider` is optional. A fifth of them, by hash of the text, is held out: the authors of the rules
+have not read it. So its scores are the honest ones, as long as nobody looks at what was missed there.
 
     strict      the category is the one of the label
     lenient     ... or one of `also`
     macro-F1    mean over the categories, each counting the same however rare, of the harmonic mean of
                 precision and recall by the strict measure
 
-Speed, in processor time: a hit (the normal form is remembered), a miss (it is not), with the rules that ship and
-with 3,000 of them; and a miss of texts made of the rules' own words in any order, worse than what peers say.
+Speed, in processor time: a hit (the normal form is remembered), a miss (it is not), with the rules that ship
+and with 3,000 of them; and a miss of texts made of the rules' own words in any order.
 
 Owns: which fifth is held out.
 Never: prints a reply.
