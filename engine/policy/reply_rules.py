@@ -123,16 +123,16 @@ def add_categories(document: Document, layers: ClassifyLayers) -> None:
         path = ("category", name)
         fields.is_known(document, ("category",), name, CATEGORIES)
         section = layers.categories.setdefault(name, CategorySection({}, {}))
-        section.values.update(read_table(document, path, table, _CATEGORY))
+        section.values.update(read_table(document, path, table, CATEGORY))
         for key in table:
-            section.origins[_CATEGORY[key].attribute] = document.origin((*path, key))
+            section.origins[CATEGORY[key].attribute] = document.origin((*path, key))
 
 
 def require_categories(layers: ClassifyLayers) -> None:
     """Complain where a category lacks a key: defaults stand in the file that ships, and nowhere else."""
     for name in CATEGORIES:
         section = layers.categories.get(name, CategorySection({}, {}))
-        for key, field in _CATEGORY.items():
+        for key, field in CATEGORY.items():
             if field.attribute not in section.values:
                 origin = next(iter(section.origins.values()), Origin("policies", 0))
                 raise ConfigError(
@@ -141,7 +141,7 @@ def require_categories(layers: ClassifyLayers) -> None:
 
 
 def _read_rule(document: Document, path: KeyPath, table: Any) -> Rule:
-    values = read_table(document, path, table, _RULE)
+    values = read_table(document, path, table, RULE)
     origin = document.origin(path)
     where = f"{describe(path)} ({values['name']})"
     is_off = values.pop("is_off", False)
@@ -225,7 +225,7 @@ def _fits_enhanced(wanted: str, enhanced: str) -> bool:
     return all(a in ("x", b) for a, b in zip(wanted.split("."), enhanced.split("."), strict=True))
 
 
-_RULE = {
+RULE = {
     "name": Field("name", fields.name, required=True),
     "match": Field("match", fields.one_or_many(_pattern, 100)),
     "code": Field("codes", fields.one_or_many(_code, 100)),
@@ -235,7 +235,7 @@ _RULE = {
     "samples": Field("samples", fields.many(fields.text, 1, 1000)),
     "off": Field("is_off", fields.boolean),
 }
-_CATEGORY = {
+CATEGORY = {
     "temporary": Field("temporary", fields.choice(*ACTIONS)),
     "permanent": Field("permanent", fields.choice(*ACTIONS)),
     "patience": Field("patience", fields.whole(1, 100)),
