@@ -62,10 +62,7 @@ def load_texts(config_path: str) -> Texts:
     text = _read(config_path, Origin(config_path, 0))
     settings = parse_settings(config_path, text)
     document = Document(config_path, text)
-    policies = load_shipped_policies()
-    for index, place in enumerate(settings.engine.policies):
-        asked_by = document.origin(("engine", "policies", index))
-        policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+    policies = _read_policies(document, settings)
     _check_certificates(document, settings)
     named = (*_key_files(settings), *_password_files(document))
     keys = {file: _read(file, document.origin(path)) for path, file in named}
@@ -74,6 +71,21 @@ def load_texts(config_path: str) -> Texts:
     for section in _sections(parse_policies(policies)):
         keys |= _read_pair(section)
     return Texts(config_path, text, policies, keys)
+
+
+def load_policies(config_path: str) -> PolicySet:
+    """Read the policies of a configuration alone: what needs nothing else needs no key that it names."""
+    text = _read(config_path, Origin(config_path, 0))
+    return parse_policies(_read_policies(Document(config_path, text), parse_settings(config_path, text)))
+
+
+def _read_policies(document: Document, settings: Settings) -> list[tuple[str, str]]:
+    """Read the policies that ship, and those that the settings name."""
+    policies = load_shipped_policies()
+    for index, place in enumerate(settings.engine.policies):
+        asked_by = document.origin(("engine", "policies", index))
+        policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+    return policies
 
 
 def _check_certificates(document: Document, settings: Settings) -> None:

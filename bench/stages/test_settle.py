@@ -28,6 +28,7 @@ def test_events_and_metrics(benchmark: Any, stages: Stages, wired: Wired) -> Non
         engine.labels,
         settlement,
         lambda *_: None,
+        judge=engine.judge,
         shard=0,
         unix_clock=time.time,
         jitter=lambda: 0.5,

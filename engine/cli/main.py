@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from engine.cli import check as checking
+from engine.cli import classify as classifying
 from engine.cli import explain as explaining
 from engine.cli import look, steer
 from engine.cli import password as hashing
@@ -90,6 +91,35 @@ def check(config: str, as_json: bool, strict: bool) -> None:
         if not findings:
             click.echo(f"{config}: good")
     leave(0 if checking.is_good(findings, strict) else 1)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")
+@common_options
+@click.pass_context
+def classify(context: click.Context, config: str, as_json: bool, files: tuple[str, ...]) -> None:
+    """Say what replies mean: category, the rule that found it, and what is done about it.
+
+    Reads FILEs or standard input: replies, one a line, or JSON objects with `response` and, where it is
+    known, `provider`. With --json it prints an object for each, one a line. Where there is no configuration,
+    the rules that ship hold. Exits 1 where a line is wrong.
+
+    \b
+    Examples:
+      echo '452 4.2.2 mailbox full' | mailrail classify
+      mailrail classify --json replies.jsonl
+    """
+    is_named = context.get_parameter_source("config") is not click.core.ParameterSource.DEFAULT
+    policies = classifying.load_rules(config, is_named=is_named)
+    is_good = True
+    for name in files or ("-",):
+        try:
+            stream = click.open_file(name, "rb")
+        except OSError as error:
+            fail(f"can't read {name}: {error.strerror}", as_json)
+        with stream:
+            is_good &= classifying.classify_stream(policies, stream, name, as_json)
+    leave(0 if is_good else 1)
 
 
 @cli.command()

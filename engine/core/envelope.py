@@ -57,8 +57,10 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     held: str = ""  # why just this one is stopped: "poison"; "shard N": that one is asked first
     is_remembered: bool = False
     told: int = 0  # which notices its sender has had: delivery.notices
+    avoid: str = ""  # vmta that the next attempt should not be made by
     # Not stored: they hold from becoming ready to the end of the attempt.
     expires_at: float = 0.0  # policy decides
+    wait_factor: int = 1  # of the time to the next attempt, as replies of this one ask for
     deferred: int = 0  # so many recipients at the end of `recipients` were deferred in this attempt
     key: bytes = b""  # of the delivery, made from id and index
 

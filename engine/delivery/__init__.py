@@ -13,6 +13,7 @@ idle         the sessions that have nothing to do
 scarcity     who makes room for whom, where connections are scarce
 widening     which ready queue gets another vmta of its pool
 beginnings   how many tries to open sessions begin in one turn of the loop
+avoidance    what should go by another vmta than the last time
 opening      connects one session, host by host
 attempt      one try of that, address by address
 peer_memory  faults of peers that are known for a while
@@ -22,7 +23,9 @@ session      one open SMTP session and its transactions (hot path)
 line         its transport and its clock
 flight       a transaction on its way
 crowding     too many recipients, told from a full mailbox
+judging      what a refusal means for a recipient: category, action, disposition
 settle       outcomes to dispositions: events, store, retries, bounces
+settle_cells the counters that it adds to
 notices      which notifications a sender is owed, and when
 bounces      notifications: made, stored, sent like any mail
 handover     deliveries whose pool has no vmta here, to a shard that has one

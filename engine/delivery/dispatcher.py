@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from engine.core.envelope import Delivery
+from engine.delivery.avoidance import Avoidance
 from engine.delivery.idle import Carrier, IdleSessions
 from engine.delivery.scarcity import Scarcity
 from engine.delivery.site_queue import SiteQueue
@@ -71,6 +73,9 @@ class Dispatcher:
         self._timers: dict[Path, tuple[float, asyncio.Handle]] = {}  # uvloop's handles don't know when
         self.decisions: dict[Path, Decision] = {}
         self.widening = Widening(self.decisions, self.attach)
+        self._avoidance = Avoidance(
+            loop, self._idle, self.widening, partial(self.kick, is_missed=True), self._kick_later
+        )
         self.refusals: dict[str, int] = {}
         self.is_paused = False
         self.step: Step = _NoStep()
@@ -241,7 +246,7 @@ class Dispatcher:
                 if site_queue.spare:
                     self._note_spent(session, rate_spent(ready_at, now, session.path.rate_why))
                 return None
-            delivery = self._pop(site_queue)
+            delivery = self._pop(site_queue, path.vmta)
             if delivery is not None:
                 session.reserved_at = path.reserve_message(now)
                 session.taken_from = site_queue
@@ -251,11 +256,13 @@ class Dispatcher:
                 return delivery
         return None
 
-    def _pop(self, site_queue: SiteQueue) -> Delivery | None:
+    def _pop(self, site_queue: SiteQueue, vmta: str) -> Delivery | None:
         queue = site_queue.queue
         unix_now = self.unix_clock()
         while True:
             delivery = queue.pop()
+            if delivery is not None and delivery.avoid == vmta:
+                delivery = self._avoidance.pass_over(delivery, site_queue, vmta, unix_now)
             if delivery is None:
                 return None
             if (

@@ -3,8 +3,8 @@
 The event is given to the log before the store learns of the removal, and both go to disk with the
 same commit, event first: a crash in between tells of a delivery twice, and loses none.
 
-Owns: which reply is which disposition, when a deferred delivery is due again, what bounces.
-Never: chooses what is delivered next, opens or closes sessions.
+Owns: which code is which disposition, when a deferred delivery is due again, what bounces.
+Never: knows what a refusal means (judging does), chooses what is delivered next, opens or closes sessions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
 from engine.delivery.crowding import crowded_out
 from engine.delivery.flight import Bearer, Flight
+from engine.delivery.judging import Judge, Judgement
 from engine.delivery.notices import is_told_of_relay, next_notice, told_of_delay, told_of_failure
+from engine.delivery.settle_cells import SettleCells
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
 from engine.policy.model import Policy
@@ -25,7 +27,7 @@ from engine.smtp.client import Outcome
 from engine.smtp.enhanced import status_of
 from engine.telemetry.events import Event
 from engine.telemetry.labels import DestinationLabels
-from engine.telemetry.metrics import Cell, Counters, Histogram
+from engine.telemetry.metrics import Counters
 
 EXPIRED = make_reply(554, "5.4.7", "delivery time expired")
 MAX_REPLY_CHARS = 1000  # of the last reply, as the store keeps it
@@ -64,33 +66,6 @@ class Bounce(Protocol):
     ) -> None: ...
 
 
-class _Cells:
-    """The counters of one destination label."""
-
-    __slots__ = ("_counters", "_label", "attempt", "by_event", "queue", "sent", "transactions")
-
-    def __init__(self, counters: Counters, label: str) -> None:
-        self._counters = counters
-        self._label = label
-        self.sent = counters.counter("mailrail_sent_bytes_total", destination=label)
-        self.queue: Histogram = counters.histogram("mailrail_queue_seconds", destination=label)
-        self.attempt: Histogram = counters.histogram("mailrail_attempt_seconds", destination=label)
-        self.by_event: dict[tuple[str, str], Cell] = {}
-        self.transactions: dict[str, Cell] = {}
-
-    def count_transaction(self, outcome: Outcome, delivery: Delivery) -> None:
-        """Count a transaction by how it ended."""
-        result = result_of(outcome)
-        cell = self.transactions.get(result)
-        if cell is None:
-            cell = self.transactions[result] = self._counters.counter(
-                "mailrail_transactions_total", destination=self._label, result=result
-            )
-        cell[0] += 1
-        if result in ("accepted", "uncertain"):
-            self.sent[0] += len(delivery.message)
-
-
 class Dispositions:
     """Gives every recipient its disposition."""
 
@@ -103,6 +78,7 @@ class Dispositions:
         settlement: Settlement,
         bounce: Bounce,
         *,
+        judge: Judge,
         shard: int,
         unix_clock: Callable[[], float],
         jitter: Callable[[], float],
@@ -114,10 +90,11 @@ class Dispositions:
         self._labels = labels
         self._settlement = settlement
         self._bounce = bounce
+        self._judge = judge
         self._shard = shard
         self._unix = unix_clock
         self._jitter = jitter
-        self._cells: dict[str, _Cells] = {}
+        self._cells: dict[str, SettleCells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
         self.on_carried: Callable[[Bearer, str], None] | None = None  # a session carried mail of a domain
 
@@ -144,13 +121,16 @@ class Dispositions:
             if index in crowded:
                 continue
             reply = outcome.reply_for(index) or make_reply(451, "4.4.2", "connection lost")
-            disposition = disposition_of(reply, outcome, index)
+            judgement = self._judge_reply(reply, outcome, index, flight)
+            disposition = judgement.disposition if judgement else "delivered"
             event = self._event(disposition, delivery, recipient, now, site_queue)
             _describe(event, session)
             event.reply = reply
             event.status = status_of(reply, phase_of(reply, outcome, index))
             event.attempt = delivery.attempts + 1
             event.attempt_s = round(attempt_s, 6)
+            if judgement:
+                judgement.mark(event, delivery)
             if disposition == "deferred":
                 deferred.append(recipient)
                 waiting.append(event)
@@ -174,6 +154,15 @@ class Dispositions:
         if not delivery.deferred:  # else others of it are tried first
             for event in waiting:  # lines are made when the commit begins
                 event.due_at = delivery.due_at
+
+    def _judge_reply(self, reply: Reply, outcome: Outcome, index: int, flight: Flight) -> Judgement | None:
+        """Return what a reply means for a recipient; None where it is delivered."""
+        by_code = disposition_of(reply, outcome, index)
+        if by_code == "delivered":
+            return None
+        provider = flight.site_queue.destination.provider
+        attempts = flight.delivery.attempts + 1
+        return self._judge.judge(reply, provider, attempts, is_permanent=by_code == "bounced")
 
     def put_back(self, flight: Flight) -> None:
         """The peer never looked at it: it is ready again, and this was no attempt."""
@@ -207,7 +196,9 @@ class Dispositions:
     def _defer(self, delivery: Delivery, policy: Policy, now: float) -> None:
         delivery.attempts += 1
         delivery.deferred = 0
-        due_at = retry_at(now, delivery.attempts, self._jitter(), policy.retry_s)
+        wait_s = retry_at(0.0, delivery.attempts, self._jitter(), policy.retry_s)
+        due_at = now + wait_s * delivery.wait_factor
+        delivery.wait_factor = 1
         until = expires_at(delivery.envelope, policy.expire_after_s)
         if delivery.envelope.terms is not None:
             due_at = min(due_at, self._tell_delayed(delivery, policy, now, until))
@@ -314,11 +305,17 @@ class Dispositions:
     ) -> list[Event]:
         """Log one event for each recipient; return them."""
         events = []
+        judgement: Judgement | None = None
+        if reply is not None and disposition in ("deferred", "bounced"):
+            provider = site_queue.destination.provider if site_queue else ""
+            judgement = self._judge.judge_settled(disposition, reply, provider, delivery.attempts + 1)
         cells = self._cells_of(site_queue.destination.name if site_queue else delivery.domain)
         for recipient in delivery.recipients:
             event = self._event(disposition, delivery, recipient, now, site_queue)
             event.reply = reply
             event.vmta = vmta
+            if judgement is not None:
+                judgement.mark(event, delivery)
             event.reason = reason
             event.attempt = delivery.attempts + (disposition == "deferred")
             self._add_event(event)
@@ -356,38 +353,19 @@ class Dispositions:
             event.site = site_queue.site.plain_name
         return event
 
-    def _count(self, cells: _Cells, event: Event) -> None:
-        key = (event.event, event.customer)
-        cell = cells.by_event.get(key)
-        if cell is None:
-            label = self._labels.peek(event.destination or event.domain)
-            cell = cells.by_event[key] = self._counters.counter(
-                "mailrail_messages_total", event=event.event, customer=event.customer, destination=label
-            )
-        cell[0] += 1
-        if event.event != "deferred":
-            cells.queue.observe(event.queue_s)
+    def _count(self, cells: SettleCells, event: Event) -> None:
+        cells.count(event, self._labels.peek(event.destination or event.domain))
 
-    def _cells_of(self, destination: str) -> _Cells:
+    def _cells_of(self, destination: str) -> SettleCells:
         label = self._labels.label(destination)
         cells = self._cells.get(label)
         if cells is None:
-            cells = self._cells[label] = _Cells(self._counters, label)
+            cells = self._cells[label] = SettleCells(self._counters, label)
         return cells
 
 
-def result_of(outcome: Outcome) -> str:
-    """Return how a transaction ended: accepted, temporary, permanent, lost or uncertain."""
-    if outcome.is_uncertain:
-        return "uncertain"
-    reply = outcome.final or outcome.reply_for(0)
-    if reply is None or (reply.synthetic and reply.is_temporary):
-        return "lost"
-    return "accepted" if reply.code < 300 else "permanent" if reply.code >= 500 else "temporary"
-
-
 def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:
-    """Turn the reply that decides a recipient into delivered, deferred or bounced.
+    """Turn the reply that decides a recipient into delivered, deferred or bounced, by its code alone.
 
     552 at RCPT is temporary: RFC 5321 section 4.5.3.1.10 (too many recipients, said with the wrong code).
     """

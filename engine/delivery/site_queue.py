@@ -56,6 +56,7 @@ class SiteQueue:
         "is_gone",
         "is_kick_due",
         "is_miss_due",
+        "is_other_due",
         "is_refill_due",
         "is_stopped",
         "is_untried",
@@ -113,6 +114,7 @@ class SiteQueue:
         self.is_gone = False  # out of the table: what is put here is never found again
         self.is_kick_due = False
         self.is_miss_due = False
+        self.is_other_due = False
         self.is_refill_due = False
         self.is_stopped = False  # the last try of every path failed: most of it waits on disk
         self.is_untried = True  # no session has opened for it: nobody knows whether its peer accepts

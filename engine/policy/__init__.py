@@ -7,5 +7,9 @@ parse     from texts to `PolicySet`; every error names file, line and key
 match     which provider a domain belongs to, by its name or its MX hosts
 fold      `PolicySet`: layers folded into policies, cached
 explain   where each value of a policy came from, and what binds the throughput
-check     what `mailrail check` finds; providers in check_providers, rules for replies in check_rules
+categories  the categories of deferrals and bounces, and what is done about each
+reply_rules  [[classify]] and [category.NAME], parsed and in order
+normalize  a reply without what differs between replies that say the same
+classify  `Classifier`: the category of a reply, by rules over its text and its codes
+check     what `mailrail check` finds: providers in check_providers, rules in check_rules and check_replies
 """

@@ -13,6 +13,7 @@ from pathlib import PurePath
 from engine.core.finding import Finding
 from engine.core.units import format_duration, format_rate
 from engine.policy.check_providers import check_providers
+from engine.policy.check_replies import check_replies
 from engine.policy.check_rules import check_rules
 from engine.policy.fold import PolicySet
 from engine.policy.layers import Section
@@ -26,6 +27,7 @@ def check_policies(policies: PolicySet) -> list[Finding]:
         for section in scope.all():
             found += _check_section(section)
     found += _check_values(policies)
+    found += check_replies(policies)
     return sorted(set(found), key=lambda finding: (finding.origin, finding.text))
 
 

@@ -8,8 +8,10 @@ Hot: `effective` and `destination` are asked for every message; a hit is one dic
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from engine.policy.classify import Classifier, make_classifier
 from engine.policy.fields import POLICY
 from engine.policy.layers import Layers, Scope, Section, Setting
 from engine.policy.match import ProviderMatcher
@@ -33,9 +35,15 @@ class PolicySet:
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
         self.matcher = ProviderMatcher(layers.base.providers)
+        self.categories = layers.classify.table()
         self._named_domains = frozenset(domain for scope in layers.scopes() for domain in scope.domains)
         self._destinations: dict[tuple[str, str], Destination] = {}
         self._policies: dict[tuple[str, str, str, str], Policy] = {}
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """What finds the category of a reply; compiled when it is first asked for."""
+        return make_classifier(self.layers.classify.in_order())
 
     @property
     def providers(self) -> tuple[str, ...]:

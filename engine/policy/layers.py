@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from engine.core.errors import Origin
+from engine.policy.reply_rules import ClassifyLayers
 
 
 class Setting(NamedTuple):
@@ -69,9 +70,10 @@ class Scope:
 class Layers:
     """Everything that the policy files say."""
 
-    __slots__ = ("base", "customers", "vmtas")
+    __slots__ = ("base", "classify", "customers", "vmtas")
 
     def __init__(self) -> None:
+        self.classify = ClassifyLayers()
         self.base = Scope()
         self.customers: dict[str, Scope] = {}
         self.vmtas: dict[str, Scope] = {}

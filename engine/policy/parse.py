@@ -8,6 +8,7 @@ Fails: ConfigError that names file, line, key, what was expected and the nearest
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from engine.core.document import Document, KeyPath
@@ -25,8 +26,9 @@ from engine.core.fields import (
 from engine.policy.fields import OF_THE_MESSAGE, POLICY, PROVIDER
 from engine.policy.fold import PolicySet
 from engine.policy.layers import Layers, ReplyRule, Scope, Section, Setting
+from engine.policy.reply_rules import add_categories, add_rules, require_categories
 
-_SECTIONS = ("default", "provider", "domain", "customer", "vmta")
+_SECTIONS = ("default", "provider", "domain", "customer", "vmta", "category", "classify")
 _KINDS = ("default", "provider", "domain")
 _RESERVED = "other"  # the metrics' name for destinations without a name
 
@@ -35,11 +37,12 @@ def parse_policies(texts: Iterable[tuple[str, str]]) -> PolicySet:
     """Return the policies of (file name, text) pairs; the later file wins, key by key."""
     layers = Layers()
     for file, text in texts:
-        document = Document(file, text)
+        document = _read_document(file, text)
         for key, table in document.table.items():
             is_known(document, (), key, _SECTIONS)
             _read_top(document, layers, key, table)
     _require_defaults(layers)
+    require_categories(layers.classify)
     for section in layers.base.providers.values():
         _require_match(section)
     for scope in layers.scopes():
@@ -50,7 +53,19 @@ def parse_policies(texts: Iterable[tuple[str, str]]) -> PolicySet:
     return PolicySet(layers)
 
 
+@lru_cache(16)
+def _read_document(file: str, text: str) -> Document:
+    """Scan a text once: at a reload, and in a shard that starts, most are those of before."""
+    return Document(file, text)
+
+
 def _read_top(document: Document, layers: Layers, key: str, table: Any) -> None:
+    if key == "classify":
+        add_rules(document, layers.classify)
+        return
+    if key == "category":
+        add_categories(document, layers.classify)
+        return
     if key in _KINDS:
         _read_kind(document, layers.base, (key,), table, frozenset({*POLICY, "on_reply"}))
         return

@@ -19,6 +19,7 @@ from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.expiry import Expiry
 from engine.delivery.handover import Handover
+from engine.delivery.judging import Judge
 from engine.delivery.opening import SWEEP_EVERY_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -106,6 +107,7 @@ class Engine:
         self.exchange = Exchange(shard, data_dir / "run", self.counters, handlers)
         self.ids = MessageIds(shard, incarnation)
         self.lending = Lending(self)
+        self.judge = Judge(model.policies)
         self.undelivered = Undelivered(self)
         self._build_delivery(settings)
         self.acceptor = Acceptor(
@@ -190,6 +192,7 @@ class Engine:
             self.labels,
             self,
             self.bouncer.bounce,
+            judge=self.judge,
             shard=self.shard,
             unix_clock=time.time,
             jitter=random.random,
@@ -282,6 +285,7 @@ class Engine:
         self.quit_sessions(changed & kept)  # the next ones say the new name, go the new way
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
+        self.judge.use(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
         self.opener.trim()

@@ -164,6 +164,7 @@ class OrphanStore:
             delivery.held,
             True,
             delivery.told,
+            delivery.avoid,
         )
         self._under_way += 1
         try:

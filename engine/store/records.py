@@ -65,6 +65,7 @@ class _DeliveryRecord(msgspec.Struct, array_like=True, gc=False):
     is_remembered: bool = False
     told: int = 0
     customer: str = ""  # so that its place in the schedule is known without the body; "" before format 2
+    avoid: str = ""
 
 
 _decode_record = msgspec.msgpack.Decoder(_DeliveryRecord).decode
@@ -241,6 +242,7 @@ def encode_delivery(delivery: Delivery) -> bytes:
             d.is_remembered,
             d.told,
             d.envelope.customer,
+            d.avoid,
         )
     )
     return _HEAD.pack(RECORD_VERSION, crc32(facts, crc32(d.key))) + facts
@@ -266,6 +268,7 @@ def decode_delivery(key: bytes, raw: bytes | memoryview, envelope: Envelope, mes
         held=record.held,
         is_remembered=record.is_remembered,
         told=record.told,
+        avoid=record.avoid,
     )
 
 

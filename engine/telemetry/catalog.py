@@ -101,6 +101,12 @@ _ROWS = (
         "Octets of message content written to peers.",
     ),
     Metric(
+        "mailrail_classified_total",
+        "counter",
+        ("event", "category", "destination"),
+        "Recipients deferred and bounced, by the category of the reply.",
+    ),
+    Metric(
         "mailrail_uncertain_total",
         "counter",
         (),

@@ -59,6 +59,9 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     tls_resumed: bool = False
     reply: Reply | None = None
     status: str = ""  # enhanced code: the peer's, or derived from its code and what it answers
+    category: str = ""  # deferred and bounced: one of policy.categories
+    rule: str = ""  # of the policies, that found the category
+    action: str = ""  # retry, retry_slower, other_vmta, give_up or suppress
     attempt: int = 0  # 1 for the first; 0 where there was none (expired before one, cancelled)
     attempt_s: float = 0.0
     queue_s: float = 0.0

@@ -12,6 +12,7 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
 from engine.core.terms import Terms
 from engine.delivery.flight import Flight, SessionFacts
+from engine.delivery.judging import Judge
 from engine.delivery.notices import DELAY
 from engine.delivery.settle import MAX_REPLY_CHARS, Dispositions, disposition_of
 from engine.delivery.site_queue import SiteQueue
@@ -45,6 +46,7 @@ class Desk:
         self.heard: list[tuple[str, Delivery]] = []
         self.bounces: list[tuple[Delivery, list[Failure], str]] = []
         self.counters = Counters()
+        self.policies = make_policies(policy)
         self.dispositions = Dispositions(
             self.store,
             self.add_event,
@@ -52,11 +54,11 @@ class Desk:
             DestinationLabels(),
             self,
             lambda *bounce: self.bounces.append(bounce),
+            judge=Judge(self.policies),
             shard=3,
             unix_clock=lambda: self.now,
             jitter=lambda: jitter,
         )
-        self.policies = make_policies(policy)
         self.site_queue = SiteQueue(
             "pool",
             GMAIL,
@@ -474,3 +476,85 @@ def test_retry_is_due_no_later_than_a_deadline_with_return() -> None:
     desk.settle(delivery, OK, final=LATER)
     assert delivery.due_at == UNIX_START + 60.0
     assert not desk.bounces
+
+
+# -- what a refusal means ----------------------------------------------------------------------------
+
+
+def test_550_that_means_too_fast_is_tried_again_later_than_usual() -> None:
+    desk = Desk('[default]\nretry = ["10m"]')
+    delivery = desk.stored()
+    desk.settle(delivery, Reply(550, "5.7.1", "too many messages, slow down"))
+    (event,) = desk.events
+    assert (event.event, event.category, event.action) == ("deferred", "rate-limited", "retry_slower")
+    assert event.due_at == delivery.due_at == desk.now + 1200.0
+    assert not desk.bounces
+    desk.settle(delivery, LATER)
+    assert delivery.due_at == desk.now + 600.0
+
+
+def test_452_that_does_not_heal_bounces_at_once_and_its_sender_is_told() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    large = Reply(452, "4.3.4", "message exceeds fixed size limit")
+    desk.settle(delivery, OK, final=large)
+    (event,) = desk.events
+    assert (event.event, event.category, event.rule) == ("bounced", "message-too-large", "too-large")
+    assert (event.action, event.status, event.reply) == ("give_up", "4.3.4", large)
+    assert desk.bounces == [(delivery, [Failure("u0@x.example", large, "mx.example")], "")]
+    assert desk.store.count() == 0
+
+
+def test_each_recipient_is_judged_by_its_own_reply() -> None:
+    desk = Desk('[default]\nretry = ["10m"]')
+    delivery = desk.stored(recipients=3)
+    desk.settle(delivery, OK, Reply(550, "", "too many messages"), NEVER)
+    assert [(event.event, event.category) for event in desk.events] == [
+        ("delivered", ""),
+        ("deferred", "rate-limited"),
+        ("bounced", "bad-mailbox"),
+    ]
+    assert (delivery.recipients, delivery.due_at) == (["u1@x.example"], desk.now + 1200.0)
+
+
+def test_slower_retry_is_due_no_later_than_the_expiry() -> None:
+    desk = Desk('[default]\nretry = ["1h"]\nexpire_after = "90m"')
+    delivery = desk.stored()
+    desk.settle(delivery, Reply(550, "", "too many messages"))
+    assert delivery.due_at == UNIX_START + 5400.0
+
+
+def test_delivery_that_should_go_by_another_vmta_keeps_that_in_the_store() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.settle(delivery, Reply(421, "4.7.1", "blocked using zen.spamhaus.org"))
+    stored = desk.store.load(delivery.key)
+    assert stored is not None
+    assert (stored.avoid, desk.events[0].action) == ("v1", "other_vmta")
+    desk.settle(delivery, LATER)
+    assert delivery.avoid == ""
+
+
+def test_connection_that_is_refused_bounces_nobody_whatever_its_code() -> None:
+    desk = Desk()
+    delivery = desk.stored()
+    desk.dispositions.defer(delivery, desk.site_queue, Reply(554, "5.7.1", "blocked using a.dnsbl"), "v1")
+    assert (desk.events[0].event, desk.events[0].category) == ("deferred", "spam-block")
+    assert desk.events[0].action == "retry"
+
+
+def test_what_has_no_reply_of_a_peer_has_the_category_of_its_kind() -> None:
+    desk = Desk()
+    desk.settle(desk.stored(), OK, final=None)
+    policy = desk.site_queue.policy_of("acme")
+    desk.dispositions.bounce(desk.stored(), make_reply(556, "5.1.10", "null MX"), policy, None)
+    desk.dispositions.expire(desk.stored(), policy, None)
+    assert [event.category for event in desk.events] == ["bad-connection", "bad-domain", ""]
+
+
+def test_deferrals_and_bounces_are_counted_by_category() -> None:
+    desk = Desk()
+    desk.settle(desk.stored(), OK)
+    desk.settle(desk.stored(), NEVER)
+    rows = {tuple(row[1]): row[2] for row in desk.counters.snapshot()["counters"] if "classified" in row[0]}
+    assert rows == {("bounced", "bad-mailbox", "gmail"): 1}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from engine.core.reply import make_reply
-from engine.delivery.settle import disposition_of, result_of
+from engine.delivery.settle import disposition_of
+from engine.delivery.settle_cells import result_of
 from engine.smtp.client import Outcome
 
 

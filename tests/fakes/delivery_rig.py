@@ -14,6 +14,7 @@ from engine.core.reply import Reply, make_reply
 from engine.core.terms import Terms
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.flight import SessionFacts
+from engine.delivery.judging import Judge
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
 from engine.delivery.session import Session
@@ -168,6 +169,7 @@ class Rig:
             DestinationLabels(),
             self,
             lambda *bounce: self.bounced.append(bounce),
+            judge=Judge(self.paths.policies),
             shard=0,
             unix_clock=self.unix,
             jitter=lambda: 0.5,

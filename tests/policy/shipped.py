@@ -9,7 +9,7 @@ from engine.policy.parse import parse_policies
 
 DIRECTORY = Path(__file__).parents[2] / "policies"
 # In the order in which they are read: engine.loading.
-FILES = [DIRECTORY / "default.toml", *sorted(DIRECTORY.glob("providers-*.toml"))]
+FILES = [DIRECTORY / "default.toml", *sorted(DIRECTORY.glob("[pr]*.toml"))]
 SHIPPED = [(f"policies/{file.name}", file.read_text()) for file in FILES]
 DEFAULT = SHIPPED[0][1]
 

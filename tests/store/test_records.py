@@ -42,6 +42,7 @@ DELIVERIES = st.builds(
     held=NAMES,
     is_remembered=st.booleans(),
     told=st.integers(0, 3),
+    avoid=NAMES,
 )
 
 
@@ -144,7 +145,14 @@ def test_records_from_before_terms_and_notices_are_read():
     record = msgspec.msgpack.encode(("x.example", ["r@x.example"], 1.0, 2, "later", "", True))
     raw = records._HEAD.pack(records.KEYLESS_VERSION, records.crc32(record)) + record
     found = records.decode_delivery(bytes(14), raw, envelope, b"")
-    assert (found.attempts, found.is_remembered, found.told) == (2, True, 0)
+    assert (found.attempts, found.is_remembered, found.told, found.avoid) == (2, True, 0, "")
+
+
+def test_checksum_over_octets_that_are_no_text_is_damage_all_the_same():
+    record = msgspec.msgpack.encode(("x.example", ["r"], 1.0)).replace(b"x.ex", b"\xff\xfe\xfd\xfc")
+    raw = records._HEAD.pack(records.RECORD_VERSION, records.crc32(record)) + record
+    with pytest.raises(records.DamagedRecord):
+        records.peek_due_ms(raw)
 
 
 def test_terms_come_back():
