@@ -150,9 +150,10 @@ def test_records_from_before_terms_and_notices_are_read():
 
 def test_checksum_over_octets_that_are_no_text_is_damage_all_the_same():
     record = msgspec.msgpack.encode(("x.example", ["r"], 1.0)).replace(b"x.ex", b"\xff\xfe\xfd\xfc")
-    raw = records._HEAD.pack(records.RECORD_VERSION, records.crc32(record)) + record
-    with pytest.raises(records.DamagedRecord):
-        records.peek_due_ms(raw)
+    key = bytes(14)
+    raw = records._HEAD.pack(records.RECORD_VERSION, records.crc32(record, records.crc32(key))) + record
+    with pytest.raises(records.DamagedRecord, match="decode"):
+        records.peek_place(key, raw)
 
 
 def test_terms_come_back():
