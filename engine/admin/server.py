@@ -28,11 +28,10 @@ from aiohttp import web
 
 from engine.admin.engine import Answers, Engine
 from engine.admin.merge import add_counts, merge_rows
+from engine.admin.parameters import DEFAULT_LIMIT, parse_limit, parse_message_id
 from engine.core.errors import ConfigError
 from engine.telemetry.log import Log
 
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 10_000  # rows; above this the answer is no longer something that a person asked for
 MAX_BODY_BYTES = 64 * 1024  # of a POST; the largest that makes sense is a few dozen octets
 SHUTDOWN_S = 1.0  # for answers in flight when the engine stops
 
@@ -195,16 +194,17 @@ def _read_criteria(request: web.Request, names: tuple[str, ...]) -> tuple[dict[s
         raise _Wrong(f"unknown parameter {unknown[0]!r}; expected {', '.join(allowed) or 'none'}")
     criteria = {name: request.query[name] for name in names if name in request.query}
     text = request.query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_LIMIT):
-        raise _Wrong(f"limit: expected a number from 1 to {MAX_LIMIT}, got {text!r}")
-    return criteria, int(text)
+    try:
+        return criteria, parse_limit(text)
+    except ValueError as error:
+        raise _Wrong(f"limit: {error}") from None
 
 
 def _read_id(text: str) -> str:
-    message_id = text.lower()
-    if len(message_id) != 24 or not set(message_id) <= set("0123456789abcdef"):
-        raise _Wrong(f"expected a message id of 24 hexadecimal digits, got {message_id!r}")
-    return message_id
+    try:
+        return parse_message_id(text)
+    except ValueError as error:
+        raise _Wrong(str(error)) from None
 
 
 async def _read_body(request: web.Request, shape: type[Any]) -> Any:

@@ -23,6 +23,11 @@ from engine.cli import send as sending
 from engine.cli.api import AdminApi, ApiError
 from engine.cli.configuration import admin_addresses, load_settings
 from engine.cli.options import (
+    ADDRESS,
+    LINE,
+    MESSAGE_ID,
+    SECONDS,
+    SENDER,
     common_options,
     complain,
     fail,
@@ -190,7 +195,13 @@ def reload(config: str, as_json: bool) -> None:
 @cli.command()
 @click.option("--off", is_flag=True, help="Take new mail again.")
 @click.option("--wait", is_flag=True, help="Wait until nothing is left, and show how it goes.")
-@click.option("--timeout", default=0.0, metavar="S", help="Give up waiting after so many seconds (0: never).")
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    default=0.0,
+    metavar="S",
+    help="With --wait: give up after so many seconds (0: never).",
+)
 @common_options
 def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> None:
     """Refuse new mail (421) while everything that is stored goes on being delivered.
@@ -204,6 +215,8 @@ def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> 
     """
     if off and (wait or timeout):
         raise click.UsageError("--off takes mail again at once: nothing to wait for with --wait or --timeout")
+    if timeout and not wait:
+        raise click.UsageError("--timeout says how long to --wait")
     api = _api(config)
     answer = api.post("/drain", {"on": not off})
     if wait:
@@ -213,7 +226,7 @@ def drain(config: str, as_json: bool, off: bool, wait: bool, timeout: float) -> 
 
 
 @cli.command()
-@click.argument("message_id", metavar="ID")
+@click.argument("message_id", metavar="ID", type=MESSAGE_ID)
 @common_options
 def retry(config: str, as_json: bool, message_id: str) -> None:
     """Try a message now: all its deliveries become due, and those held as poison are let go.
@@ -298,7 +311,7 @@ def messages(config: str, as_json: bool, **criteria: Any) -> None:
 
 
 @cli.command()
-@click.argument("message_id", metavar="ID")
+@click.argument("message_id", metavar="ID", type=MESSAGE_ID)
 @common_options
 def message(config: str, as_json: bool, message_id: str) -> None:
     """Show one message that waits, with each of its deliveries.
@@ -312,9 +325,24 @@ def message(config: str, as_json: bool, message_id: str) -> None:
 
 
 @cli.command()
-@click.option("--from", "sender", required=True, metavar="ADDRESS", help='The envelope sender; "" is nobody.')
-@click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="Repeatable.")
-@click.option("--subject", default="A message by mailrail send", show_default=True)
+@click.option(
+    "--from",
+    "sender",
+    required=True,
+    type=SENDER,
+    metavar="ADDRESS",
+    help='The envelope sender; "" is nobody.',
+)
+@click.option(
+    "--to",
+    "recipients",
+    required=True,
+    multiple=True,
+    type=ADDRESS,
+    metavar="ADDRESS",
+    help="One bare address; repeatable.",
+)
+@click.option("--subject", type=LINE, default="A message by mailrail send", show_default=True)
 @click.option("--text", default="This message was sent by `mailrail send`.\n", help="Body of the message.")
 @click.option("--file", "source", type=click.File("rb"), help='A whole message instead; "-" is stdin.')
 @click.option("--listener", default="", metavar="NAME", help="By this SMTP listener; default: the first.")
@@ -410,20 +438,34 @@ def _api(config: str) -> AdminApi:
 def run(argv: list[str]) -> int:
     """Run one command; return the exit status."""
     try:
+        _require_utf8(argv)
         cli.main(argv, prog_name="mailrail", standalone_mode=False)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except click.ClickException as error:
-        error.show()
+        if "--json" in argv:
+            complain(error.format_message(), as_json=True)
+        else:
+            error.show()
         return error.exit_code
     except click.Abort:
         return 1
     except (ConfigError, ApiError) as error:
         complain(str(error), "--json" in argv)
-        return 1
+        # What the engine calls a bad request was wrong as it was typed.
+        return 2 if isinstance(error, ApiError) and error.status == 400 else 1
     return 0
+
+
+def _require_utf8(argv: list[str]) -> None:
+    """Other octets can be neither asked for nor printed, whichever command gets them."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"expected UTF-8, got {argument!r}") from None
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ def run_json(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Any]:
     return status, json.loads(capsys.readouterr().out)
 
 
+ID = "06413f2a9c1e5b00d1a2b3c4"
 STATUS = {
     "generation": 3,
     "is_draining": False,
@@ -40,6 +41,37 @@ def test_unknown_command_and_unknown_option_are_usage(capsys: pytest.CaptureFixt
     assert run(["fly"]) == 2
     assert run(["status", "--fly"]) == 2
     assert "fly" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [
+        (["queues", "--limit", "-1"], "--limit"),
+        (["queues", "--limit", "0"], "--limit"),
+        (["paths", "--limit", "10001"], "from 1 to 10000"),
+        (["messages", "--limit", "x"], "--limit"),
+        (["message", "zz"], "24 hexadecimal digits"),
+        (["retry", "zz"], "24 hexadecimal digits"),
+        (["drain", "--wait", "--timeout", "-1"], "--timeout"),
+        (["drain", "--wait", "--timeout", "nan"], "--timeout"),
+        (["drain", "--timeout", "1"], "--wait"),
+        (["queues", "--customer", "\udcff"], "expected UTF-8, got '\\udcff'"),
+    ],
+)
+def test_what_can_not_be_asked_is_usage_and_asks_nobody(
+    argv: list[str], what: str, config: str, admin: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*argv, "-c", config]) == 2
+    assert what in capsys.readouterr().err
+    status, answer = run_json(capsys, *argv, "-c", config)
+    assert status == 2
+    assert what in answer["error"]
+    assert admin.asked == []
+
+
+def test_request_that_the_engine_calls_bad_is_usage(config: str, admin: Any) -> None:
+    admin.answer("/queues", {"error": "unknown parameter 'pool'"}, 400)
+    assert run(["queues", "--pool", "acme", "-c", config]) == 2
 
 
 @pytest.mark.parametrize("messages", ["0", "-1", "3999", "1000001", "many"])
@@ -116,9 +148,9 @@ def test_nothing_to_show_is_no_error(
 
 
 def test_message_that_is_gone_exits_one(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    admin.answer("/messages/ab12", {"error": "no shard holds message ab12"}, 404)
-    assert run(["message", "ab12", "-c", config]) == 1
-    assert capsys.readouterr().err == "mailrail: no shard holds message ab12\n"
+    admin.answer(f"/messages/{ID}", {"error": f"no shard holds message {ID}"}, 404)
+    assert run(["message", ID.upper(), "-c", config]) == 1
+    assert capsys.readouterr().err == f"mailrail: no shard holds message {ID}\n"
 
 
 def test_refused_reload_shows_file_and_key(
@@ -234,13 +266,42 @@ def test_send_without_a_listener_that_answers(config: str, capsys: pytest.Captur
     assert "127.0.0.1:21710" in answer["error"]
 
 
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"--to": "a@d.example, b@d.example"}, "'a@d.example, b@d.example': expected a local part"),
+        ({"--to": "x@bad domain"}, "'x@bad domain': expected a domain name"),
+        ({"--to": "Ann <a@d.example>"}, "'Ann <a@d.example>'"),
+        ({"--to": "a@d.example>\r\nRCPT TO:<evil@d.example"}, r"evil@d.example': expected"),
+        ({"--to": ""}, "expected local@domain"),
+        ({"--from": "nobody"}, "'nobody': expected local@domain"),
+        ({"--subject": "a\r\nBcc: x"}, r"expected one line, got 'a\r\nBcc: x'"),
+        ({"--subject": "a\n"}, "expected one line"),
+        ({"--text": "\udcfc"}, "expected UTF-8"),
+    ],
+)
+def test_send_takes_bare_addresses_and_one_line_of_subject_only(
+    given: dict[str, str], what: str, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"--from": "a@b.example", "--to": "u@d.example", **given}
+    argv = [each for pair in options.items() for each in pair]
+    status, answer = run_json(capsys, "send", "-c", config, *argv)
+    assert status == 2
+    assert what in answer["error"]
+    assert next(iter(given)) in answer["error"] or "UTF-8" in what
+
+
+def test_send_of_the_null_sender_is_no_usage_error(config: str) -> None:
+    assert run(["send", "--from", "", "--to", '"a b"@d.example', "-c", config]) == 1  # nobody listens
+
+
 def test_retry_asks_for_the_message(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    admin.answer("/retry", {"id": "ab", "due": 1, "released": 1, "under_way": 0})
-    assert run(["retry", "ab", "-c", config]) == 0
-    assert admin.asked[-1] == ("POST", "/retry", {"id": "ab"})
+    admin.answer("/retry", {"id": ID, "due": 1, "released": 1, "under_way": 0})
+    assert run(["retry", ID, "-c", config]) == 0
+    assert admin.asked[-1] == ("POST", "/retry", {"id": ID})
     assert "1 due now" in capsys.readouterr().out
-    admin.answer("/retry", {"error": "no shard holds message ab"}, 404)
-    assert run(["retry", "ab", "-c", config]) == 1
+    admin.answer("/retry", {"error": f"no shard holds message {ID}"}, 404)
+    assert run(["retry", ID, "-c", config]) == 1
 
 
 def test_quarantine_is_shown_by_status(config: str, admin: Any, capsys: pytest.CaptureFixture[str]) -> None:
