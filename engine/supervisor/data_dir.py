@@ -115,7 +115,7 @@ class DataDir:
             )
 
     def _refusal(self, detail: str) -> ConfigError:
-        return ConfigError(Origin(str(self.path), 0), f"data_dir: {detail}")
+        return ConfigError(Origin(str(self.path), 0), detail)
 
 
 def write_file(path: Path, octets: bytes) -> None:

@@ -32,6 +32,7 @@ from engine.supervisor.plan import Plan
 from engine.supervisor.poison import PoisonRecord, read_step, take_step
 from engine.supervisor.process import ShardProcess, describe_death
 from engine.supervisor.readiness import Readiness
+from engine.supervisor.refusals import locate_data_dir, locate_place, refuse_change
 from engine.supervisor.rollout import Rollout, RolloutError
 from engine.supervisor.slot import Slot
 from engine.supervisor.suspicion import StoreDeaths
@@ -122,14 +123,17 @@ class Supervisor:
             self.readiness.begin()
 
     async def _open(self) -> None:
-        await self.data_dir.open(self.shards)
+        try:
+            await self.data_dir.open(self.shards)
+        except ConfigError as error:
+            raise locate_data_dir(self.plan.texts, error) from None
         self.poison.load()
         self._clear_steps()
         make_directories(self.plan.texts, self.plan.model.settings)
         previous = load_assignment(self.data_dir.assignment_file)
         self._recounted_at = self._when_recounted(previous)
         self.plan = self._make_plan(self.plan.texts, self.plan.model, 1, previous)
-        self.listeners.add(_find_places(self.plan.model))
+        self._listen(self.plan.texts, self.plan.model)
         self._store_assignment()
         for slot in self.slots:
             slot.start()
@@ -215,10 +219,10 @@ class Supervisor:
         old = self.plan
         texts = load_texts(self._config_path)
         model = build_model(texts)
-        self._refuse_fixed(model)
+        self._refuse_fixed(texts, model)
         make_directories(texts, model.settings)
         new = self._make_plan(texts, model, old.generation + 1, self._dealt(old))
-        self.listeners.add(_find_places(model))
+        self._listen(texts, model)
         try:
             await self._rollout.run(old, new)
         except RolloutError as error:
@@ -243,16 +247,21 @@ class Supervisor:
                 if slot.process is not None and slot.process.plan is not back:
                     slot.process.end()
 
-    def _refuse_fixed(self, model: Model) -> None:
-        """Refuse changes that only a restart can bring, by name."""
+    def _listen(self, texts: Texts, model: Model) -> None:
+        try:
+            self.listeners.add(_find_places(model))
+        except ConfigError as error:
+            raise locate_place(texts, model.settings, error) from None
+
+    def _refuse_fixed(self, texts: Texts, model: Model) -> None:
+        """Refuse changes that only a restart can bring, by line and key."""
         old, new = self.plan.model.settings.engine, model.settings.engine
         for key in FIXED_SETTINGS:
             before, after = getattr(old, key), getattr(new, key)
             if key == "shards":
                 before, after = self.shards, count_shards(model)
             if before != after:
-                detail = f"engine.{key} can't change while the engine runs ({before} to {after}): restart it"
-                raise ConfigError(Origin(self._config_path, 0), detail)
+                raise refuse_change(self.plan.texts, texts, key)
 
     # -- what shards are told --------------------------------------------------------------
 

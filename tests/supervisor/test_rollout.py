@@ -117,7 +117,7 @@ def test_what_needs_a_restart_is_refused_by_name(supervisor: Any) -> None:
     supervisor.start()
     supervisor.shards = 3
     supervisor.write()
-    with pytest.raises(ApiError, match=r"engine\.shards can't change while the engine runs \(2 to 3\)"):
+    with pytest.raises(ApiError, match=r"toml:4: \[engine\]: key shards can't change .* \(2 to 3\)"):
         supervisor.api.post("/reload", {})
 
 
@@ -127,7 +127,7 @@ def test_a_listener_that_can_not_be_opened_refuses_the_reload(supervisor: Any) -
         '[[listener]]\nname = "elsewhere"\nprotocol = "smtp"\nlisten = "203.0.113.77:25"\ncustomer = "acme"'
     )
     supervisor.write()
-    with pytest.raises(ApiError, match=r"203\.0\.113\.77") as refused:
+    with pytest.raises(ApiError, match=r"\[\[listener\]\] number 2: key listen: 203\.0\.113\.77") as refused:
         supervisor.api.post("/reload", {})
     assert refused.value.status == 422
     assert kinds(supervisor, 0) == ["configure"]
