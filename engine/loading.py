@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -37,6 +38,17 @@ GOOD_RSA_BITS = 2048  # RFC 8301 section 3.2: signers SHOULD use at least these;
 MAX_LOADED_KEYS = 10_000  # remembered over reloads: proving that an RSA key is one takes 28 ms
 
 
+class Asked(NamedTuple):
+    """Who asked for a file: the line, and what stands there, before what is wrong."""
+
+    origin: Origin
+    key: str = ""
+
+    def refuse(self, detail: str) -> ConfigError:
+        """Return the error of a file that can't be used."""
+        return ConfigError(self.origin, f"{self.key}{detail}")
+
+
 class Texts(msgspec.Struct, frozen=True):
     """Everything that was read, by file name; travels between processes."""
 
@@ -59,15 +71,15 @@ class Model(msgspec.Struct, frozen=True):
 
 def load_texts(config_path: str) -> Texts:
     """Read mailrail.toml, the policies that ship, those it names, and the keys and certificates of both."""
-    text = _read(config_path, Origin(config_path, 0))
+    text = _read(config_path, Asked(Origin(config_path, 0)))
     settings = parse_settings(config_path, text)
     document = Document(config_path, text)
     policies = _read_policies(document, settings)
     _check_certificates(document, settings)
     named = (*_key_files(settings), *_password_files(document))
-    keys = {file: _read(file, document.origin(path)) for path, file in named}
+    keys = {file: _read(file, _asked_by(document, path)) for path, file in named}
     if settings.engine.tls_ca_file:
-        keys |= _read_roots(settings.engine.tls_ca_file, document.origin(("engine", "tls_ca_file")))
+        keys |= _read_roots(settings.engine.tls_ca_file, _asked_by(document, ("engine", "tls_ca_file")))
     for section in _sections(parse_policies(policies)):
         keys |= _read_pair(section)
     return Texts(config_path, text, policies, keys)
@@ -75,7 +87,7 @@ def load_texts(config_path: str) -> Texts:
 
 def load_policies(config_path: str) -> PolicySet:
     """Read the policies of a configuration alone: what needs nothing else needs no key that it names."""
-    text = _read(config_path, Origin(config_path, 0))
+    text = _read(config_path, Asked(Origin(config_path, 0)))
     return parse_policies(_read_policies(Document(config_path, text), parse_settings(config_path, text)))
 
 
@@ -83,8 +95,9 @@ def _read_policies(document: Document, settings: Settings) -> list[tuple[str, st
     """Read the policies that ship, and those that the settings name."""
     policies = load_shipped_policies()
     for index, place in enumerate(settings.engine.policies):
-        asked_by = document.origin(("engine", "policies", index))
-        policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(Path(place), asked_by)]
+        asked_by = Asked(document.origin(("engine", "policies", index)), "[engine]: key policies: ")
+        found = Path(document.file).parent / place  # an absolute path stays as it is
+        policies += [(str(file), _read(str(file), asked_by)) for file in _policy_files(found, asked_by)]
     return policies
 
 
@@ -96,8 +109,7 @@ def _check_certificates(document: Document, settings: Settings) -> None:
         try:
             make_server_context(row.tls_certificate, row.tls_key, row.tls_min_version)
         except CertificateError as error:
-            origin = document.origin(("listener", index, "tls_certificate"))
-            raise ConfigError(origin, f"[[listener]] number {index + 1}: {error}") from error
+            raise _asked_by(document, ("listener", index, "tls_certificate")).refuse(str(error)) from error
 
 
 def build_model(texts: Texts) -> Model:
@@ -130,7 +142,7 @@ def load_shipped_policies() -> list[tuple[str, str]]:
             files = sorted(
                 directory.glob("*.toml"), key=lambda file: (file.name != "default.toml", file.name)
             )
-            return [(str(file), _read(str(file), Origin(str(file), 0))) for file in files]
+            return [(str(file), _read(str(file), Asked(Origin(str(file), 0)))) for file in files]
     raise ConfigError(
         Origin(str(package / "policies"), 0), "the policies that ship with Mailrail are missing"
     )
@@ -141,13 +153,13 @@ def _sections(policies: PolicySet) -> Iterator[Section]:
         yield from scope.all()
 
 
-def _read_roots(file: str, asked_by: Origin) -> dict[str, str]:
+def _read_roots(file: str, asked_by: Asked) -> dict[str, str]:
     """Read the CA file; one that holds no certificate would trust nobody."""
     text = _read(file, asked_by)
     try:
         make_client_context(is_verifying=True, ca_pem=text or "none")
     except (ssl.SSLError, ValueError) as error:
-        raise ConfigError(asked_by, f"engine: key tls_ca_file: {file}: no certificates: {error}") from error
+        raise asked_by.refuse(f"{file}: no certificates: {error}") from error
     return {file: text}
 
 
@@ -156,7 +168,11 @@ def _read_pair(section: Section) -> dict[str, str]:
     certificate, key = (section.settings.get(each) for each in ("tls_certificate", "tls_key"))
     if certificate is None or key is None or not certificate.value:
         return {}
-    texts = {each.value: _read(each.value, each.origin) for each in (certificate, key)}
+    pair = (("tls_certificate", certificate), ("tls_key", key))
+    texts = {
+        each.value: _read(each.value, Asked(each.origin, f"{section.header}: key {name}: "))
+        for name, each in pair
+    }
     try:
         load_certificate(make_client_context(), texts[certificate.value], texts[key.value])
     except (ssl.SSLError, ValueError) as error:
@@ -166,25 +182,46 @@ def _read_pair(section: Section) -> dict[str, str]:
     return texts
 
 
-def _policy_files(place: Path, asked_by: Origin) -> list[Path]:
+def _policy_files(place: Path, asked_by: Asked) -> list[Path]:
     """Return a file itself, or the *.toml files of a directory, by name."""
     try:
-        if place.is_dir():
-            return sorted(file for file in place.iterdir() if file.suffix == ".toml")
+        if not place.is_dir():
+            return [place]
+        files = sorted(file for file in place.iterdir() if file.suffix == ".toml")
     except OSError as error:
-        raise ConfigError(asked_by, f"can't read {place}: {error.strerror}") from error
-    return [place]
+        raise asked_by.refuse(f"can't read {place}: {error.strerror}") from error
+    for file in files:
+        if not file.name.isprintable():  # could be neither printed nor told to a shard
+            raise asked_by.refuse(f"{place} has a file whose name is not printable UTF-8: {file.name!r}")
+    return files
 
 
-def _read(file: str, asked_by: Origin) -> str:
+def _asked_by(document: Document, path: KeyPath) -> Asked:
+    return Asked(document.origin(path), f"{describe(path[:-1])}: key {path[-1]}: ")
+
+
+def _read(file: str, asked_by: Asked) -> str:
     try:
-        return Path(file).read_text(encoding="utf-8")
+        return read_utf8(file)
     except OSError as error:
-        raise ConfigError(asked_by, f"can't read {file}: {error.strerror}") from error
+        raise asked_by.refuse(f"can't read {file}: {error.strerror}") from error
+
+
+def read_utf8(file: str) -> str:
+    """Return the text of a file.
+
+    Raises:
+        OSError: it can't be read.
+        ConfigError: it is not UTF-8; names the line of the first octet that is wrong.
+    """
+    octets = Path(file).read_bytes()
+    try:
+        return octets.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        line = octets.count(b"\n", 0, error.start) + 1
         raise ConfigError(
-            Origin(file, 0), f"expected UTF-8, got octet {error.object[error.start]:#04x}"
-        ) from error
+            Origin(file, line), f"expected UTF-8, got octet {octets[error.start]:#04x}"
+        ) from None
 
 
 def _key_files(settings: Settings) -> Iterator[tuple[KeyPath, str]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +113,37 @@ def test_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_policies_that_are_not_there_are_named_at_the_line_that_asks(tmp_path: Path) -> None:
     config = write(tmp_path)
     Path(config).write_text(CONFIG.format(policies=tmp_path / "absent"))
-    with pytest.raises(ConfigError, match=r"mailrail\.toml:4: can't read .*absent: No such file"):
+    with pytest.raises(
+        ConfigError, match=r"mailrail\.toml:4: \[engine\]: key policies: can't read .*absent: No"
+    ):
         load_texts(config)
 
 
 def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
     config = write(tmp_path)
-    (tmp_path / "p" / "x.toml").write_bytes(b'a = "\xff"')
-    with pytest.raises(ConfigError, match=r"p/x\.toml: expected UTF-8, got octet 0xff"):
+    (tmp_path / "p" / "x.toml").write_bytes(b'[default]\r\n\na = "\xff"')
+    with pytest.raises(ConfigError, match=r"p/x\.toml:3: expected UTF-8, got octet 0xff"):
+        load_texts(config)
+    Path(config).write_bytes(b"\n\xfc = 1")
+    with pytest.raises(ConfigError, match=r"mailrail\.toml:2: expected UTF-8, got octet 0xfc"):
+        load_texts(config)
+
+
+def test_policies_may_stand_beside_the_file_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write(tmp_path, "[default]\nport = 26", "[default]\nport = 27")
+    Path(config).write_text(CONFIG.format(policies="p"))
+    assert build_model(load_texts(config)).policies.effective(GMAIL).port == 27
+    monkeypatch.chdir(tmp_path.parent)
+    relative = f"{tmp_path.name}/mailrail.toml"
+    assert load_texts(relative).policies[-1][0] == f"{tmp_path.name}/p/1.toml"
+
+
+def test_policy_file_whose_name_can_not_be_printed_is_refused(tmp_path: Path) -> None:
+    config = write(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path / "p") + b"/\xff.toml")).touch()
+    with pytest.raises(ConfigError, match=r"key policies: .*not printable UTF-8: '\\udcff\.toml'"):
         load_texts(config)
 
 
@@ -138,7 +162,9 @@ def to_pem(key: Any, passphrase: bytes = b"") -> str:
 def test_dkim_keys_travel_with_the_texts(tmp_path: Path) -> None:
     key = tmp_path / "k.pem"
     config = write_with_key(tmp_path, key)
-    with pytest.raises(ConfigError, match=r"mailrail\.toml:23: can't read .*k\.pem: No such file"):
+    with pytest.raises(
+        ConfigError, match=r":23: \[\[customer\.dkim\]\] number 1: key key: can't read .*k\.pem: No"
+    ):
         load_texts(config)
     key.write_text(to_pem(Ed25519PrivateKey.generate()))
     texts = load_texts(config)
@@ -216,7 +242,9 @@ def test_password_of_a_route_is_read_with_the_texts_and_shown_nowhere(tmp_path: 
     file = tmp_path / "smarthost"
     route = f'"*" = {{ hosts = "smtp.example:587", user = "acme", password_file = "{file}" }}'
     Path(config).write_text(f"{Path(config).read_text()}[routes]\n{route}\n")
-    with pytest.raises(ConfigError, match=r"mailrail\.toml:21: can't read .*smarthost: No such file"):
+    with pytest.raises(
+        ConfigError, match=r"mailrail\.toml:21: .*: key password_file: can't read .*smarthost: No such file"
+    ):
         load_texts(config)
     file.write_text("open sesame\r\n")
     model = build_model(load_texts(config))
@@ -244,7 +272,9 @@ def test_a_client_certificate_travels_with_the_texts(tmp_path: Path) -> None:
 
 def test_a_certificate_that_can_not_be_read_is_named_with_its_line(tmp_path: Path) -> None:
     config = with_certificate(tmp_path, f"{tmp_path}/none.pem", f"{tmp_path}/none.pem")
-    with pytest.raises(ConfigError, match=rf"0\.toml:2: can't read {tmp_path}/none\.pem"):
+    with pytest.raises(
+        ConfigError, match=rf"toml:2: \[default\]: key tls_certificate: can't read {tmp_path}/none"
+    ):
         load_texts(config)
 
 
@@ -289,5 +319,7 @@ def test_certificate_that_can_not_be_used_is_found_where_it_is_named(tmp_path: P
     config.write_text(named)
     load_texts(str(config))
     config.write_text(named.replace(key, certificate))
-    with pytest.raises(ConfigError, match=rf"mailrail.toml:9: \[\[listener\]\] number 1: {certificate} and"):
+    with pytest.raises(
+        ConfigError, match=rf":9: \[\[listener\]\] number 1: key tls_certificate: {certificate} and"
+    ):
         load_texts(str(config))

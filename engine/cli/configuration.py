@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.core.errors import ConfigError, Origin
+from engine.loading import read_utf8
 from engine.settings.fields import split_host_and_port
 from engine.settings.model import ADMIN_RECORD, Settings
 from engine.settings.parse import parse_settings
@@ -36,10 +37,9 @@ class AdminAddress(NamedTuple):
 def load_settings(config_path: str) -> Settings:
     """Read mailrail.toml alone: what asks a running engine needs no policies."""
     try:
-        text = Path(config_path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        detail = error.strerror if isinstance(error, OSError) else "expected UTF-8"
-        raise ConfigError(Origin(config_path, 0), f"can't read it: {detail}") from error
+        text = read_utf8(config_path)
+    except OSError as error:
+        raise ConfigError(Origin(config_path, 0), f"can't read it: {error.strerror}") from error
     return parse_settings(config_path, text)
 
 

@@ -4,7 +4,7 @@ tomllib reads values but forgets where they were written, so a second, forgiving
 that is already known to be valid collects the lines. A path is a tuple of keys and list indexes:
 ("listener", 0, "allow", 1).
 
-Fails: ConfigError with file and line when the text is not TOML.
+Fails: ConfigError with file and line when the text is not TOML, or nests deeper than anything has a use for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Any
 from engine.core.errors import ConfigError, Origin
 
 KeyPath = tuple[str | int, ...]
+
+# Keys and indexes of a path. What is read goes down to seven; recursion, tomllib's too, ends at hundreds.
+MAX_DEPTH = 32
 
 _ERROR_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 _BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
@@ -42,7 +45,17 @@ class Document:
             line = int(found[1]) if found else text.count("\n") + 1
             detail = _ERROR_LINE.sub("", str(error)).strip()
             raise ConfigError(Origin(file, line), f"not valid TOML: {detail}") from error
-        self._lines = _Scan(text).lines
+        except RecursionError:
+            self._scan(text)  # stops where tomllib was on its way down
+            raise
+        self._lines = self._scan(text)
+
+    def _scan(self, text: str) -> dict[KeyPath, int]:
+        try:
+            return _Scan(text).lines
+        except _TooDeep as error:
+            detail = f"expected at most {MAX_DEPTH} levels of tables and lists"
+            raise ConfigError(Origin(self.file, error.line), detail) from None
 
     def origin(self, path: KeyPath) -> Origin:
         """Return where the path, or the nearest table around it, was written."""
@@ -51,6 +64,14 @@ class Document:
             if line is not None:
                 return Origin(self.file, line)
         return Origin(self.file, 0)
+
+
+class _TooDeep(Exception):
+    """A path is longer than MAX_DEPTH."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
 
 
 class _Scan:
@@ -161,4 +182,7 @@ class _Scan:
         return self._text[self._at : self._at + 1]
 
     def _note(self, path: KeyPath, position: int) -> None:
-        self.lines.setdefault(path, bisect_left(self._newlines, position) + 1)
+        line = bisect_left(self._newlines, position) + 1
+        if len(path) > MAX_DEPTH:
+            raise _TooDeep(line)
+        self.lines.setdefault(path, line)

@@ -195,6 +195,13 @@ def absolute_path(value: Any) -> str:
     return value.rstrip("/") or "/"
 
 
+def path(value: Any) -> str:
+    """An absolute path, or one from the directory of the file that says it."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError("expected a path")
+    return value.rstrip("/") or "/"
+
+
 def path_or_none(value: Any) -> str:
     """An absolute path, or "" for none."""
     return "" if value == "" else absolute_path(value)

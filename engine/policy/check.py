@@ -15,7 +15,7 @@ from engine.core.units import format_duration, format_rate
 from engine.policy.check_providers import check_providers
 from engine.policy.check_replies import check_replies
 from engine.policy.check_rules import check_rules
-from engine.policy.fold import PolicySet
+from engine.policy.fold import Applied, PolicySet
 from engine.policy.layers import Section
 from engine.policy.model import Destination
 
@@ -57,14 +57,30 @@ def _check_values(policies: PolicySet) -> Iterator[Finding]:
         burst = trace["burst"][-1]
         rate = policy.max_message_rate
         if rate is not None and burst.setting.value > rate.count:
-            detail = f"{burst.layer}: burst {burst.setting.value} is more than {format_rate(rate)} allows"
-            yield Finding("warning", burst.setting.origin, f"{detail}; it counts as {rate.count}")
-        retry = trace["retry"][-1]
-        if policy.retry_s[0] >= policy.expire_after_s:
-            detail = f"{retry.layer}: the first retry comes after expire_after"
-            yield Finding(
-                "warning", retry.setting.origin, f"{detail} {format_duration(policy.expire_after_s)}: none"
+            detail = f"burst {burst.setting.value} is more than {format_rate(rate)} allows"
+            yield _conflict(
+                policies, burst, trace["max_message_rate"][-1], f"{detail}; it counts as {rate.count}"
             )
+        if policy.retry_s[0] >= policy.expire_after_s:
+            detail = (
+                f"the first retry comes after expire_after {format_duration(policy.expire_after_s)}: none"
+            )
+            yield _conflict(policies, trace["retry"][-1], trace["expire_after"][-1], detail)
+
+
+def _conflict(policies: PolicySet, one: Applied, other: Applied, detail: str) -> Finding:
+    """Return a warning of two settings that do not go together, at the one that the operator has written."""
+    if _ships(policies, one) and not _ships(policies, other):
+        one, other = other, one
+    return Finding(
+        "warning", one.setting.origin, f"{one.layer}: {detail} ({other.layer}, {other.setting.origin})"
+    )
+
+
+def _ships(policies: PolicySet, applied: Applied) -> bool:
+    default = policies.layers.base.default
+    assert default is not None, "parse has seen that every key has a default"
+    return PurePath(applied.setting.origin.file).parent == PurePath(default.origin.file).parent
 
 
 def _foldings(policies: PolicySet) -> Iterator[tuple[str, str, Destination]]:

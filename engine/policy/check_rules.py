@@ -82,7 +82,9 @@ def _read(rule: ReplyRule, header: str, number: str) -> _Rule | Finding:
         try:
             pattern = re2.compile(raw["match"], options)
         except (re2.error, TypeError) as error:
-            detail = f"{where}: match: expected a pattern in RE2's syntax, got {error}"
+            found = error.args[0]  # octets where it is a text, pages of C++ where it is none
+            reason = found.decode() if isinstance(found, bytes) else f"got {show(raw['match'])}"
+            detail = f"{where}: match: expected a pattern in RE2's syntax ({reason})"
             return Finding("error", rule.origin, detail)
     return _Rule(
         name=name,

@@ -98,9 +98,15 @@ def _read_kind(document: Document, scope: Scope, path: KeyPath, table: Any, keys
     sections, parse = (scope.providers, _provider_name) if kind == "provider" else (scope.domains, hostname)
     if path == ("provider",):
         keys |= PROVIDER.keys()
+    spellings: dict[str, str] = {}
     for raw_name, below in require_table(document, path, table).items():
         here = (*path, raw_name)
         known_as = read_value(document, here, raw_name, parse)
+        twin = spellings.setdefault(known_as, raw_name)
+        if twin != raw_name:  # another file's section is meant to add to this one; here it is a slip
+            first = (*path, twin)
+            detail = f"{describe(here)}: the file has {describe(first)} already, in line"
+            raise ConfigError(document.origin(here), f"{detail} {document.origin(first).line}")
         sections[known_as] = _read_section(document, here, below, sections.get(known_as), keys)
 
 

@@ -202,7 +202,7 @@ ENGINE = {
     "hostname": Field("hostname", fields.hostname, required=True),
     "data_dir": Field("data_dir", fields.absolute_path, required=True),
     "shards": Field("shards", fields.whole(0, MAX_SHARDS)),
-    "policies": Field("policies", fields.many(fields.absolute_path, 0, 1000)),
+    "policies": Field("policies", fields.many(fields.path, 0, 1000)),
     "durability": Field("durability", fields.choice("sync", "async")),
     "postmaster": Field("postmaster", mailbox),
     "log_level": Field("log_level", fields.choice("debug", "info", "warning", "error")),

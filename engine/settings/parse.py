@@ -1,7 +1,7 @@
 """From the text of `mailrail.toml` to `Settings`.
 
 Owns: which sections there are and how each becomes a struct.
-Never: reads a file; the names in it are absolute paths that others open.
+Never: reads a file; the names in it are paths that others open, absolute but for those of policies.
 Fails: ConfigError that names file, line, key, what was expected and the nearest known key.
 """
 

@@ -18,7 +18,7 @@ from engine.supervisor.listeners import admin_place, listener_place
 
 
 def refuse_change(old: Texts, new: Texts, attribute: str) -> ConfigError:
-    """Return the refusal of a setting of [engine] that only a restart can bring; as written before and now."""
+    """Return the refusal of a key of [engine] that only a restart can change; as written before and now."""
     key = next(key for key, field in ENGINE.items() if field.attribute == attribute)
     document = Document(new.config_path, new.settings)
     before = _as_written(Document(old.config_path, old.settings), key)

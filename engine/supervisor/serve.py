@@ -7,7 +7,6 @@ process, the admin server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import resource
 import signal
@@ -132,8 +131,12 @@ class Running:
     async def _reload(self) -> None:
         async with self._reload_lock:
             self._reload_asked = False
-            with contextlib.suppress(ConfigError):  # logged where it was refused
+            try:
                 await self._supervisor.reload()
+            except ConfigError:
+                pass  # logged where it was refused
+            except Exception as error:  # our bug, and nobody waits for this task: the log has to say it
+                log.error("reload failed", error=repr(error))
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.document import Document
+from engine.core.document import MAX_DEPTH, Document
 from engine.core.errors import ConfigError
 
 EXAMPLE = '''# comment [not.a.section]
@@ -119,3 +119,23 @@ def test_every_path_that_tomllib_sees_has_a_line_of_its_own(items: list[str]) ->
         assert path in document._lines
     for n in range(len(items)):
         assert lines[document.origin((f"t{n}", f"marker{n}")).line - 1].startswith(f"marker{n} = ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = 1\nx = " + "[" * 2000 + "]" * 2000,
+        "a = 1\nx = " + "{a = " * 2000 + "1" + "}" * 2000,
+        "a = 1\nx = " + "[" * MAX_DEPTH + "1" + "]" * MAX_DEPTH,
+        "[a]\n" + ".".join("a" * 3000) + " = 1",
+        "\n[" + ".".join("a" * 3000) + "]",
+    ],
+)
+def test_text_that_nests_too_deeply_names_its_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^f:2: expected at most 32 levels of tables and lists$"):
+        Document("f", text)
+
+
+def test_depth_up_to_the_bound_is_taken() -> None:
+    depth = MAX_DEPTH - 1
+    assert Document("f", "x = " + "[" * depth + "1" + "]" * depth).origin(("x", 0, 0)).line == 1

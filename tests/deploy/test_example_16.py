@@ -22,7 +22,12 @@ def config(tmp_path: Path) -> Path:
     etc = tmp_path / "etc"
     shutil.copytree(EXAMPLE, etc)
     file = etc / "mailrail.toml"
-    file.write_text(file.read_text().replace("/etc/mailrail", str(etc)))
+    text = file.read_text().replace("/etc/mailrail", str(etc))
+    lines = ("[[customer.dkim]]", "domain =", "selector =", "key =")
+    for line in lines:
+        assert text.count(f"# {line}") == 1
+        text = text.replace(f"# {line}", line)
+    file.write_text(text)
     key = generate_private_key(65537, 2048)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (etc / "acme.private").write_bytes(pem)
@@ -37,6 +42,18 @@ def model(config: Path) -> Model:
 def test_example_passes_a_strict_check(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "--strict", "--json", "-c", str(config)]) == 0
     assert json.loads(capsys.readouterr().out) == {"is_good": True, "findings": []}
+
+
+def test_example_passes_where_it_stands_in_the_checkout(capsys: pytest.CaptureFixture[str]) -> None:
+    file = EXAMPLE / "mailrail.toml"
+    assert run(["check", "--strict", "-c", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: good\n"
+    policies = [name for name, _ in load_texts(str(file)).policies]
+    assert str(EXAMPLE / "policies" / "mailrail-example.toml") in policies
+
+
+def test_example_signs_once_its_key_is_there(model: Model) -> None:
+    assert [each.selector for each in model.settings.customers["acme"].dkim] == ["mr1"]
 
 
 def test_example_has_sixteen_addresses_each_in_one_pool(model: Model) -> None:

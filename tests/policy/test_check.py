@@ -31,9 +31,17 @@ def test_burst_over_the_window_is_a_warning() -> None:
     text = '[domain."a.example"]\nmax_message_rate = "10/s"\n[vmta.a1.domain."a.example"]\nburst = 50'
     assert findings(text) == [
         'f:4: warning: [vmta.a1.domain."a.example"]: burst 50 is more than 10/s allows; it counts as 10'
+        ' ([domain."a.example"], f:2)'
     ]
 
 
-def test_retry_after_expiry_is_a_warning() -> None:
-    (found,) = findings('[default]\nexpire_after = "5m"')
-    assert found.endswith("warning: [default]: the first retry comes after expire_after 5m: none")
+def test_retry_after_expiry_is_a_warning_at_the_line_that_the_operator_wrote() -> None:
+    (found,) = findings('[default]\n\nexpire_after = "5m"')
+    shipped = next(name for name, text in SHIPPED if "[default]" in text)
+    start = "f:3: warning: [default]: the first retry comes after expire_after 5m: none ([default], "
+    assert found.startswith(f"{start}{shipped}:")
+    (found,) = findings('[domain."a.example"]\nretry = ["5d"]')
+    assert found.startswith('f:2: warning: [domain."a.example"]: the first retry comes after expire_after 4d')
+    (found,) = findings('[domain."a.example"]\nexpire_after = "1h"\nretry = ["2h"]')
+    assert found.startswith('f:3: warning: [domain."a.example"]: the first retry')
+    assert found.endswith('none ([domain."a.example"], f:2)')

@@ -59,8 +59,9 @@ def test_samples_are_whole_replies() -> None:
 
 
 def test_pattern_must_be_one() -> None:
-    assert "expected a pattern in RE2's syntax" in errors(rule(match="("))[0]
-    assert "expected a pattern in RE2's syntax" in errors(rule(match=5))[0]
+    where = "f:1: error: [default] on_reply default-1: match: expected a pattern in RE2's syntax"
+    assert errors(rule(match="^(421")) == [f"{where} (missing ): ^(421)"]
+    assert errors(rule(match=5)) == [f"{where} (got 5)"]
 
 
 def test_rule_whose_samples_all_go_to_rules_before_it_is_unreachable() -> None:

@@ -143,3 +143,19 @@ def test_every_key_needs_a_default() -> None:
         parse_policies([("d.toml", "[default]\nport = 25")])
     with pytest.raises(ConfigError, match="key max_connections is missing"):
         parse_policies([])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('[domain."A.Test"]', '[domain."a.test"]'),
+        ('[domain."bücher.example"]', '[domain."xn--bcher-kva.example"]'),
+        ('[customer.acme.domain."A.Test"]', '[customer.acme.domain."a.test"]'),
+    ],
+)
+def test_two_spellings_of_a_domain_in_one_file_are_a_slip(first: str, second: str) -> None:
+    body = "\nmax_connections = 1\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(first + body + second + body)
+    assert str(caught.value) == f"f1.toml:3: {second}: the file has {first} already, in line 1"
+    parse(first + body, second + body)  # a later file adds to the section, whichever way it writes it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -121,6 +122,29 @@ def test_a_refused_reload_leaves_it_running_and_hangups_during_one_are_one_more(
     status, log = run(scenario)
     assert status == 0
     assert log.count("reload") == 2
+
+
+def test_a_reload_by_signal_that_ends_in_a_bug_is_logged_and_the_engine_runs_on(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def breaks(self: FakeSupervisor) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(FakeSupervisor, "reload", breaks)
+    lost: list[Any] = []
+
+    async def scenario(_supervisor: FakeSupervisor) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
+        raise_signal(signal.SIGHUP)
+        await turn()
+        gc.collect()  # a task whose exception nobody took tells so when it goes
+        raise_signal(signal.SIGTERM)
+
+    assert run(scenario)[0] == 0
+    assert lost == []
+    log = capfd.readouterr().err
+    assert "reload failed" in log
+    assert "a bug" in log
 
 
 def test_an_end_that_comes_during_the_start_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
