@@ -58,9 +58,16 @@ def find_caps(model: Model, vmta: str) -> dict[str, int]:
 
 
 def format_answer(answer: Mapping[str, Any]) -> str:
-    """Return an answer as text; its paths, which only a running engine has, are a table of their own."""
+    """Return an answer as text; its paths, which only a running engine has, are a table of their own.
+
+    Why a domain can't receive mail comes first: no path leads there. Limits follow where they go by its name.
+    """
+    problem = f"problem: {answer['problem']}" if answer.get("problem") else ""
+    if problem and not answer["destination"]:
+        return problem
     text = format_explanation(msgspec.convert(answer, Explanation))
-    found = [f"\n  {name}: {answer[name]}" for name in ("site", "problem") if answer.get(name)]
+    text = f"{problem}\n\n{text}" if problem else text
+    found = [f"\n  site: {answer['site']}"] if answer.get("site") else []
     found += [f"\n  security: {line}" for line in answer.get("security", ())]
     return text + "".join(found) + "".join(map(_format_fault, answer.get("peers", ())))
 

@@ -41,8 +41,16 @@ def test_site_that_only_an_engine_knows_stands_below(config: str) -> None:
     answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
     assert format_answer(answer).startswith("destination d.example (site)")
     assert format_answer({**answer, "site": "mx1.d.example", "paths": []}).endswith("  site: mx1.d.example")
+
+
+def test_why_a_domain_gets_no_mail_comes_first_and_alone_where_no_limits_are_its_own(config: str) -> None:
+    answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
     problem = {"site": "", "problem": "d.example: accepts no mail (null MX)", "paths": []}
-    assert format_answer({**answer, **problem}).endswith("\n  problem: d.example: accepts no mail (null MX)")
+    first = "problem: d.example: accepts no mail (null MX)"
+    assert format_answer({**answer, **problem, "destination": ""}) == first
+    named = format_answer({**answer, **problem, "kind": "domain"})
+    assert named.startswith(f"{first}\n\ndestination d.example (domain)\n")
+    assert named.count("problem") == 1
 
 
 def test_what_is_known_of_a_peer_stands_below_the_site(config: str) -> None:
