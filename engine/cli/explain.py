@@ -14,25 +14,15 @@ from typing import Any
 
 import msgspec
 
-from engine.core.address import parse_domain
 from engine.core.errors import ConfigError, Origin
 from engine.loading import Model, build_model, load_texts
 from engine.policy.explain import Explanation, explain, format_explanation
 
 
-def parse_names(domain: str, hosts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return a domain and its MX hosts as policies know them; hosts may end in a dot, as dig prints them.
-
-    Raises:
-        ValueError: one is no domain.
-    """
-    return parse_domain(domain), tuple(parse_domain(host.removesuffix(".")) for host in hosts)
-
-
 def explain_offline(
     config_path: str, domain: str, vmta: str, customer: str, hosts: tuple[str, ...]
 ) -> Explanation:
-    """Explain a path from the files. `hosts`: the domain's MX hosts, where they are known; see `parse_names`.
+    """Explain a path from the files. `hosts`: the domain's MX hosts where they are known, in normal form.
 
     Raises:
         ConfigError: the files are wrong, or do not know that vmta or customer.

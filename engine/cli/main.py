@@ -24,6 +24,7 @@ from engine.cli.api import AdminApi, ApiError
 from engine.cli.configuration import admin_addresses, load_settings
 from engine.cli.options import (
     ADDRESS,
+    HOST,
     LINE,
     MESSAGE_ID,
     SECONDS,
@@ -35,10 +36,12 @@ from engine.cli.options import (
     limit_option,
     of_queues,
     print_json,
+    require_utf8,
     tell,
 )
 from engine.cli.store import store
 from engine.cli.tables import make_console
+from engine.core.address import parse_domain
 from engine.core.errors import ConfigError
 from engine.demo.scenario import MAX_MESSAGES, MIN_MESSAGES
 
@@ -131,7 +134,9 @@ def classify(context: click.Context, config: str, as_json: bool, files: tuple[st
 @click.argument("domain")
 @click.option("--vmta", default="", metavar="NAME", help="As this vmta.")
 @click.option("--customer", default="", metavar="NAME", help="For this customer's mail.")
-@click.option("--mx", multiple=True, metavar="HOST", help="From the files, with this MX host; repeatable.")
+@click.option(
+    "--mx", multiple=True, type=HOST, metavar="HOST", help="From the files, with this MX host; repeatable."
+)
 @click.option("--offline", is_flag=True, help="From the files, even if an engine runs.")
 @common_options
 def explain(**options: Any) -> None:
@@ -145,7 +150,7 @@ def explain(**options: Any) -> None:
       mailrail explain example.com --mx aspmx.l.google.com --offline
     """
     try:
-        options["domain"], options["mx"] = explaining.parse_names(options["domain"], options["mx"])
+        options["domain"] = parse_domain(options["domain"])
     except ValueError as error:
         fail(str(error), options["as_json"])
     answer = _find_explanation(**options)
@@ -438,7 +443,7 @@ def _api(config: str) -> AdminApi:
 def run(argv: list[str]) -> int:
     """Run one command; return the exit status."""
     try:
-        _require_utf8(argv)
+        require_utf8(argv)
         cli.main(argv, prog_name="mailrail", standalone_mode=False)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
@@ -456,16 +461,12 @@ def run(argv: list[str]) -> int:
         complain(str(error), "--json" in argv)
         # What the engine calls a bad request was wrong as it was typed.
         return 2 if isinstance(error, ApiError) and error.status == 400 else 1
+    except OSError as error:
+        if argv[:1] == ["serve"]:
+            raise  # the engine's own bug
+        click.echo(f"mailrail: {error}", err=True)  # most often of standard output: a disk that is full
+        return 1
     return 0
-
-
-def _require_utf8(argv: list[str]) -> None:
-    """Other octets can be neither asked for nor printed, whichever command gets them."""
-    for argument in argv:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            raise click.UsageError(f"expected UTF-8, got {argument!r}") from None
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import click
 
 from engine.admin.parameters import DEFAULT_LIMIT, parse_limit, parse_message_id
 from engine.cli.configuration import DEFAULT_CONFIG
-from engine.core.address import parse_mailbox
+from engine.core.address import parse_domain, parse_mailbox
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,6 +62,21 @@ def parse_line(text: str) -> str:
     return text
 
 
+def parse_host(text: str) -> str:
+    """Return an MX host as policies know it; it may end in a dot, as dig prints it."""
+    return parse_domain(text.removesuffix("."))
+
+
+def require_utf8(argv: list[str]) -> None:
+    """Other octets can be neither asked for nor printed, whichever command gets them."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"expected UTF-8, got {argument!r}") from None
+
+
+HOST = Value("host", parse_host)
 LIMIT = Value("number", parse_limit)
 MESSAGE_ID = Value("id", parse_message_id)
 SECONDS = Value("seconds", parse_seconds)

@@ -24,7 +24,10 @@ def read_password() -> str:
 
 def make_hash(password: str) -> str:
     """Return what stands behind `password =`."""
-    octets = password.encode()
+    try:
+        octets = password.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected a password in UTF-8") from None  # whose octets no error repeats
     if not 0 < len(octets) <= MAX_PART_BYTES or b"\0" in octets:
         raise ValueError(f"a password has 1 to {MAX_PART_BYTES} octets, and no NUL")
     return format_password(hash_password(octets, os.urandom(SALT_BYTES)))

@@ -86,6 +86,9 @@ def _read(rule: ReplyRule, header: str, number: str) -> _Rule | Finding:
             reason = found.decode() if isinstance(found, bytes) else f"got {show(raw['match'])}"
             detail = f"{where}: match: expected a pattern in RE2's syntax ({reason})"
             return Finding("error", rule.origin, detail)
+    if not isinstance(raw.get("samples", []), list):
+        detail = f"{where}: samples: expected a list of replies, got {show(raw['samples'])}"
+        return Finding("error", rule.origin, detail)
     return _Rule(
         name=name,
         where=where,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from engine.cli.explain import explain_offline, format_answer, parse_names
+from engine.cli.explain import explain_offline, format_answer
 from engine.core.errors import ConfigError
 
 
@@ -15,21 +15,6 @@ def test_cap_of_the_vmta_bounds_the_path(config: str) -> None:
 def test_mx_host_decides_the_provider(config: str) -> None:
     explanation = explain_offline(config, "hosted.example", "", "", ("aspmx.l.google.com",))
     assert explanation.kind == "provider"
-
-
-def test_names_are_taken_as_people_write_them() -> None:
-    assert parse_names("Bücher.test", ("ASPMX.L.GOOGLE.COM.", "mx.bücher.test")) == (
-        "xn--bcher-kva.test",
-        ("aspmx.l.google.com", "mx.xn--bcher-kva.test"),
-    )
-
-
-@pytest.mark.parametrize("name", ["bad..dom", "not a domain!", "", "ann@d.example", "ü" * 300])
-def test_what_is_no_domain_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="expected a domain name"):
-        parse_names(name, ())
-    with pytest.raises(ValueError, match="expected a domain name"):
-        parse_names("d.example", (name,))
 
 
 def test_unknown_vmta_is_refused_with_the_known_ones(config: str) -> None:

@@ -55,6 +55,7 @@ def test_unknown_command_and_unknown_option_are_usage(capsys: pytest.CaptureFixt
         (["drain", "--wait", "--timeout", "-1"], "--timeout"),
         (["drain", "--wait", "--timeout", "nan"], "--timeout"),
         (["drain", "--timeout", "1"], "--wait"),
+        (["explain", "d.example", "--mx", "b c"], "--mx"),
         (["queues", "--customer", "\udcff"], "expected UTF-8, got '\\udcff'"),
     ],
 )
@@ -67,6 +68,18 @@ def test_what_can_not_be_asked_is_usage_and_asks_nobody(
     assert status == 2
     assert what in answer["error"]
     assert admin.asked == []
+
+
+def test_output_that_can_not_be_written_is_said_without_a_traceback(
+    config: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run(["check", "--json", "-c", config]) == 1
+        monkeypatch.undo()
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+    assert "mailrail: [Errno 28] No space left on device" in capfd.readouterr().err
 
 
 def test_request_that_the_engine_calls_bad_is_usage(config: str, admin: Any) -> None:

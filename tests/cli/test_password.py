@@ -28,3 +28,8 @@ def test_password_that_auth_can_not_carry_is_refused(password: str) -> None:
         make_hash(password)
     result = CliRunner().invoke(cli, ["password"], input=f"{password}\n")
     assert result.exit_code == 1
+
+
+def test_password_that_is_no_utf8_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match=r"^expected a password in UTF-8$"):
+        make_hash("s\udcffcret")

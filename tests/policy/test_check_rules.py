@@ -56,6 +56,7 @@ def test_samples_are_whole_replies() -> None:
         in errors(rule(match="slow", samples=["slow down"]))[0]
     )
     assert "got '5'" in errors(rule(match="5", samples=[5]))[0]
+    assert "samples: expected a list of replies, got 5" in errors(rule(match="5", samples=5))[0]
 
 
 def test_pattern_must_be_one() -> None:
