@@ -53,8 +53,11 @@ def test_a_path_too_long_for_sockets_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_directory_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"file: "):
+    with pytest.raises(ConfigError, match=r"/file: File exists$"):
         asyncio.run(DataDir(str(tmp_path / "file")).open(2))
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: run: "):
+        asyncio.run(DataDir(str(tmp_path)).open(2))
 
 
 def test_stores_beyond_the_shard_count_are_leftovers(tmp_path: Path) -> None:
