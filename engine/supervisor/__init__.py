@@ -9,6 +9,7 @@ process        one spawned shard: link, listeners' channel, death
 listeners      listening sockets, opened once
 data_dir       lock, directories, stores left by a smaller shard count
 directories    those that the configuration names, made
+refusals       file, line and key of what can't come into force
 assignments    which vmta belongs to which shard, on disk
 poison         deliveries on which shards died, on disk
 suspicion      stores on which shards died

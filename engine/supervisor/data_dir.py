@@ -68,10 +68,9 @@ class DataDir:
             make_run_dir(self.run_dir)
             self._lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            below = os.path.relpath(error.filename or self.path, self.path)
-            raise self._refusal(
-                f"{error.strerror}" if below == "." else f"{below}: {error.strerror}"
-            ) from None
+            place = str(error.filename or self.path)
+            where = "" if place == str(self.path) else f"{place}: "
+            raise self._refusal(f"{where}{error.strerror}") from None
         await self._lock(time.monotonic() + wait_s)
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ def test_a_path_that_is_no_directory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"/file: File exists$"):
         asyncio.run(DataDir(str(tmp_path / "file")).open(2))
     (tmp_path / "run").write_text("")
-    with pytest.raises(ConfigError, match=f"^{tmp_path}: run: "):
+    with pytest.raises(ConfigError, match=f"^{tmp_path}: {tmp_path}/run: "):
         asyncio.run(DataDir(str(tmp_path)).open(2))
 
 
