@@ -2,6 +2,7 @@
 
 main            the commands
 options         what commands have in common: options, JSON, the way out
+values          what the value of an option may be
 configuration   which configuration file, and where its engine answers
 api             requests to the admin API over a unix socket or TCP
 tables          answers as tables for people

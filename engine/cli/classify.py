@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 import click
 import msgspec
 
+from engine.core.framing import UNDECODABLE
 from engine.loading import load_policies, load_shipped_policies
 from engine.policy.fold import PolicySet
 from engine.policy.normalize import enhanced_of, parse_reply
@@ -136,7 +137,7 @@ def _parse_line(line: Line) -> _Row:
         raise BadLine(f"expected an object of JSON of at most {MAX_LINE_BYTES:,} octets, got a longer line")
     try:
         return _decode_row(line.octets)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise BadLine(f'expected an object of JSON with a "response" ({error})') from error
 
 

@@ -23,17 +23,12 @@ from engine.cli import send as sending
 from engine.cli.api import AdminApi, ApiError
 from engine.cli.configuration import admin_addresses, load_settings
 from engine.cli.options import (
-    ADDRESS,
-    HOST,
-    LINE,
-    MESSAGE_ID,
-    SECONDS,
-    SENDER,
     common_options,
     complain,
     fail,
     leave,
     limit_option,
+    of_letter,
     of_queues,
     print_json,
     require_utf8,
@@ -41,6 +36,7 @@ from engine.cli.options import (
 )
 from engine.cli.store import store
 from engine.cli.tables import make_console
+from engine.cli.values import HOST, MESSAGE_ID, SECONDS
 from engine.core.address import parse_domain
 from engine.core.errors import ConfigError
 from engine.demo.scenario import MAX_MESSAGES, MIN_MESSAGES
@@ -134,9 +130,7 @@ def classify(context: click.Context, config: str, as_json: bool, files: tuple[st
 @click.argument("domain")
 @click.option("--vmta", default="", metavar="NAME", help="As this vmta.")
 @click.option("--customer", default="", metavar="NAME", help="For this customer's mail.")
-@click.option(
-    "--mx", multiple=True, type=HOST, metavar="HOST", help="From the files, with this MX host; repeatable."
-)
+@click.option("--mx", multiple=True, type=HOST, metavar="HOST", help="From files, with this MX; repeatable.")
 @click.option("--offline", is_flag=True, help="From the files, even if an engine runs.")
 @common_options
 def explain(**options: Any) -> None:
@@ -330,26 +324,7 @@ def message(config: str, as_json: bool, message_id: str) -> None:
 
 
 @cli.command()
-@click.option(
-    "--from",
-    "sender",
-    required=True,
-    type=SENDER,
-    metavar="ADDRESS",
-    help='The envelope sender; "" is nobody.',
-)
-@click.option(
-    "--to",
-    "recipients",
-    required=True,
-    multiple=True,
-    type=ADDRESS,
-    metavar="ADDRESS",
-    help="One bare address; repeatable.",
-)
-@click.option("--subject", type=LINE, default="A message by mailrail send", show_default=True)
-@click.option("--text", default="This message was sent by `mailrail send`.\n", help="Body of the message.")
-@click.option("--file", "source", type=click.File("rb"), help='A whole message instead; "-" is stdin.')
+@of_letter
 @click.option("--listener", default="", metavar="NAME", help="By this SMTP listener; default: the first.")
 @common_options
 def send(**options: Any) -> None:

@@ -1,70 +1,21 @@
 """What commands have in common: options, JSON, the way out.
 
-Owns: `-c`, `--json`, `--limit`; what a value may be; the form of an error.
+Owns: `-c`, `--json`, `--limit`; the form of an error.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from engine.admin.parameters import DEFAULT_LIMIT, parse_limit, parse_message_id
+from engine.admin.parameters import DEFAULT_LIMIT
 from engine.cli.configuration import DEFAULT_CONFIG
-from engine.core.address import parse_domain, parse_mailbox
+from engine.cli.values import ADDRESS, LIMIT, LINE, SENDER
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Value(click.ParamType[Any]):
-    """What an option or argument may hold; anything else is usage, and asks nobody."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the parsed value; a default may be one already."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-def parse_seconds(text: str) -> float:
-    """Return a time to wait."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not (seconds >= 0 and math.isfinite(seconds)):
-        raise ValueError(f"expected seconds, 0 or more, got {text!r}")
-    return seconds
-
-
-def parse_address(text: str) -> str:
-    """Return one bare mailbox in its normal form; a name beside it or a second one is not guessed at."""
-    try:
-        return str(parse_mailbox(text, allow_utf8=True))
-    except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
-
-
-def parse_line(text: str) -> str:
-    """Return a line of text: line breaks would begin another header field."""
-    if text.splitlines() not in ([], [text]):
-        raise ValueError(f"expected one line, got {text!r}")
-    return text
-
-
-def parse_host(text: str) -> str:
-    """Return an MX host as policies know it; it may end in a dot, as dig prints it."""
-    return parse_domain(text.removesuffix("."))
 
 
 def require_utf8(argv: list[str]) -> None:
@@ -74,15 +25,6 @@ def require_utf8(argv: list[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             raise click.UsageError(f"expected UTF-8, got {argument!r}") from None
-
-
-HOST = Value("host", parse_host)
-LIMIT = Value("number", parse_limit)
-MESSAGE_ID = Value("id", parse_message_id)
-SECONDS = Value("seconds", parse_seconds)
-ADDRESS = Value("address", parse_address)
-SENDER = Value("address", lambda text: parse_address(text) if text else "")  # "" is the null sender
-LINE = Value("line", parse_line)
 
 
 def common_options(command: Command) -> Command:
@@ -120,6 +62,32 @@ def of_queues(command: Command) -> Command:
         click.option("--pool", metavar="NAME", help="Only mail of this pool."),
         click.option("--domain", metavar="NAME", help="Only mail to this domain."),
         click.option("--customer", metavar="NAME", help="Only this customer's."),
+    ):
+        command = option(command)
+    return command
+
+
+def of_letter(command: Command) -> Command:
+    """Give a command what a letter has."""
+    sender_help = 'The envelope sender; "" is nobody.'
+    for option in (
+        click.option(
+            "--file", "source", type=click.File("rb"), help='A whole message instead; "-" is stdin.'
+        ),
+        click.option(
+            "--text", default="This message was sent by `mailrail send`.\n", help="Body of the message."
+        ),
+        click.option("--subject", type=LINE, default="A message by mailrail send", show_default=True),
+        click.option(
+            "--to",
+            "recipients",
+            required=True,
+            multiple=True,
+            type=ADDRESS,
+            metavar="ADDRESS",
+            help="One bare address; repeatable.",
+        ),
+        click.option("--from", "sender", required=True, type=SENDER, metavar="ADDRESS", help=sender_help),
     ):
         command = option(command)
     return command

@@ -125,6 +125,7 @@ def test_empty_lines_are_left_out_and_counted() -> None:
     ("line", "reason"),
     [
         ('{"response": "550', "truncated"),
+        ('{"x": ' + "[" * 60_000 + "]", "recursion"),
         ('{"reply": "550"}', "`response`"),
         ('{"response": 550}', "Expected `str`"),
         ('{"response": "x", "provider": 5}', "Expected `str | null`"),
