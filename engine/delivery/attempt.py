@@ -239,7 +239,7 @@ class Attempt:
         try:
             opened = await open_session(
                 sock,
-                peer_host=target.host.name,
+                peer_host=tls.server_name or target.host.name,
                 helo=self.vmta.hostname,
                 timeouts=timeouts,
                 tls=tls,

@@ -18,17 +18,25 @@ from engine.core.errors import ResolveError, TlsFailed
 from engine.core.reply import Reply, make_reply
 from engine.net.connect import OpenSession
 from engine.net.site import Access, Host, Site
-from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsRequirement
+from engine.net.tls import (
+    CERTIFICATE_EXPIRED,
+    CERTIFICATE_HOST_MISMATCH,
+    CLEAR,
+    VALIDATION_FAILURE,
+    TlsRequirement,
+)
 from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.net.trust import peer_chain
 from engine.policy.model import Policy
-from engine.security.dane import TLSARecord, usable, verify_chain
+from engine.security.dane import DATES, NAMES, TLSARecord, usable, verify_chain
 from engine.security.demand import OPTIONAL, REQUIRED, HostDemand, judge
 from engine.security.tally import DNSSEC_INVALID
 
 # RFC 8689 section 4.2.1 names the codes.
 _NOT_OFFERED = "5.7.30"
 _NOT_PROTECTED = "5.7.10"
+# What is wrong with a chain, and the result type; the rest is VALIDATION_FAILURE.
+_RESULTS = {DATES: CERTIFICATE_EXPIRED, NAMES: CERTIFICATE_HOST_MISMATCH}
 
 
 class Secured(NamedTuple):
@@ -60,12 +68,12 @@ class DaneCheck(msgspec.Struct, frozen=True):
     records: tuple[TLSARecord, ...]
     names: tuple[str, ...]
 
-    def __call__(self, ssl_object: ssl.SSLObject) -> str | None:
-        """Return None where they agree, else a result type."""
+    def __call__(self, ssl_object: ssl.SSLObject) -> tuple[str, str] | None:
+        """Return None where they agree, else a result type and what is wrong."""
         if ssl_object.session_reused:
             return None  # its ticket is from a handshake that these very records proved
-        chain = peer_chain(ssl_object)
-        return VALIDATION_FAILURE if verify_chain(self.records, chain, self.names, time.time()) else None
+        fault = verify_chain(self.records, peer_chain(ssl_object), self.names, time.time())
+        return (_RESULTS.get(fault.kind, VALIDATION_FAILURE), fault.detail) if fault is not None else None
 
 
 async def secure(resolver: TlsaOf, site: Site, host: Host, port: int, policy: Policy) -> Secured | Unusable:
@@ -84,7 +92,7 @@ async def secure(resolver: TlsaOf, site: Site, host: Host, port: int, policy: Po
     if judged.refusal:
         code, enhanced = (550, _NOT_PROTECTED) if demand.word == REQUIRED else (451, "4.7.5")
         return Unusable(make_reply(code, enhanced, judged.refusal), VALIDATION_FAILURE, tlsa.records)
-    requirement = _requirement(protect_login(judged, access), policy, tlsa, host)
+    requirement = _requirement(protect_login(judged, access), policy, tlsa, host, demand.names)
     return Secured(requirement, judged, tlsa.records, demand.word != OPTIONAL)
 
 
@@ -98,14 +106,19 @@ def protect_login(judged: HostDemand, access: Access) -> HostDemand:
     return judged
 
 
-def _requirement(judged: HostDemand, policy: Policy, tlsa: HostTlsa, host: Host) -> TlsRequirement:
+def _requirement(
+    judged: HostDemand, policy: Policy, tlsa: HostTlsa, host: Host, names: tuple[str, ...]
+) -> TlsRequirement:
     if judged.mode == "none" or host.path:  # what goes over a unix socket is on no line
         return CLEAR
     check = None
+    server_name = ""
     if judged.records:
-        check = DaneCheck(judged.records, tuple(dict.fromkeys([tlsa.base, host.name])))
+        check = DaneCheck(judged.records, tuple(dict.fromkeys([tlsa.base, *names])))
+        server_name = tlsa.base  # RFC 7672 section 8.1
     return TlsRequirement(
         mode=judged.mode,
+        server_name=server_name,
         minimum=policy.tls_min_version,
         certificate=policy.tls_certificate,
         key=policy.tls_key,

@@ -17,8 +17,9 @@ from engine.delivery.flight import Bearer
 from engine.net.sts import StsState
 from engine.net.tls import NOT_ASKED, SUCCESS, VALIDATION_FAILURE, TlsOutcome, TlsRequirement
 from engine.queue.path import Path
+from engine.security.dane import usable
 from engine.security.demand import facts_of
-from engine.security.tally import FailureFacts, PolicyFacts, Tally
+from engine.security.tally import TLSA_INVALID, FailureFacts, PolicyFacts, Tally
 
 MAX_SESSIONS = 20_000  # whose domains are known; of older ones a domain may count twice
 
@@ -58,7 +59,9 @@ class TlsOutcomes:
         state = self._sts_of(domain)
         result, reason = "", ""
         policy = facts_of(state.policy, secured.tlsa)
-        if policy.kind == "sts" and state.policy is not None:
+        if policy.kind == "tlsa" and not usable(secured.tlsa):
+            result, reason = TLSA_INVALID, "none of the TLSA records can be used"
+        elif policy.kind == "sts" and state.policy is not None:
             result, reason = _testing_result(state, session)
         elif policy.kind != "tlsa" and state.problem is not None:
             policy = PolicyFacts("sts")

@@ -9,29 +9,47 @@ Fails: as net.resolver.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
 
+from engine.core.errors import ResolveError
+from engine.net.cache import LookupCache
 from engine.net.own import NOBODY, OwnHosts
 from engine.net.resolver import Resolver
 from engine.net.site import Host, Site, with_demand
 from engine.net.sts import NOTHING, StsFinder, StsState
 from engine.net.tlsa import NO_TLSA, HostTlsa, TlsaFinder
+from engine.security.dane import has_anchor
 from engine.security.demand import Demand
 from engine.settings.model import Route
 
 _MAX_VARIED = 50_000  # domains; beyond, all are made again when asked for
+# Hosts whose TLSA records are looked up ahead: no attempt goes further (delivery.attempt).
+_MAX_HOSTS = 5
+# For so long a domain may go on sharing sessions after a host of it got its first trust anchor.
+_ANCHORS_TTL_S = 300.0
 
 
 class DemandResolver:
     """Finds out where mail goes, and what its domain asks of TLS."""
 
     def __init__(
-        self, resolver: Resolver, *, sts: StsFinder | None = None, tlsa: TlsaFinder | None = None
+        self,
+        resolver: Resolver,
+        *,
+        sts: StsFinder | None = None,
+        tlsa: TlsaFinder | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._resolver = resolver
         self._sts = sts
         self._tlsa = tlsa
-        self._varied: dict[str, tuple[Site, StsState, Site]] = {}
+        self._varied: dict[str, tuple[Site, StsState, tuple[str, ...], Site]] = {}
+        self._names = LookupCache[str, tuple[str, ...]](_MAX_VARIED, clock, self._find_names)
+        self.port_of: Callable[[str, Site], int] = lambda *_: (
+            25
+        )  # as policy says of a domain; the shard knows
 
     @property
     def counts(self) -> dict[str, int]:
@@ -54,6 +72,7 @@ class DemandResolver:
 
     def close(self) -> None:
         """Give up what is being looked up."""
+        self._names.close()
         if self._sts is not None:
             self._sts.close()
         if self._tlsa is not None:
@@ -69,10 +88,9 @@ class DemandResolver:
         site = self._resolver.lookup(domain)
         if site is None or site.is_route or site.hosts[0].address:
             return site  # no policy is published for a route, nor for an address literal
-        if self._sts is None:
-            return self._vary(domain, site, NOTHING)
-        state = self._sts.find(domain)
-        return None if state is None else self._vary(domain, site, state)
+        state = NOTHING if self._sts is None else self._sts.find(domain)
+        names = self._names.find(domain) if self._is_dane(site) else ()
+        return None if state is None or names is None else self._vary(domain, site, state, names)
 
     async def resolve(self, domain: str) -> Site:
         """Return the site of a domain.
@@ -84,7 +102,8 @@ class DemandResolver:
         if site.is_route or site.hosts[0].address:
             return site
         state = await self._sts.fetch(domain) if self._sts is not None else NOTHING
-        return self._vary(domain, site, state)
+        names = await self._names.fetch(domain) if self._is_dane(site) else ()
+        return self._vary(domain, site, state, names)
 
     async def addresses(self, host: Host, family: str) -> list[str]:
         """Return the addresses of a host in the order to try them; raises as the resolver does."""
@@ -119,14 +138,33 @@ class DemandResolver:
             state = self._varied[domain][1]  # it is being asked for anew
         return state or NOTHING
 
-    def _vary(self, domain: str, site: Site, state: StsState) -> Site:
-        if state.policy is None and not (site.is_secure and self._tlsa is not None):
+    def _is_dane(self, site: Site) -> bool:
+        return site.is_secure and self._tlsa is not None
+
+    async def _find_names(self, domain: str) -> tuple[tuple[str, ...], float]:
+        """Return the names that a certificate may have for the domain's sake (RFC 7672 section 3.2.2).
+
+        They matter to trust anchors alone. Everywhere else there are none, so that domains share sessions.
+        """
+        site = await self._resolver.resolve(domain)
+        port = self.port_of(domain, site)
+        asked = [self.tlsa(host, host.port or port) for host in site.hosts[:_MAX_HOSTS]]
+        for found in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(found, HostTlsa) and has_anchor(found.records):
+                return (domain, *filter(None, [self._resolver.alias_of(domain)])), _ANCHORS_TTL_S
+            if isinstance(found, BaseException) and not isinstance(found, ResolveError):
+                raise found  # of a host whose records are not to be had the attempt says it
+        return (), _ANCHORS_TTL_S
+
+    def _vary(self, domain: str, site: Site, state: StsState, names: tuple[str, ...]) -> Site:
+        is_dane = self._is_dane(site)
+        if state.policy is None and not is_dane:
             return site
         known = self._varied.get(domain)
-        if known is not None and known[0] is site and known[1] is state:
-            return known[2]
+        if known is not None and known[0] is site and known[1] is state and known[2] is names:
+            return known[3]
         if len(self._varied) >= _MAX_VARIED:
             self._varied.clear()
-        varied = with_demand(site, Demand(site.is_secure and self._tlsa is not None, state.policy))
-        self._varied[domain] = (site, state, varied)
+        varied = with_demand(site, Demand(is_dane, state.policy, names=names))
+        self._varied[domain] = (site, state, names, varied)
         return varied

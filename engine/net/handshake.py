@@ -189,9 +189,9 @@ class Handshake:
                 names = ", ".join(self._names)
                 raise TlsFailed(CERTIFICATE_HOST_MISMATCH, f"the certificate names none of {names}")
         if requirement.verify_peer is not None:
-            result = requirement.verify_peer(ssl_object)
-            if result is not None:
-                raise TlsFailed(result, "the certificate is not the one that is published")
+            fault = requirement.verify_peer(ssl_object)
+            if fault is not None:
+                raise TlsFailed(*fault)
             return "dane" if requirement.mode != "verify" else VERIFIED
         if requirement.mode == "verify":
             return VERIFIED

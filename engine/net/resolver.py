@@ -87,6 +87,7 @@ class Resolver:
         self._addresses = LookupCache[tuple[str, str], tuple[str, ...] | ResolveError](
             keeping.size, clock, self._find_addresses
         )
+        self._aliases: dict[str, str] = {}  # domains that are CNAMEs, where DNSSEC vouches for what of
         # Half the domains of a list share a few sites: one object each.
         self._known_sites: WeakValueDictionary[tuple[str, bool], Site] = WeakValueDictionary()
 
@@ -185,6 +186,10 @@ class Resolver:
             for (host, _), found in zip(named, answers, strict=True)
         )
 
+    def alias_of(self, domain: str) -> str:
+        """Return the name that a resolved domain is an alias of, securely; "" where it is none."""
+        return self._aliases.get(domain, "")
+
     async def texts(self, name: str) -> list[str]:
         """Return the TXT records of a name; none are kept.
 
@@ -222,6 +227,7 @@ class Resolver:
             return self._literal_site(domain, address)
         try:
             answer = await self._dns.ask(domain, "MX")
+            self._note_alias(domain, answer)
             if answer.is_missing:
                 return _refused(domain, "5.1.2", "does not exist"), self._negative_ttl_s
             if answer.records:
@@ -231,6 +237,13 @@ class Resolver:
             return await self._unless_ours(domain, *found)
         except ResolveTemporary as error:
             return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
+
+    def _note_alias(self, domain: str, answer: Answer) -> None:
+        self._aliases.pop(domain, None)
+        if answer.is_secure and answer.canonical not in ("", domain):
+            if len(self._aliases) >= self._keeping.size:
+                del self._aliases[next(iter(self._aliases))]
+            self._aliases[domain] = answer.canonical
 
     async def _unless_ours(
         self, domain: str, found: Site | ResolveError, ttl_s: float

@@ -26,8 +26,8 @@ CERTIFICATE_EXPIRED = "certificate-expired"
 CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
 VALIDATION_FAILURE = "validation-failure"  # whatever else: the handshake itself, too
 
-# What a check of the peer's certificate says: None where it is the right one, else a result type.
-PeerCheck = Callable[[ssl.SSLObject], str | None]
+# What a check of the peer's certificate says: None where it is the right one, else a result type, and words.
+PeerCheck = Callable[[ssl.SSLObject], tuple[str, str] | None]
 
 
 class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,7 @@ class TlsRequirement(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     minimum: str = "1.2"
     names: tuple[str, ...] = ()  # of "verify", reference identities; (): the host that is connected to
+    server_name: str = ""  # SNI; "": the host that is connected to
     certificate: str = ""  # ours, as files of the policy: both or neither
     key: str = ""
     verify_peer: PeerCheck | None = None  # asked after each handshake; only equal ones share tickets

@@ -1,6 +1,7 @@
 """The TLSA records of a mail host, where DNSSEC vouches for them.
 
-Owns: where they stand (the name behind the host's CNAMEs first, then its own), the cache of them.
+Owns: where they stand (the name behind the host's CNAMEs first, then its own; its own alone where they lead
+    out of what is signed), the cache of them.
 Never: compares them with a certificate (security.dane), decides whether they count for a domain.
 Fails: ResolveTemporary: whether there are any is not known, and so the host can't be used (RFC 7672 section
     2.1.2: a bogus answer must not be read as none).
@@ -77,10 +78,13 @@ class TlsaFinder:
 
     async def _look_up(self, host: str, port: int) -> tuple[HostTlsa, float]:
         addresses = await self._ask_addresses(host)
-        if not addresses or not all(answer.is_secure for answer in addresses):
-            self.counts["insecure" if addresses else "none"] += 1
-            return NO_TLSA, self._keeping.negative_ttl_s
         names = dict.fromkeys([*(answer.canonical for answer in addresses if answer.canonical), host])
+        if not addresses or not all(answer.is_secure for answer in addresses):
+            # An alias that is signed itself may have records, wherever it leads.
+            if len(names) == 1 or not (await self._dns.ask(host, "CNAME")).is_secure:
+                self.counts["insecure" if addresses else "none"] += 1
+                return NO_TLSA, self._keeping.negative_ttl_s
+            names = {host: None}
         for base in names:
             answer = await self._dns.ask(f"_{port}._tcp.{base}", "TLSA")
             if answer.is_secure and answer.records:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from engine.security.authority import has_issued, names_of, permits
 from engine.security.sts import matches
 
 DANE_TA, DANE_EE = 2, 3
@@ -28,6 +29,17 @@ _DIGESTS = {1: ("sha256", 32), 2: ("sha512", 64)}  # RFC 6698 section 2.1.3, and
 
 # RFC 7672 leaves it to us. A chain that a mail host sends has 2 to 4; each costs a signature to check.
 MAX_CHAIN = 10
+
+
+# What is wrong with a chain: a date, the names, or anything else.
+DATES, NAMES, OTHER = "dates", "names", ""
+
+
+class ChainFault(NamedTuple):
+    """Why a chain agrees with no record."""
+
+    kind: str
+    detail: str
 
 
 class TLSARecord(msgspec.Struct, frozen=True, gc=False):
@@ -77,10 +89,15 @@ def usable(records: Iterable[TLSARecord]) -> tuple[TLSARecord, ...]:
     )
 
 
+def has_anchor(records: Iterable[TLSARecord]) -> bool:
+    """Return whether a usable record is of a trust anchor: names of certificates matter then."""
+    return any(record.usage == DANE_TA for record in usable(records))
+
+
 def verify_chain(
     records: Sequence[TLSARecord], chain: Sequence[bytes], names: Collection[str], unix_now: float
-) -> str:
-    """Return "" where the chain agrees with one of the records, else what is wrong with it.
+) -> ChainFault | None:
+    """Return None where the chain agrees with one of the records, else what is wrong with it.
 
     Args:
         records: usable ones.
@@ -89,22 +106,22 @@ def verify_chain(
             section 3.2.2).
     """
     if not chain:
-        return "the peer sent no certificate"
+        return ChainFault(OTHER, "the peer sent no certificate")
     certificates = [_load(der) for der in chain[:MAX_CHAIN]]
     leaf = certificates[0]
     if any(record.usage == DANE_EE and _agrees(record, leaf, chain[0]) for record in records):
-        return ""
+        return None
     anchors = [record for record in records if record.usage == DANE_TA]
     if not anchors:
-        return "its certificate agrees with no TLSA record"
+        return ChainFault(OTHER, "its certificate agrees with no TLSA record")
     if leaf is None:
-        return "its certificate can't be read"
-    problem = _check_path(anchors, leaf, certificates[1:], chain, unix_now)
-    if problem:
-        return problem
-    if not any(matches(pattern, name) for pattern in _names_of(leaf) for name in names):
-        return f"its certificate is for none of {', '.join(sorted(names))}"
-    return ""
+        return ChainFault(OTHER, "its certificate can't be read")
+    fault = _check_path(anchors, leaf, certificates[1:], chain, unix_now)
+    if fault is not None:
+        return fault
+    if not any(matches(pattern, name) for pattern in names_of(leaf) for name in names):
+        return ChainFault(NAMES, f"its certificate is for none of {', '.join(sorted(names))}")
+    return None
 
 
 def _check_path(
@@ -113,31 +130,40 @@ def _check_path(
     others: Sequence[x509.Certificate | None],
     chain: Sequence[bytes],
     unix_now: float,
-) -> str:
+) -> ChainFault | None:
     """Walk from the leaf upwards until a certificate agrees with a trust anchor."""
     now = datetime.fromtimestamp(unix_now, UTC)
     if not _is_valid_at(leaf, now):
-        return "its certificate is not valid at this time"
+        return ChainFault(DATES, "its certificate is not valid at this time")
     # A trust anchor may be left out of the chain where the record holds all of it (RFC 7671 section 5.2.3).
     held = [
         certificate
         for record in anchors
         if record.matching_type == 0 and record.selector == 0 and (certificate := _load(record.data))
     ]
-    current = leaf
+    path = [leaf]
     for certificate, der in zip(others, chain[1:], strict=False):
-        if any(_has_issued(anchor, current) for anchor in held):
-            return ""
-        if certificate is None or not _has_issued(certificate, current):
-            return "its certificates are not a chain"
+        if any(has_issued(anchor, path[-1]) for anchor in held):
+            return _check_limits(path)
+        if certificate is None or not has_issued(certificate, path[-1]):
+            return ChainFault(OTHER, "its certificates are not a chain")
         if any(_agrees(record, certificate, der) for record in anchors):
-            return ""  # dates of a trust anchor itself do not count: it is the record that is trusted
+            # Dates and limits of a trust anchor itself do not count: it is the record that is trusted.
+            return _check_limits(path)
         if not _is_valid_at(certificate, now):
-            return "a certificate of its chain is not valid at this time"
-        current = certificate
-    if any(_has_issued(anchor, current) for anchor in held):
-        return ""
-    return "no certificate of its chain agrees with a TLSA record"
+            return ChainFault(DATES, "a certificate of its chain is not valid at this time")
+        path.append(certificate)
+    if any(has_issued(anchor, path[-1]) for anchor in held):
+        return _check_limits(path)
+    return ChainFault(OTHER, "no certificate of its chain agrees with a TLSA record")
+
+
+def _check_limits(path: Sequence[x509.Certificate]) -> ChainFault | None:
+    """Return which authority between leaf and anchor is not entitled to what is below it."""
+    for below, authority in enumerate(path[1:]):
+        if not permits(authority, path[0], below):
+            return ChainFault(OTHER, "an authority of its chain may not vouch for it")
+    return None
 
 
 def _agrees(record: TLSARecord, certificate: x509.Certificate | None, der: bytes) -> bool:
@@ -153,26 +179,8 @@ def _agrees(record: TLSARecord, certificate: x509.Certificate | None, der: bytes
     return hashlib.new(_DIGESTS[record.matching_type][0], selected).digest() == record.data
 
 
-def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """Return whether `issuer` is a CA and has signed `certificate`."""
-    try:
-        constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
-        certificate.verify_directly_issued_by(issuer)
-    except (x509.ExtensionNotFound, InvalidSignature, ValueError, TypeError):
-        return False
-    return constraints.ca
-
-
 def _is_valid_at(certificate: x509.Certificate, now: datetime) -> bool:
     return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-
-
-def _names_of(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    return [name.lower() for name in names.get_values_for_type(x509.DNSName)]
 
 
 def _key_of(certificate: x509.Certificate) -> bytes:

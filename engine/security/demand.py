@@ -33,13 +33,15 @@ class Demand(msgspec.Struct, frozen=True):
     is_secure: bool = False  # DNSSEC vouches for the MX answer: TLSA records of its hosts count
     sts: StsPolicy | None = None  # in force: of mode enforce or testing
     word: str = ""  # of the message: REQUIRED, OPTIONAL or none
+    names: tuple[str, ...] = ()  # of the domain, by which a trust anchor of its hosts may vouch for them
 
     @property
     def key(self) -> str:
         """Return what tells apart demands that may not share sessions; "" where nothing is asked."""
         if self.word == OPTIONAL:
             return OPTIONAL
-        parts = ["dane"] if self.is_secure else []
+        # Where its own name may be what the certificate has, the domain shares no session.
+        parts = [":".join(("dane", *self.names))] if self.is_secure else []
         if self.sts is not None:
             patterns = hashlib.sha256(" ".join(self.sts.mx).encode()).hexdigest()[:12]
             parts.append(f"sts-{self.sts.mode}-{patterns}")

@@ -24,6 +24,7 @@ DNSSEC_INVALID = "dnssec-invalid"
 STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
 STS_POLICY_INVALID = "sts-policy-invalid"
 STS_WEBPKI_INVALID = "sts-webpki-invalid"
+TLSA_INVALID = "tlsa-invalid"  # records, and none that could be used
 
 
 class PolicyFacts(msgspec.Struct, frozen=True, array_like=True):

@@ -31,6 +31,7 @@ from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
 from engine.net.own import own_hosts
+from engine.net.site import Site
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -101,6 +102,7 @@ class Engine:
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
         self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
+        self.resolver.port_of = self._port_of
         self.balance = Balance(self)
         self.tries = SharedTries(shard)
         handlers = self.lease.handlers() | self.balance.handlers() | self.tries.handlers()
@@ -346,6 +348,10 @@ class Engine:
         site = self.resolver.lookup(domain)
         name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         return policies.effective(policies.destination(domain, name, hosts), customer, "")
+
+    def _port_of(self, domain: str, site: Site) -> int:
+        policies = self.paths.policies
+        return policies.effective(policies.destination(domain, site.plain_name, site.host_names), "", "").port
 
     def pool_of(self, customer: str) -> str:
         found = self.model.settings.customers.get(customer)

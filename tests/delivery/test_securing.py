@@ -16,7 +16,7 @@ from engine.core.reply import make_reply
 from engine.core.terms import Terms
 from engine.delivery.securing import Secured, Unusable, refuse_unprotected, secure
 from engine.net.site import Host, Site, make_site, with_demand
-from engine.net.tls import CLEAR
+from engine.net.tls import CLEAR, TlsOutcome
 from engine.net.tlsa import NO_TLSA, HostTlsa
 from engine.policy.model import Policy
 from engine.security.dane import TLSARecord
@@ -217,6 +217,55 @@ async def test_trust_anchor_holds_in_a_resumed_session_too(s: Scene) -> None:
         s.send(Demand(is_secure=True))
         await s.delivered(count)
     assert all(is_tls for is_tls, _ in s.peer.messages)
+
+
+@scene(name="x.example")
+async def test_trust_anchor_vouches_by_the_domains_name_too(s: Scene) -> None:
+    """RFC 7672 section 3.2.2: the certificate names the next-hop domain, and not the host."""
+    s.records.found = ta(s.authority)
+    s.send(Demand(is_secure=True, names=("x.example",)))
+    await s.delivered()
+
+
+@scene(name="mx.example")
+async def test_name_of_an_alias_is_none_where_its_records_stand_elsewhere(s: Scene) -> None:
+    """RFC 7672 section 3.2.2: the TLSA base domain, not the name that it was reached by."""
+    s.records.found = HostTlsa(ta(s.authority).records, "real.example")
+    s.send(Demand(is_secure=True, names=("x.example",)))
+    assert await s.refused() == (451, "4.7.5")
+    assert "certificate is for none of real.example, x.example" in s.rig.unreachable[-1].text
+
+
+@scene(name="real.example")
+async def test_tlsa_base_domain_is_named_to_the_peer(s: Scene) -> None:
+    """RFC 7672 section 8.1: SNI."""
+    named: list[str | None] = []
+    assert s.peer.context is not None
+    s.peer.context.sni_callback = lambda _, name, __: named.append(name)
+    s.records.found = HostTlsa(ta(s.authority).records, "real.example")
+    s.send(Demand(is_secure=True))
+    await s.delivered()
+    assert named == ["real.example"]
+
+
+@pytest.mark.parametrize(
+    ("options", "result"),
+    [({"days": -1}, "certificate-expired"), ({"name": "stranger.example"}, "certificate-host-mismatch")],
+)
+def test_report_says_why_dane_failed(tmp_path, options, result):
+    """RFC 8460 section 4.3: a date and a name have result types of their own."""
+
+    @scene(**options)
+    async def test(s: Scene) -> None:
+        told: list[TlsOutcome] = []
+        s.rig.opener.on_tls = lambda path, target, tls, outcome: told.append(outcome)
+        s.records.found = ta(s.authority)
+        s.send(Demand(is_secure=True))
+        assert await s.refused() == (451, "4.7.5")
+        assert [outcome.result for outcome in told] == [result]
+        assert told[0].detail in s.rig.unreachable[-1].text
+
+    test(tmp_path)
 
 
 @scene()

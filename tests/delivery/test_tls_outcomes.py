@@ -63,6 +63,18 @@ def test_failure_counts_for_the_domain_whose_mail_made_us_connect():
     assert kind == (facts, 1)
 
 
+def test_session_under_records_that_none_can_use_is_a_failure():
+    """RFC 8460 section 4.3.2.1, tlsa-invalid: the mail goes, under TLS that proves nothing."""
+    outcomes, tally = make()
+    useless = TLSARecord(1, 1, 1, b"x" * 32)
+    outcomes.carried(session(1, tlsa=(useless,)), "a.example")
+    outcomes.carried(session(2, tlsa=(useless, RECORD)), "b.example")
+    (counts,) = tally.of("a.example").values()
+    assert (counts.successes, [facts.result for facts, _ in counts.kinds]) == (0, ["tlsa-invalid"])
+    (counts,) = tally.of("b.example").values()
+    assert (counts.successes, counts.failures) == (1, 0)
+
+
 def test_what_ended_well_or_was_not_asked_for_is_no_failure():
     outcomes, tally = make()
     for result in (SUCCESS, NOT_ASKED):

@@ -29,8 +29,16 @@ class Authority:
         is_ca: bool = True,
         days: int = 30,
         others: Sequence[str] = (),
+        path_length: int | None = None,
+        permitted: Sequence[str] = (),
+        excluded: Sequence[str] = (),
+        signs: bool | None = None,
     ) -> None:
-        """`days`: how long it is valid from now; negative: it ended so long ago. `others`: further names."""
+        """Args:
+        days: how long it is valid from now; negative: it ended so long ago.
+        others: further names.
+        path_length, permitted, excluded: limits of a CA; signs: what its key usage says, if it has one.
+        """
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.issuer = issuer
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -43,8 +51,16 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - 400 * _DAY)
             .not_valid_after(now + days * _DAY)
-            .add_extension(x509.BasicConstraints(is_ca, None), critical=True)
+            .add_extension(x509.BasicConstraints(is_ca, path_length), critical=True)
         )
+        if permitted or excluded:
+            allowed, denied = (
+                [x509.DNSName(each) for each in some] or None for some in (permitted, excluded)
+            )
+            builder = builder.add_extension(x509.NameConstraints(allowed, denied), critical=True)
+        if signs is not None:
+            usage = x509.KeyUsage(True, *[False] * 4, signs, *[False] * 3)
+            builder = builder.add_extension(usage, critical=True)
         if not is_ca:
             names = [x509.DNSName(each) for each in (name, *others)]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

@@ -272,9 +272,8 @@ async def test_a_failure_with_a_ticket_says_so_and_forgets_the_peers_tickets(por
 async def test_the_requirements_own_check_sees_each_peer_resumed_or_not(port, server, contexts):
     seen: list[bytes | None] = []
 
-    def check(ssl_object: ssl.SSLObject) -> str | None:
+    def check(ssl_object: ssl.SSLObject) -> None:
         seen.append(ssl_object.getpeercert(binary_form=True))
-        return None
 
     tls = TlsRequirement(mode="required", verify_peer=check)
     facts = [(await open_to(port, tls, contexts, "other.example")).facts for _ in range(2)]
@@ -284,7 +283,7 @@ async def test_the_requirements_own_check_sees_each_peer_resumed_or_not(port, se
 
 @scene
 async def test_another_check_gets_no_ticket_of_what_this_one_proved(port, server, contexts):
-    def check(ssl_object: ssl.SSLObject) -> str | None:
+    def check(ssl_object: ssl.SSLObject) -> None:
         return None if peer_chain(ssl_object) == [LEAF.der, ROOT.der] else "validation-failure"
 
     def other(ssl_object: ssl.SSLObject) -> str | None:
@@ -297,7 +296,7 @@ async def test_another_check_gets_no_ticket_of_what_this_one_proved(port, server
 
 @scene
 async def test_a_peer_that_fails_the_requirements_own_check_gets_no_session(port, server, contexts):
-    tls = TlsRequirement(mode="required", verify_peer=lambda ssl_object: "tlsa-invalid")
+    tls = TlsRequirement(mode="required", verify_peer=lambda ssl_object: ("tlsa-invalid", "no such record"))
     failed = await fail_at(port, tls, contexts)
     assert (failed.phase, failed.result) == ("tls", "tlsa-invalid")
 

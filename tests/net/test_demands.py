@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from engine.core.errors import ResolveTemporary
 from engine.net.demands import DemandResolver
 from engine.net.own import OwnHosts
 from engine.net.site import Host, make_site
 from engine.net.sts import NOTHING, StsState
 from engine.net.tlsa import NO_TLSA, HostTlsa
+from engine.security.dane import TLSARecord
 from engine.security.sts import StsPolicy
 
 ENFORCE = StsState(StsPolicy("enforce", ("mx.example",), 86400))
@@ -29,6 +31,9 @@ class FakeResolver:
     async def resolve(self, domain):
         return self.sites[domain]
 
+    def alias_of(self, domain):
+        return "real.example" if domain == "alias.example" else ""
+
 
 class FakeSts:
     def __init__(self, states):
@@ -43,13 +48,19 @@ class FakeSts:
 
 
 class FakeTlsa:
+    records = ()
+
     async def find(self, host, port):
-        return HostTlsa((), f"{host}:{port}")
+        if isinstance(self.records, Exception):
+            raise self.records
+        return HostTlsa(self.records, f"{host}:{port}")
 
 
-def make(sites, states=None, *, dane=True):
+def make(sites, states=None, *, dane=True, records=()):
     sts = FakeSts(states) if states is not None else None
-    return DemandResolver(FakeResolver(sites), sts=sts, tlsa=FakeTlsa() if dane else None)
+    tlsa = FakeTlsa()
+    tlsa.records = records
+    return DemandResolver(FakeResolver(sites), sts=sts, tlsa=tlsa if dane else None)
 
 
 def resolve(resolver, domain):
@@ -78,6 +89,28 @@ def test_secure_answer_makes_dane_possible():
     assert resolve(make({"a.example": SECURE}), "a.example").demand.is_secure
     assert resolve(make({"a.example": SECURE}, dane=False), "a.example") is SECURE
     assert resolve(make({"a.example": PLAIN}), "a.example") is PLAIN
+
+
+def test_domain_shares_no_session_where_a_trust_anchor_may_vouch_by_its_name():
+    """RFC 7672 section 3.2.2: the next-hop domain, and what it is an alias of, are names to compare."""
+    anchor, key = TLSARecord(2, 0, 1, b"x" * 32), TLSARecord(3, 1, 1, b"x" * 32)
+    sites = {"a.example": SECURE, "b.example": SECURE, "alias.example": SECURE}
+    resolver = make(sites, records=(key, anchor))
+    assert resolver.lookup("a.example") is None  # whom it shares with depends on the records
+    ours, other = resolve(resolver, "a.example"), resolve(resolver, "b.example")
+    assert resolver.lookup("a.example") is ours
+    assert (ours.demand.names, other.demand.names) == (("a.example",), ("b.example",))
+    assert ours.name != other.name
+    assert ours.plain_name == other.plain_name == "mx.example"
+    assert resolve(resolver, "alias.example").demand.names == ("alias.example", "real.example")
+    resolver = make(sites, records=(key,))
+    assert resolve(resolver, "a.example").name == resolve(resolver, "b.example").name
+
+
+def test_records_that_are_not_to_be_had_leave_the_site_known():
+    """The attempt says of which host, and goes on to the next."""
+    resolver = make({"a.example": SECURE}, records=ResolveTemporary("mx.example", "SERVFAIL"))
+    assert resolve(resolver, "a.example").demand.names == ()
 
 
 def test_new_policy_makes_another_site():

@@ -26,6 +26,7 @@ _25._tcp.mx1    TLSA  2 0 2 {hashlib.sha512(b"ca").hexdigest()}
 alias           CNAME mx1
 nodane          A     198.51.100.2
 away            CNAME mx.plain.example.
+_25._tcp.away   TLSA  3 1 1 {DIGEST}
 bogus           A     198.51.100.66
 _25._tcp.bogus  TLSA  3 1 1 {DIGEST}
 forged          MX    10 mx1
@@ -94,6 +95,7 @@ def test_tlsa_records_count_only_where_every_answer_is_secure(run, validating):
         assert found.base == "mx1.signed.example"
         assert sorted(record.usage for record in found.records) == [2, 3]
         assert (await finder.find("alias.signed.example", 25)).base == "mx1.signed.example"
+        assert (await finder.find("away.signed.example", 25)).base == "away.signed.example"
         assert await finder.find("nodane.signed.example", 25) == NO_TLSA
         assert await finder.find("mx.plain.example", 25) == NO_TLSA
         assert await finder.find("mx1.signed.example", 587) == NO_TLSA

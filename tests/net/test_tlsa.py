@@ -100,6 +100,29 @@ def test_alias_has_its_records_at_the_name_behind_it_first():
     assert find(script).base == "mx.example"
 
 
+@pytest.mark.parametrize("is_secure", [True, False])
+def test_signed_alias_that_leads_out_of_what_is_signed_has_its_own_records(is_secure):
+    """RFC 7672 section 2.2.2: the CNAME itself is asked for, and must be secure."""
+    script = {
+        ("mx.example", "A"): Answer(A.records, 300.0, canonical="mx.plain.example"),
+        ("mx.example", "CNAME"): Answer(is_secure=is_secure, canonical="mx.plain.example"),
+        ("_25._tcp.mx.example", "TLSA"): TLSA,
+        ("_25._tcp.mx.plain.example", "TLSA"): TLSA,
+    }
+    assert find(script).base == ("mx.example" if is_secure else "")
+
+
+def test_alias_whose_own_record_is_bogus_is_not_used():
+    """RFC 7672 section 2.1.2."""
+    with pytest.raises(ResolveTemporary):
+        find(
+            {
+                ("mx.example", "A"): Answer(A.records, 300.0, canonical="mx.plain.example"),
+                ("mx.example", "CNAME"): BOGUS,
+            }
+        )
+
+
 def test_records_are_kept_within_bounds_of_their_ttl():
     now = 0.0
     questions = Questions({("mx.example", "A"): A, ("_25._tcp.mx.example", "TLSA"): TLSA})

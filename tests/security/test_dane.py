@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from engine.security.dane import TLSARecord, parse_tlsa, usable, verify_chain
+from engine.security.dane import DATES, NAMES, TLSARecord, has_anchor, parse_tlsa, usable, verify_chain
 from tests.fakes.authority import Authority
 
-NAMES = ("mx.example", "example")
+OF_HOST = ("mx.example", "example")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,10 @@ def record(usage: int, selector: int, matching_type: int, of: Authority) -> TLSA
     return TLSARecord(usage, selector, matching_type, digest[matching_type](selected))
 
 
-def verify(records, chain, names=NAMES, now=None):
-    return verify_chain(usable(records), chain, names, time.time() if now is None else now)
+def verify(records, chain, names=OF_HOST, now=None):
+    """Return "" where they agree, else what is wrong."""
+    fault = verify_chain(usable(records), chain, names, time.time() if now is None else now)
+    return fault.detail if fault is not None else ""
 
 
 @pytest.mark.parametrize("selector", [0, 1])
@@ -88,6 +90,37 @@ def test_trust_anchor_needs_the_right_name(middle, chain):
 def test_trust_anchor_needs_dates_that_hold(middle):
     old = middle.issue("mx.example", days=-10)
     assert "not valid at this time" in verify([record(2, 0, 1, middle)], [old.der, middle.der])
+
+
+def test_fault_says_whether_dates_or_names_are_wrong(middle, root):
+    """RFC 8460 section 4.3: certificate-expired and certificate-host-mismatch have words of their own."""
+    kinds = {}
+    for name, days in (("mx.example", -10), ("elsewhere.example", 30)):
+        leaf = middle.issue(name, days=days)
+        fault = verify_chain([record(2, 0, 1, middle)], [leaf.der, middle.der], OF_HOST, time.time())
+        kinds[name] = fault.kind
+    assert kinds == {"mx.example": DATES, "elsewhere.example": NAMES}
+    old = Authority("Old", root, days=-1)
+    chain = [old.issue("mx.example").der, old.der, root.der]
+    assert verify_chain([record(2, 0, 1, root)], chain, OF_HOST, time.time()).kind == DATES
+
+
+def test_authorities_below_the_anchor_keep_to_their_limits(root):
+    """RFC 5280 sections 4.2.1.9 and 4.2.1.10: path length and name constraints."""
+    narrow = Authority("Narrow", root, path_length=0)
+    deeper = Authority("Deeper", narrow)
+    records = [record(2, 0, 1, root)]
+    leaf, below = narrow.issue("mx.example"), deeper.issue("mx.example")
+    assert verify(records, [leaf.der, narrow.der, root.der]) == ""
+    assert "may not vouch" in verify(records, [below.der, deeper.der, narrow.der, root.der])
+    other = Authority("Other", root, permitted=["other.example"])
+    assert "may not vouch" in verify(records, [other.issue("mx.example").der, other.der, root.der])
+    assert verify([record(2, 0, 1, other)], [other.issue("mx.example").der, other.der]) == ""
+
+
+def test_only_usable_records_of_trust_anchors_are_anchors(root):
+    assert has_anchor([record(2, 0, 1, root)])
+    assert not has_anchor([record(3, 1, 1, root), TLSARecord(2, 0, 1, b"short")])
 
 
 def test_trust_anchor_is_no_leaf(leaf, chain):
