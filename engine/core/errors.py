@@ -113,11 +113,15 @@ class ResolveTemporary(ResolveError):
 
 
 class ResolvePermanent(ResolveError):
-    """The domain can't receive mail; `reply` says so in SMTP's words (RFC 7505, RFC 5321 5.1)."""
+    """The domain can't receive mail; `reply` says so in SMTP's words (RFC 7505, RFC 5321 5.1).
 
-    def __init__(self, name: str, detail: str, reply: Reply) -> None:
+    Where it `is_narrowed`, there are addresses, of another family than was asked for.
+    """
+
+    def __init__(self, name: str, detail: str, reply: Reply, *, is_narrowed: bool = False) -> None:
         super().__init__(name, detail)
         self.reply = reply
+        self.is_narrowed = is_narrowed
 
 
 class StoreError(MailrailError):

@@ -24,6 +24,7 @@ from engine.core.errors import (
     TlsFailed,
 )
 from engine.core.reply import Reply, make_reply
+from engine.delivery.flight import NOBODY, Met
 from engine.delivery.peer_memory import TLS, peer_key
 from engine.delivery.securing import Secured, Unusable, may_carry, refuse_unprotected, secure
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
@@ -43,12 +44,15 @@ from engine.net.tls import CLEAR, VALIDATION_FAILURE, TlsOutcome, TlsRequirement
 from engine.queue.path import Path, SiteDemand
 from engine.security.demand import HostDemand
 from engine.settings.model import EgressProxy, VirtualMTA
+from engine.telemetry.events import Peer
 
 if TYPE_CHECKING:
     from engine.delivery.opening import Opener
 
 # How many addresses one try goes through (Postfix: smtp_mx_address_limit = 5).
 MAX_ADDRESSES = 5
+# So many of them are kept for the hosts behind one with many addresses: one of each family.
+KEPT_ADDRESSES = 2
 PROXY_PAUSE_S = 5.0  # where a vmta's proxy does not answer: long enough to be seen, short against a restart
 LOCAL_PAUSE_S = 1.0  # where this host has no descriptor or port left, the path is asked again after so long
 # The next address needs a slot too; the last one's rests for SLOT_AFTER_OUR_CLOSE_S where the peer was met.
@@ -56,6 +60,7 @@ NEXT_ADDRESS_WAIT_S = SLOT_AFTER_OUR_CLOSE_S + 1.0
 # A handshake that failed is remembered as policy says once the peer takes a session in clear: before, it may
 # have been the network. Until then for so long, in case this try finds no slot or rate left to go in clear.
 UNPROVEN_S = 600.0
+NOT_TRIED = "not tried: a handshake with that host has failed before"
 
 
 class Target(NamedTuple):
@@ -77,6 +82,10 @@ class Target(NamedTuple):
         """Under what name its faults are remembered."""
         return peer_key(self.host.name, self.address, self.port)
 
+    def met(self, phase: str) -> Met:
+        """Return what events say of a try that ended here, in that phase."""
+        return Met(Peer(self.host.name, self.address, self.port), phase)
+
 
 class Attempt:
     """One try to open one session, over the hosts of its site."""
@@ -86,6 +95,7 @@ class Attempt:
         self.path = path
         self.demand = demand
         self.reply: Reply | None = None
+        self.met = NOBODY  # whose reply it is
         self.is_our_fault = False
         self._opener = opener
         self._now = asyncio.get_running_loop().time
@@ -127,36 +137,58 @@ class Attempt:
             return
         left = MAX_ADDRESSES
         domain = next((delivery.domain for queue in queues for delivery in queue.queue), "")
-        async for host in self._hosts(site):
-            port = host.port or self._policy.port
-            secured = await secure(self._opener.resolver, site, host, port, self._policy)
-            if isinstance(secured, Unusable):
-                self._fail(secured.reply)
-                self._tell_unusable(host, secured, domain)
-                continue
-            if host.path:
-                yield Target(host, "", 0, "", secured, domain)
-                continue
-            asked = self._policy.address_family if host.is_lmtp else family
-            try:
-                addresses = await self._opener.resolver.addresses(host, asked)
-            except ResolvePermanent as error:
-                if self.reply is None:  # another family might do where ours was narrowed
-                    is_narrowed = family in ("v4", "v6")
-                    self._fail(make_reply(451, "4.4.4", str(error)) if is_narrowed else error.reply)
-                continue
-            except ResolveError as error:
-                self._fail(make_reply(451, "4.4.3", str(error)))
-                continue
-            for address in balance(addresses, left):
+        hosts_left = len(site.hosts)
+        async for host in self._willing_first(site):
+            hosts_left -= 1
+            most = max(1, left - KEPT_ADDRESSES) if hosts_left else left
+            async for target in self._targets_of(host, site, family, domain, most):
+                yield target
                 left -= 1
-                if host.is_lmtp:  # next door: from whatever address leads there
-                    yield Target(host, address, port, "", secured, domain)
-                else:
-                    source = vmta.v6 if ":" in address else vmta.v4
-                    yield Target(host, address, port, source, secured, domain, vmta.proxy)
             if not left:
                 return
+
+    async def _targets_of(
+        self, host: Host, site: Site, family: str, domain: str, most: int
+    ) -> AsyncIterator[Target]:
+        """Yield at most so many addresses of a host."""
+        vmta = self.vmta
+        port = host.port or self._policy.port
+        secured = await secure(self._opener.resolver, site, host, port, self._policy)
+        if isinstance(secured, Unusable):
+            self._fail(secured.reply)
+            self._tell_unusable(host, secured, domain)
+            return
+        if host.path:
+            yield Target(host, "", 0, "", secured, domain)
+            return
+        asked = self._policy.address_family if host.is_lmtp else family
+        try:
+            addresses = await self._opener.resolver.addresses(host, asked)
+        except ResolvePermanent as error:
+            if self.reply is None or (self.reply.synthetic and self.reply.is_permanent):
+                # Another family, of another vmta, might do where ours was narrowed.
+                self._fail(make_reply(451, "4.4.4", str(error)) if error.is_narrowed else error.reply)
+            return
+        except ResolveError as error:
+            self._fail(make_reply(451, "4.4.3", str(error)))
+            return
+        for address in balance(addresses, most):
+            if host.is_lmtp:  # next door: from whatever address leads there
+                yield Target(host, address, port, "", secured, domain)
+            else:
+                source = vmta.v6 if ":" in address else vmta.v4
+                yield Target(host, address, port, source, secured, domain, vmta.proxy)
+
+    async def _willing_first(self, site: Site) -> AsyncIterator[Host]:
+        """Yield the hosts, those that turned mail away lately behind the others."""
+        behind = []
+        async for host in self._hosts(site):
+            if self._opener.turned_away.is_passed_over(host.name, host.port or self._policy.port):
+                behind.append(host)
+            else:
+                yield host
+        for host in behind:
+            yield host
 
     async def _hosts(self, site: Site) -> AsyncIterator[Host]:
         """Yield the hosts, most preferred first, up to where we are among them (RFC 5321 section 5.1)."""
@@ -176,8 +208,11 @@ class Attempt:
         """Try one address; where its TLS fails, again with less of it, as far as the requirement allows."""
         asked = tls = self._requirement(target)
         has_ticket = True
-        before = self.reply  # of the hosts before this one
+        before = self.reply, self.met  # of the hosts before this one
         opened = await self._try(target, tls)
+        if opened is not None and asked is CLEAR and target.secured.tls.mode == "opportunistic":
+            # RFC 8460 section 4.4 counts sessions: what is remembered has failed again in each.
+            self._tell(target, target.secured.tls, TlsOutcome(VALIDATION_FAILURE, NOT_TRIED))
         while opened is None and self._tls_error is not None:
             error = self._tls_error
             if has_ticket and isinstance(error, TlsFailed) and error.was_resuming:
@@ -188,8 +223,8 @@ class Attempt:
             else:
                 # RFC 3463 section 3.8: X.7.5, a cryptographic failure.
                 reply = make_reply(451, "4.7.5", f"{target} TLS is required: {error.detail}")
-                self.reply = before
-                self._fail(refuse_unprotected(reply, error, target.secured.demand))
+                self.reply, self.met = before
+                self._fail(refuse_unprotected(reply, error, target.secured.demand), target.met("tls"))
                 return None
             if not await self._connect_again():
                 self.is_our_fault = self._policy.tls_failure_ttl_s > 0  # the next one begins where we stop
@@ -232,7 +267,7 @@ class Attempt:
                 self.is_our_fault = True
                 pause_s = LOCAL_PAUSE_S if error.phase == "local" else PROXY_PAUSE_S
                 self.path.hold(error.phase, str(error), self._now() + pause_s)
-            self._fail(make_reply(451, "4.4.1", str(error)))
+            self._fail(make_reply(451, "4.4.1", str(error)), target.met("connect"))
             self._opener.count(self.path, error.phase)
             return None
         timeouts = OpenTimeouts(policy.greeting_timeout_s, policy.ehlo_timeout_s, policy.tls_timeout_s)
@@ -253,14 +288,15 @@ class Attempt:
                 self._tls_error = error
                 result = error.result if isinstance(error, TlsFailed) else VALIDATION_FAILURE
                 self._tell(target, tls, TlsOutcome(result, error.detail))
-            self._fail(make_reply(451, "4.4.2", f"{target} {error}"))
+            self._fail(make_reply(451, "4.4.2", f"{target} {error}"), target.met("greeting"))
             self._opener.count(self.path, getattr(error, "phase", "protocol"))
             return None
         if isinstance(opened, Rejection):
             self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
             is_tls = opened.phase == "tls"
             self._fail(
-                refuse_unprotected(opened.reply, None, target.secured.demand) if is_tls else opened.reply
+                refuse_unprotected(opened.reply, None, target.secured.demand) if is_tls else opened.reply,
+                target.met(opened.phase),
             )
             self._opener.count(self.path, opened.phase)
             if opened.tls is not None:
@@ -271,7 +307,7 @@ class Attempt:
         if refusal is not None:
             opened.leave()
             self.give_slot_back(SLOT_AFTER_OUR_CLOSE_S)
-            self._fail(refusal)
+            self._fail(refusal, target.met("tls"))
             self._opener.count(self.path, "tls")
             return None
         return opened
@@ -318,11 +354,11 @@ class Attempt:
             now = self._now()
             self.path.limits.slots.release_at(now, now + after_s)
 
-    def _fail(self, reply: Reply) -> None:
+    def _fail(self, reply: Reply, met: Met = NOBODY) -> None:
         """Keep the last reply, but one of ours that is for good only where no host may do better later."""
         if reply.synthetic and reply.is_permanent and self.reply is not None and self.reply.is_temporary:
             return
-        self.reply = reply
+        self.reply, self.met = reply, met
 
 
 def login_of(access: Access) -> Login | None:

@@ -34,6 +34,16 @@ class SessionFacts(NamedTuple):
     secured: Secured | None = None  # what it had to show of TLS
 
 
+class Met(NamedTuple):
+    """Whom an attempt met that ended before any transaction, and in which phase of opening a session."""
+
+    peer: Peer | None = None
+    phase: str = ""
+
+
+NOBODY = Met()
+
+
 class Flight(msgspec.Struct, gc=False, eq=False):
     """A transaction in flight: all, or the first so many, of a delivery's recipients."""
 

@@ -16,11 +16,12 @@ from engine.core.reply import Reply, make_reply
 from engine.delivery.attempt import Attempt, Target
 from engine.delivery.beginnings import Beginnings
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.flight import SessionFacts, Settler
+from engine.delivery.flight import Met, SessionFacts, Settler
 from engine.delivery.paths import PathTable
 from engine.delivery.peer_memory import PeerMemory, peer_key
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, Session
 from engine.delivery.site_queue import SiteQueue
+from engine.delivery.turned_away import TurnedAway
 from engine.net.connect import OpenSession
 from engine.net.handshake import ClientContexts
 from engine.net.site import Host
@@ -61,9 +62,9 @@ class Opener:
         contexts: ClientContexts,
         counters: Counters,
         label: Callable[[str], str],
-        on_unreachable: Callable[[list[SiteQueue], Reply, Path], None],
+        on_unreachable: Callable[[list[SiteQueue], Reply, Path, Met], None],
     ) -> None:
-        """`on_unreachable(queues, reply, path)`: no address of the site takes a session."""
+        """`on_unreachable(queues, reply, path, met)`: no address of the site takes a session."""
         self._loop = asyncio.get_running_loop()
         self._resolver = resolver
         self._paths = paths
@@ -76,6 +77,7 @@ class Opener:
         self.sessions: dict[Session, None] = {}
         self.contexts = contexts
         self.memory = PeerMemory()
+        self.turned_away = TurnedAway(self.memory, self._loop, lambda: self.dispatcher.unix_clock())
         # Told how TLS ended, once for each connection on which the peer was greeted.
         self.on_tls: Callable[[Path, Target, TlsRequirement, TlsOutcome], None] | None = None
         self.on_first_session: Callable[[], None] | None = None  # called when there was none
@@ -236,7 +238,7 @@ class Opener:
             self.dispatcher.failed_to_open(path, demand, queues, None)
             return
         if self.dispatcher.failed_to_open(path, demand, queues, str(attempt.reply)):
-            self._on_unreachable(queues, attempt.reply, path)
+            self._on_unreachable(queues, attempt.reply, path, attempt.met)
 
     def count(self, path: Path, result: str) -> None:
         """Count a try to open by its result."""

@@ -10,12 +10,12 @@ Never: knows what a refusal means (judging does), chooses what is delivered next
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
 from engine.delivery.crowding import crowded_out
-from engine.delivery.flight import Bearer, Flight
+from engine.delivery.flight import NOBODY, Bearer, Flight, Met
 from engine.delivery.judging import Judge, Judgement
 from engine.delivery.notices import is_told_of_relay, next_notice, told_of_delay, told_of_failure
 from engine.delivery.settle_cells import SettleCells
@@ -97,6 +97,7 @@ class Dispositions:
         self._cells: dict[str, SettleCells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
         self.on_carried: Callable[[Bearer, str], None] | None = None  # a session carried mail of a domain
+        self.on_settled: Callable[[Any, Flight, Outcome], None] | None = None
 
     # -- a transaction ended ----------------------------------------------------------------------
 
@@ -154,6 +155,8 @@ class Dispositions:
         if not delivery.deferred:  # else others of it are tried first
             for event in waiting:  # lines are made when the commit begins
                 event.due_at = delivery.due_at
+        if self.on_settled is not None:
+            self.on_settled(session, flight, outcome)
 
     def _judge_reply(self, reply: Reply, outcome: Outcome, index: int, flight: Flight) -> Judgement | None:
         """Return what a reply means for a recipient; None where it is delivered."""
@@ -236,12 +239,12 @@ class Dispositions:
 
     # -- without a transaction --------------------------------------------------------------------
 
-    def defer(self, delivery: Delivery, site_queue: SiteQueue, reply: Reply, vmta: str = "") -> None:
-        """An attempt failed before any transaction: no session, no host."""
-        now = self._unix()
-        self.defer_by(
-            delivery, reply, site_queue.policy_of(delivery.envelope.customer), now, site_queue, vmta
-        )
+    def defer(
+        self, delivery: Delivery, site_queue: SiteQueue, reply: Reply, vmta: str = "", met: Met = NOBODY
+    ) -> None:
+        """An attempt failed before any transaction: no session, perhaps no host."""
+        policy = site_queue.policy_of(delivery.envelope.customer)
+        self.defer_by(delivery, reply, policy, self._unix(), site_queue, vmta, met)
 
     def defer_by(
         self,
@@ -251,10 +254,11 @@ class Dispositions:
         now: float,
         site_queue: SiteQueue | None,
         vmta: str = "",
+        met: Met = NOBODY,
     ) -> None:
         """The same, for a delivery that may have no site yet."""
         delivery.last_reply = str(reply)[:MAX_REPLY_CHARS]
-        events = self._tell_all("deferred", delivery, reply, now, site_queue, vmta)
+        events = self._tell_all("deferred", delivery, reply, now, site_queue, vmta, met=met)
         self._defer(delivery, policy, now)
         for event in events:
             event.due_at = delivery.due_at
@@ -302,6 +306,7 @@ class Dispositions:
         site_queue: SiteQueue | None,
         vmta: str = "",
         reason: str = "",
+        met: Met = NOBODY,
     ) -> list[Event]:
         """Log one event for each recipient; return them."""
         events = []
@@ -313,6 +318,8 @@ class Dispositions:
         for recipient in delivery.recipients:
             event = self._event(disposition, delivery, recipient, now, site_queue)
             event.reply = reply
+            event.status = status_of(reply, met.phase) if reply is not None else ""
+            event.peer = met.peer
             event.vmta = vmta
             if judgement is not None:
                 judgement.mark(event, delivery)

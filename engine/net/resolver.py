@@ -145,7 +145,8 @@ class Resolver:
 
         Raises:
             ResolveTemporary: DNS did not answer, and no family gave an address.
-            ResolvePermanent: the host has no address, or only prohibited ones.
+            ResolvePermanent: the host has no address, or only prohibited ones; in the other family, too,
+                unless it `is_narrowed`.
         """
         if host.address:
             found = [host.address] if _has_family(host.address, family) else []
@@ -161,7 +162,18 @@ class Resolver:
             detail = f"has no address that may be connected to ({', '.join(found[:3])})"
         else:
             detail = "has no address" if len(_RECORD_TYPES[family]) == 2 else f"has no IP{family} address"
-        raise ResolvePermanent(host.name, detail, make_reply(550, "5.4.4", f"Host {host.name} {detail}"))
+        reply = make_reply(550, "5.4.4", f"Host {host.name} {detail}")
+        raise ResolvePermanent(host.name, detail, reply, is_narrowed=await self._has_other(host, family))
+
+    async def _has_other(self, host: Host, family: str) -> bool:
+        """Return whether a host may have addresses that can be used in the family that was not asked for."""
+        if host.address or len(_RECORD_TYPES[family]) == 2:
+            return False
+        try:
+            found = await self._ask_addresses(host, _RECORD_TYPES["v4" if family == "v6" else "v6"])
+        except ResolveError as error:
+            return isinstance(error, ResolveTemporary)
+        return any(host.is_routed or not self._prohibited.covers(address) for address in found)
 
     def may_be_ours(self, port: int) -> bool:
         """Can a host be ours at this port that `resolve`, which knows no port, took for another's?"""
@@ -211,9 +223,9 @@ class Resolver:
                 self._shuffle(same_family)
                 found += same_family
         if not found:
-            for answer in answers:
-                if isinstance(answer, ResolveTemporary):
-                    raise _fresh(answer)
+            failures = [answer for answer in answers if isinstance(answer, ResolveError)]
+            for answer in sorted(failures, key=lambda each: not isinstance(each, ResolveTemporary)):
+                raise _fresh(answer)
         return found
 
     # -- what the caches make -------------------------------------------------------------------------
@@ -301,6 +313,10 @@ class Resolver:
             answer = await self._dns.ask(*key)
         except ResolveTemporary as error:
             return _fresh(error), min(_TEMPORARY_TTL_S, self._negative_ttl_s)
+        if answer.is_missing:
+            detail = "does not exist"
+            reply = make_reply(550, "5.4.4", f"Host {key[0]} {detail}")
+            return ResolvePermanent(key[0], detail, reply), self._negative_ttl_s
         if not answer.records:
             return (), self._negative_ttl_s
         return _addresses_in(answer), self._bounded(answer.ttl_s)

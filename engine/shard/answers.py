@@ -26,6 +26,7 @@ from engine.core.terms import format_terms
 from engine.delivery.obstacles import held_reason
 from engine.delivery.peer_memory import peer_key
 from engine.delivery.securing import describe_hosts
+from engine.delivery.turned_away import host_key
 from engine.net.site import Site
 from engine.policy.explain import explain
 from engine.queue.decide import decide
@@ -308,7 +309,7 @@ class Answers:
         engine = self._engine
         now = engine.loop.time()
         known = engine.opener.memory.faults(now)
-        peers = set(site.host_names)
+        peers = {*site.host_names, *(host_key(host.name, host.port or port) for host in site.hosts)}
         for host in site.hosts if known else ():
             with contextlib.suppress(ResolveError):
                 for address in await engine.resolver.addresses(host, "prefer_v4"):

@@ -31,7 +31,6 @@ from engine.inject.signing import Signers
 from engine.loading import Model
 from engine.net.handshake import ClientContexts
 from engine.net.own import own_hosts
-from engine.net.site import Site
 from engine.policy.model import Policy
 from engine.queue.path import Cap, LeasedCap
 from engine.queue.path import Path as EnginePath
@@ -46,7 +45,7 @@ from engine.shard.leases import ConnectionLease
 from engine.shard.lending import Lending
 from engine.shard.orphans import LeftStores
 from engine.shard.reporting import Reporting
-from engine.shard.resolving import make_resolver
+from engine.shard.resolving import make_resolver, port_of
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
 from engine.shard.store_trouble import StoreTrouble
@@ -102,7 +101,7 @@ class Engine:
         self.total_cap = LeasedCap("max_connections in total", settings.engine.max_connections)
         self.lease = ConnectionLease(shard, self.total_cap)
         self.paths = PathTable(model.policies, (self.shard_cap, self.total_cap), self.loop.time)
-        self.resolver.port_of = self._port_of
+        self.resolver.port_of = port_of(self.paths)
         self.balance = Balance(self)
         self.tries = SharedTries(shard)
         handlers = self.lease.handlers() | self.balance.handlers() | self.tries.handlers()
@@ -201,6 +200,7 @@ class Engine:
         )
         self.opener.dispatcher = self.dispatcher
         self.opener.settler = self.dispositions
+        self.dispositions.on_settled = self.opener.turned_away.note
         self.expiry = Expiry(
             self.store,
             self.sites,
@@ -348,10 +348,6 @@ class Engine:
         site = self.resolver.lookup(domain)
         name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
         return policies.effective(policies.destination(domain, name, hosts), customer, "")
-
-    def _port_of(self, domain: str, site: Site) -> int:
-        policies = self.paths.policies
-        return policies.effective(policies.destination(domain, site.plain_name, site.host_names), "", "").port
 
     def pool_of(self, customer: str) -> str:
         found = self.model.settings.customers.get(customer)

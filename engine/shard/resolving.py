@@ -7,14 +7,16 @@ Never: asks anything itself.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from engine.delivery.paths import PathTable
 from engine.net.demands import DemandResolver
 from engine.net.dns import DNSClient
 from engine.net.https import HttpsClient
 from engine.net.own import own_hosts
 from engine.net.resolver import Keeping, Questions, Resolver
-from engine.net.site import Host
+from engine.net.site import Host, Site
 from engine.net.sts import StsFinder
 from engine.net.tlsa import TlsaFinder
 from engine.settings.fields import split_host_and_port
@@ -64,3 +66,13 @@ def make_https(resolver: Resolver | DemandResolver, engine: EngineSettings) -> H
         return await resolver.addresses(Host(host), "prefer_v4")
 
     return HttpsClient(addresses_of, engine.tls_ca_file)
+
+
+def port_of(paths: PathTable) -> Callable[[str, Site], int]:
+    """Return what says on which port the hosts of a domain are met, as far as its destination decides."""
+
+    def find(domain: str, site: Site) -> int:
+        policies = paths.policies
+        return policies.effective(policies.destination(domain, site.plain_name, site.host_names), "", "").port
+
+    return find

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply
+from engine.delivery.flight import Met
 from engine.delivery.obstacles import obstacle
 from engine.delivery.site_queue import SiteQueue
 from engine.policy.model import Policy
@@ -55,7 +56,7 @@ class Undelivered:
         else:
             engine.dispositions.defer_by(delivery, reply, policy, self._unix(), None)
 
-    def unreachable(self, queues: list[SiteQueue], reply: Reply, path: Path) -> None:
+    def unreachable(self, queues: list[SiteQueue], reply: Reply, path: Path, met: Met) -> None:
         """A path could not open a session: one delivery was tried by it; the rest waits."""
         engine = self._engine
         for site_queue in queues:
@@ -69,7 +70,7 @@ class Undelivered:
                 continue
             delivery = site_queue.queue.pop()
             if delivery is not None:
-                engine.dispositions.defer(delivery, site_queue, reply, path.vmta)
+                engine.dispositions.defer(delivery, site_queue, reply, path.vmta, met)
             engine.readahead.stopped(site_queue)
 
     def offer(self, delivery: Delivery) -> bool:

@@ -44,11 +44,15 @@ _BY_PHASE = {
     (552, "data"): "5.2.2",
     (553, "mail"): "5.1.7",
     (553, "rcpt"): "5.1.3",
+    (554, "greeting"): "5.3.2",  # RFC 5321 section 3.1: no SMTP service here
 }
 
 
 def status_of(reply: Reply, phase: str) -> str:
-    """Return the enhanced code of a reply to `phase` (mail, rcpt or data): its own, or the derived one."""
+    """Return the enhanced code of a reply to `phase`: its own, or the derived one.
+
+    Phases: mail, rcpt, data; before those greeting, ehlo, tls, auth.
+    """
     if reply.enhanced:
         return reply.enhanced
     code = reply.code

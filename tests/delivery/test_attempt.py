@@ -117,6 +117,9 @@ def test_a_failed_handshake_goes_on_in_clear_at_once_and_is_remembered(certifica
             rig.push(site_of("mx", port=port), make_delivery())
             await until(lambda: len(rig.settled) == 2)
             assert len(peer.clients) == 3  # straight in clear
+            # RFC 8460 section 4.4: another session without TLS is another failure.
+            assert [each.result for each in rig.outcomes[2:]] == ["", "validation-failure"]
+            assert rig.outcomes[3].detail == attempt.NOT_TRIED
             await rig.end()
 
     on_uvloop(scenario())

@@ -17,7 +17,7 @@ from engine.core.errors import NetworkError, ResolvePermanent, ResolveTemporary
 from engine.core.reply import Reply, make_reply
 from engine.delivery import attempt, opening
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.flight import Flight
+from engine.delivery.flight import NOBODY, Flight, Met
 from engine.delivery.opening import FAULT_TTL_S, Opener
 from engine.delivery.paths import PathTable
 from engine.delivery.peer_memory import peer_key
@@ -119,6 +119,7 @@ class Rig:
         self.own: set[str] = set()  # hosts that are this installation
         self.settled: list[tuple[Flight, Outcome]] = []
         self.unreachable: list[Reply] = []
+        self.met: list[Met] = []
         self.counters = Counters()
         self.paths = PathTable(make_policies(PLAIN + policy), (), self.loop.time)
         vmta = vmta or VirtualMTA(name="v1", v4="127.0.0.9", v6="", hostname="v1.acme.example")
@@ -164,8 +165,9 @@ class Rig:
         self.dispatcher.pushed(queue)
         return queue
 
-    def note_unreachable(self, queues: list[SiteQueue], reply: Reply, path: Path) -> None:
+    def note_unreachable(self, queues: list[SiteQueue], reply: Reply, path: Path, met: Met) -> None:
         self.unreachable.append(reply)
+        self.met.append(met)
 
     @property
     def path(self) -> Path:
@@ -263,6 +265,64 @@ async def test_a_host_that_has_no_address_is_passed_over() -> None:
         for session in list(rig.opener.sessions):
             session.quit()
         await until(lambda: not rig.opener.sessions)
+
+
+@scene
+async def test_many_addresses_of_a_host_leave_some_tries_for_the_next_one() -> None:
+    """RFC 5321 section 5.1: the limit on addresses must not hide the hosts that are less preferred."""
+    peer = Peer()
+    async with peer.listen("127.0.0.9") as port:
+        rig = Rig()
+        rig.addresses_of = {"mx1": [f"127.0.0.{n}" for n in range(2, 8)], "mx2": ["127.0.0.8", "127.0.0.9"]}
+        rig.push(site_of("mx1", "mx2", port=port), make_delivery())
+        await until(lambda: rig.settled)
+        assert rig.opened() == {"connect": 4, "opened": 1}
+        for session in list(rig.opener.sessions):
+            session.quit()
+        await until(lambda: not rig.opener.sessions)
+
+
+@scene
+async def test_of_hosts_without_an_address_one_that_another_family_might_reach_makes_mail_wait() -> None:
+    """RFC 5321 section 5.1: none of it is for good as long as one host may be met."""
+    gone = ResolvePermanent("mx1", "does not exist", make_reply(550, "5.4.4", "no"))
+    narrowed = ResolvePermanent(
+        "mx2", "has no IPv4 address", make_reply(550, "5.4.4", "no"), is_narrowed=True
+    )
+    for order in ((gone, narrowed), (narrowed, gone)):
+        rig = Rig()
+        rig.addresses_of = {"mx1": order[0], "mx2": order[1]}
+        rig.push(site_of("mx1", "mx2", port=25), make_delivery())
+        await until(lambda rig=rig: rig.unreachable)
+        assert (rig.unreachable[0].code, rig.unreachable[0].enhanced) == (451, "4.4.4")
+
+
+@scene
+async def test_hosts_that_do_not_exist_are_for_good_whatever_the_family() -> None:
+    """RFC 5321 section 5.1: a name that does not exist is permanent; the vmta here has IPv4 alone."""
+    rig = Rig()
+    rig.addresses_of["mx"] = ResolvePermanent("mx", "does not exist", make_reply(550, "5.4.4", "no"))
+    rig.push(site_of("mx", port=25), make_delivery())
+    await until(lambda: rig.unreachable)
+    assert (rig.unreachable[0].code, rig.met) == (550, [NOBODY])
+
+
+@scene
+async def test_who_refused_a_session_is_told() -> None:
+    refusing, silent = Peer(b"554 no\r\n"), Peer()
+    async with refusing.listen("127.0.0.2") as port:
+        rig = Rig()
+        rig.addresses_of["mx"] = ["127.0.0.2"]
+        rig.push(site_of("mx", port=port), make_delivery())
+        await until(lambda: rig.unreachable)
+        assert rig.met == [Met(Peer_("mx", "127.0.0.2", port), "greeting")]
+    async with silent.listen("127.0.0.2") as port:
+        pass
+    rig = Rig()
+    rig.addresses_of["mx"] = ["127.0.0.2"]
+    rig.push(site_of("mx", port=port), make_delivery())
+    await until(lambda: rig.unreachable)
+    assert rig.met == [Met(Peer_("mx", "127.0.0.2", port), "connect")]
 
 
 @scene

@@ -11,7 +11,7 @@ import pytest
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
 from engine.core.terms import Terms
-from engine.delivery.flight import Flight, SessionFacts
+from engine.delivery.flight import Flight, Met, SessionFacts
 from engine.delivery.judging import Judge
 from engine.delivery.notices import DELAY
 from engine.delivery.settle import MAX_REPLY_CHARS, Dispositions, disposition_of
@@ -125,6 +125,21 @@ def test_delivered_leaves_the_store_with_an_event_that_says_all() -> None:
     assert (event.peer, event.session, event.shard) == (FACTS.peer, "7", 3)
     assert (event.destination, event.provider, event.site) == ("gmail", "gmail", "mx.example")
     assert (event.reply, event.attempt, event.attempt_s, event.queue_s) == (OK, 1, 5.0, 10.0)
+
+
+def test_refusal_before_a_transaction_names_the_peer_and_has_a_status() -> None:
+    """RFC 5248: derived where the peer gives none; RFC 5321 section 3.1 for 554."""
+    desk = Desk()
+    peer = Peer("mx.example", "192.0.2.1", 25)
+    for reply, phase, status in (
+        (Reply(554, "", "no"), "greeting", "5.3.2"),
+        (Reply(421, "", "later"), "ehlo", "4.3.2"),
+        (Reply(535, "", "no"), "auth", "5.7.8"),
+        (Reply(421, "4.7.0", "later"), "greeting", "4.7.0"),
+    ):
+        desk.dispositions.defer(desk.stored(), desk.site_queue, reply, "v1", Met(peer, phase))
+        event = desk.events[-1]
+        assert (event.event, event.status, event.peer, event.vmta) == ("deferred", status, peer, "v1")
 
 
 def test_the_event_is_given_before_the_store_learns_of_the_removal() -> None:

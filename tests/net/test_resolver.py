@@ -292,13 +292,39 @@ def test_alias_of_an_mx_host_is_followed(run):
     run(scenario())
 
 
-@pytest.mark.parametrize("script", [{}, {("mx.example", "TXT"): ["v"]}], ids=["no name", "no record"])
-def test_host_without_address_is_permanent(run, script):
+@pytest.mark.parametrize(
+    ("script", "detail"), [({}, "does not exist"), ({("mx.example", "TXT"): ["v"]}, "has no address")]
+)
+def test_host_without_address_is_permanent(run, script, detail):
     async def scenario() -> None:
         async with resolving(script) as setting:
             with pytest.raises(ResolvePermanent) as caught:
                 await setting.resolver.addresses(Host("mx.example"), "prefer_v4")
-            assert str(caught.value.reply) == "550 5.4.4 Host mx.example has no address"
+            assert str(caught.value.reply) == f"550 5.4.4 Host mx.example {detail}"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("script", "is_narrowed"),
+    [
+        ({}, False),
+        ({("mx.example", "TXT"): ["v"]}, False),
+        ({("mx.example", "AAAA"): ["2001:db8::1"]}, True),
+        ({("mx.example", "TXT"): ["v"], ("mx.example", "AAAA"): SERVFAIL}, True),
+        ({("mx.example", "A"): ["10.0.0.1"]}, False),
+        ({("mx.example", "A"): ["10.0.0.1"], ("mx.example", "AAAA"): ["fd00::1"]}, False),
+        ({("mx.example", "A"): ["10.0.0.1"], ("mx.example", "AAAA"): ["2001:db8::1"]}, True),
+    ],
+)
+def test_host_is_given_up_for_one_family_only_where_the_other_has_addresses(run, script, is_narrowed):
+    """RFC 5321 section 5.1: what no vmta could reach is permanent, whichever family was asked for."""
+
+    async def scenario() -> None:
+        async with resolving(script) as setting:
+            with pytest.raises(ResolvePermanent) as caught:
+                await setting.resolver.addresses(Host("mx.example"), "v4")
+            assert caught.value.is_narrowed is is_narrowed
 
     run(scenario())
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from engine.delivery.paths import PathTable
 from engine.net.dns import DNSClient
 from engine.net.dnssec import ValidatingClient
+from engine.net.site import Host, make_site
 from engine.settings.parse import parse_settings
-from engine.shard.resolving import make_dns, make_resolver
+from engine.shard.resolving import make_dns, make_resolver, port_of
+from tests.fakes.delivery_rig import make_policies
 
 
 def settings(tmp_path, more=""):
@@ -37,3 +40,10 @@ def test_policies_are_kept_in_the_data_directory(tmp_path):
 
     asyncio.run(scenario())
     assert (tmp_path / "mta-sts" / "data.mdb").exists()
+
+
+def test_port_of_a_domains_hosts_is_its_destinations():
+    policies = make_policies('[default]\nport = 2525\n[domain."a.example"]\nport = 26\n')
+    find = port_of(PathTable(policies, (), lambda: 0.0))
+    site = make_site([Host("mx.example")])
+    assert (find("a.example", site), find("b.example", site)) == (26, 2525)

@@ -11,6 +11,7 @@ import pytest
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
+from engine.delivery.flight import NOBODY
 from engine.queue.path import Path
 from engine.shard.lending import Lending
 from engine.shard.retrying import POISON
@@ -170,7 +171,7 @@ def test_an_unreachable_host_costs_one_delivery_its_try_and_a_hopeless_one_all(
         (site_queue,) = rig.sites
         (path,) = site_queue.paths
         undelivered = Undelivered(make_engine(rig, dispositions=rig.dispositions))
-        undelivered.unreachable([site_queue], reply, path)
+        undelivered.unreachable([site_queue], reply, path, NOBODY)
         assert (rig.count("deferred"), rig.count("bounced")) == (deferred, bounced)
         rig.store.commit()
         assert rig.store.count() == 3 - bounced
@@ -186,6 +187,8 @@ def test_a_path_that_gets_nowhere_is_no_matter_where_another_of_the_pool_gets_th
         (site_queue,) = rig.sites
         (path,) = site_queue.paths
         assert path.sites[site_queue.site.name].sessions == 1
-        Undelivered(make_engine(rig)).unreachable([site_queue], make_reply(451, "4.4.1", "refused"), path)
+        Undelivered(make_engine(rig)).unreachable(
+            [site_queue], make_reply(451, "4.4.1", "refused"), path, NOBODY
+        )
 
     run_virtually(main())
