@@ -103,6 +103,7 @@ class Attempt:
         self._policy = opener.policy_of(path)
         self._access = NO_ACCESS
         self._tls_error: NetworkError | None = None  # of the last connection
+        self._outer = ""  # from where that was made, as a proxy says
 
     async def run(self, queues: list[SiteQueue]) -> tuple[OpenSession, Target] | None:
         """Return the first session that opens."""
@@ -117,7 +118,7 @@ class Attempt:
             is_first = False
             opened = await self._visit(target)
             if opened is not None:
-                return opened, target
+                return opened, self._seen(target)
             if self.is_our_fault:
                 return None
         return None
@@ -258,6 +259,7 @@ class Attempt:
         self._tls_error = None
         try:
             sock = await self._connect(target)
+            self._outer = getattr(sock, "outer", "")
         except SourceUnavailable as error:
             self.is_our_fault = True
             self._opener.hold_source(self.path, target.source, error.detail)
@@ -328,9 +330,13 @@ class Attempt:
         peer = (target.address, target.port)
         return await open_through(target.proxy, address, target.source, peer, timeout_s)
 
+    def _seen(self, target: Target) -> Target:
+        """Return the target as the peer sees us: from the address that a proxy says it has used."""
+        return target._replace(source=self._outer) if self._outer else target
+
     def _tell(self, target: Target, tls: TlsRequirement, outcome: TlsOutcome) -> None:
         if self._opener.on_tls is not None:
-            self._opener.on_tls(self.path, target, tls, outcome)
+            self._opener.on_tls(self.path, self._seen(target), tls, outcome)
 
     def _tell_unusable(self, host: Host, unusable: Unusable, domain: str) -> None:
         target = Target(host, "", 0, "", Secured(CLEAR, HostDemand("none"), unusable.tlsa), domain)

@@ -25,8 +25,13 @@ MAX_V2_BYTES = 4096  # of addresses and TLVs; HAProxy's own stay under 536
 HEADER_TIMEOUT_S = 5.0  # it is sent with the connection (section 2: "at once")
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_PORT = rb"(0|[1-9]\d{0,4})"  # section 2.1: no leading zeros
 _V1 = re.compile(
-    rb"PROXY (?:UNKNOWN(?: [ -~]*)?|TCP([46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (\d{1,5}) (\d{1,5}))\r\n"
+    rb"PROXY (?:UNKNOWN(?: [ -~]*)?|TCP([46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) "
+    + _PORT
+    + b" "
+    + _PORT
+    + rb")\r\n"
 )
 _V2_HEAD_BYTES = 16
 # Version 2; command LOCAL or PROXY; family and transport to the octets of one address.
@@ -107,8 +112,10 @@ def _parse_v1(octets: bytes) -> Origin:
         addresses = [ipaddress.ip_address(found[index].decode()) for index in (2, 3)]
     except ValueError:
         raise RemoteProtocolError("PROXY header with a bad address") from None
-    if any(address.version != int(found[1]) for address in addresses) or int(found[4]) > 65535:
+    if any(address.version != int(found[1]) for address in addresses):
         raise RemoteProtocolError("PROXY header with a bad address")
+    if max(int(found[4]), int(found[5])) > 65535:
+        raise RemoteProtocolError("PROXY header with a bad port")
     return Origin(_plain(addresses[0]), int(found[4]))
 
 

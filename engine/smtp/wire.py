@@ -1,7 +1,8 @@
 """Replies and dot-stuffing: octets to values and back.
 
-Replies are read liberally in what ends a line (CRLF or LF) and strictly in everything else:
-an endless line or an endless reply ends the session, not our memory.
+Replies are read liberally in what ends a line (CRLF or LF) and strictly in everything else. Of a reply that
+is too long the code and the beginning are kept, since it decides all the same. One without an end ends the
+session, not our memory.
 
 Owns: the octets of a reply, the transparency of message content.
 Never: knows which command a reply answers.
@@ -17,19 +18,22 @@ from engine.core.errors import RemoteProtocolError
 from engine.core.lines import find_dotted
 from engine.core.reply import Reply
 
-MAX_REPLY_LINE_BYTES = 2048  # RFC 5321 4.5.3.1.5 says 512; real peers go past it, none past this
+# What is kept of a reply, and what is read of one, all its lines.
+MAX_REPLY_LINE_BYTES = 2048  # RFC 5321 4.5.3.1.5 says 512; real peers go past it
 MAX_REPLY_LINES = 100  # the longest EHLO and policy refusals seen have about 30
+MAX_REPLY_BYTES = 65_536
 _NO_CONTROLS = {code: "?" for code in (*range(32), *range(127, 160)) if code != 9}
 
 
 class ReplyReader:
     """Turns what a peer sends into replies; one per connection."""
 
-    __slots__ = ("_buffer", "_code", "_lines")
+    __slots__ = ("_buffer", "_code", "_lines", "_taken_bytes")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._code = 0
+        self._taken_bytes = 0  # of the lines of the reply that is not complete yet
         self._lines: list[Reply] = []  # of the reply that is not complete yet
 
     def feed(self, data: bytes, replies: list[Reply] | None = None) -> list[Reply]:
@@ -47,23 +51,42 @@ class ReplyReader:
             if line[3:4] == b"-" or self._lines:
                 self._read_multiline(line, found)
             else:
-                found.append(parse_reply_line(line))
+                found.append(parse_reply_line(line if len(line) <= MAX_REPLY_LINE_BYTES else _cut(line)))
         if len(self._buffer) > MAX_REPLY_LINE_BYTES:
-            raise RemoteProtocolError("reply line too long")
+            parse_reply_line(_cut(self._buffer))  # what is no reply need not be read to its end
+            if len(self._buffer) + self._taken_bytes > MAX_REPLY_BYTES:
+                raise RemoteProtocolError("reply too long")
         return found
 
     def _read_multiline(self, line: bytes, found: list[Reply]) -> None:
-        part = parse_reply_line(line)
+        part = parse_reply_line(line if len(line) <= MAX_REPLY_LINE_BYTES else _cut(line))
         if self._lines and part.code != self._code:
             raise RemoteProtocolError(f"reply changes its code from {self._code} to {part.code}")
         self._code = part.code
-        self._lines.append(part)
+        self._taken_bytes += len(line)
+        if self._taken_bytes > MAX_REPLY_BYTES:
+            raise RemoteProtocolError("reply too long")
+        if len(self._lines) < MAX_REPLY_LINES:
+            self._lines.append(part)
         if line[3:4] == b"-":
-            if len(self._lines) >= MAX_REPLY_LINES:
-                raise RemoteProtocolError("reply has too many lines")
             return
         found.append(_join(self._lines))
         self._lines = []
+        self._taken_bytes = 0
+
+
+def _cut(line: bytes) -> bytes:
+    """Return the beginning of a line that is too long, up to a whole character of UTF-8.
+
+    Raises:
+        RemoteProtocolError: it is longer than any reply.
+    """
+    if len(line) > MAX_REPLY_BYTES:
+        raise RemoteProtocolError("reply too long")
+    end = MAX_REPLY_LINE_BYTES
+    while end > MAX_REPLY_LINE_BYTES - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1
+    return line[:end]
 
 
 def _join(parts: list[Reply]) -> Reply:
@@ -83,8 +106,6 @@ def parse_reply_line(line: bytes) -> Reply:
     Raises:
         RemoteProtocolError: it is not three digits, then nothing, a space or a hyphen, and text.
     """
-    if len(line) > MAX_REPLY_LINE_BYTES:
-        raise RemoteProtocolError("reply line too long")
     line = line.removesuffix(b"\r")
     code = line[:3]
     if not (len(code) == 3 and code.isdigit() and b"2" <= code[:1] <= b"5" and line[3:4] in b" -"):

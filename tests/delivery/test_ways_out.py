@@ -321,6 +321,30 @@ async def test_a_session_through_a_proxy_tells_both_addresses() -> None:
     server.close()
 
 
+@scene
+async def test_the_address_that_a_socks_proxy_connects_from_is_told() -> None:
+    """RFC 1928 section 6: what it says there is what the peer sees, whatever the vmta's source is."""
+    peer = Peer()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(3)
+        writer.write(b"\5\0")
+        await reader.readexactly(10)
+        writer.write(b"\5\0\0\1\xc6\x33\x64\x09\0\0")
+        await peer.serve(reader, writer)
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    at = server.sockets[0].getsockname()[1]
+    rig = Rig(vmta=through(f"socks5://127.0.0.1:{at}"))
+    rig.addresses_of = {"mx": ["192.0.2.25"], "127.0.0.1": ["127.0.0.1"]}
+    rig.push(site_of("mx", port=25), make_delivery())
+    await until(lambda: rig.settled)
+    (session,) = rig.opener.sessions
+    assert session.facts.source == "198.51.100.9"
+    await let_go(rig)
+    server.close()
+
+
 def test_a_vmta_that_gets_a_proxy_needs_its_source_here_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr(opening, "SOURCE_RECHECK_S", 0.02)

@@ -39,7 +39,7 @@ from engine.smtp.client import ClientConversation
 from engine.smtp.content import MAX_DROPPED_BYTES
 from engine.smtp.reading import MAX_COMMAND_BYTES
 from engine.smtp.server import ServerConversation, ServerLimits
-from engine.smtp.wire import MAX_REPLY_LINE_BYTES, MAX_REPLY_LINES
+from engine.smtp.wire import MAX_REPLY_BYTES, MAX_REPLY_LINES
 
 Target = Callable[[bytes], None]
 
@@ -182,8 +182,8 @@ def _begin(conversation: ClientConversation, is_chunked: bool, recipients: int, 
 
 def _check_memory(conversation: ClientConversation, begun: int) -> None:
     reader = conversation._reader
-    assert len(reader._buffer) <= MAX_REPLY_LINE_BYTES
-    assert len(reader._lines) < MAX_REPLY_LINES
+    assert len(reader._buffer) <= MAX_REPLY_BYTES
+    assert len(reader._lines) <= MAX_REPLY_LINES
     assert conversation.in_flight <= begun
 
 

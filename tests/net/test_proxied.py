@@ -75,6 +75,9 @@ def test_header_is_taken_and_nothing_behind_it(header: bytes, origin: Origin, si
         b"PROXY TCP4 2001:db8::9 192.0.2.1 4000 25\r\n",
         b"PROXY TCP4 192.0.2.999 192.0.2.1 4000 25\r\n",
         b"PROXY TCP4 192.0.2.9 192.0.2.1 65536 25\r\n",
+        b"PROXY TCP4 192.0.2.9 192.0.2.1 4000 99999\r\n",
+        b"PROXY TCP4 192.0.2.9 192.0.2.1 0400 25\r\n",
+        b"PROXY TCP4 192.0.2.9 192.0.2.1 4000 025\r\n",
         b"PROXY UDP4 192.0.2.9 192.0.2.1 4000 25\r\n",
         b"PROXY UNKNOWN \xff\r\n",
         b"PROXY " + b"x" * MAX_V1_BYTES,
@@ -88,6 +91,7 @@ def test_header_is_taken_and_nothing_behind_it(header: bytes, origin: Origin, si
     ],
 )
 def test_what_is_no_header_is_refused(octets: bytes) -> None:
+    """proxy-protocol.txt section 2.1: ports are 0 to 65535, both, without leading zeros."""
     with pytest.raises(RemoteProtocolError):
         read(octets, [1] * len(octets))
     with pytest.raises(RemoteProtocolError):

@@ -192,8 +192,10 @@ def test_haproxy_connects_on_to_where_the_header_says(run, stranger: Callable[[s
 # -- SOCKS5 ------------------------------------------------------------------------------------------------
 
 
-def socks(reply: int, login: tuple[str, str] | None = None, greets: bool = True) -> Callable[..., Any]:
-    """Return a SOCKS5 server that gives `reply` to CONNECT and then talks as the peer."""
+def socks(
+    reply: int, login: tuple[str, str] | None = None, greets: bool = True, bound: str = "0.0.0.0"
+) -> Callable[..., Any]:
+    """Return a SOCKS5 server that gives `reply` to CONNECT, from `bound`, and then talks as the peer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not greets:
@@ -209,7 +211,7 @@ def socks(reply: int, login: tuple[str, str] | None = None, greets: bool = True)
             writer.write(bytes((1, 0 if tuple(said) == login else 1)))
         request = await reader.readexactly(10)
         assert request == b"\5\1\0\1" + socket.inet_aton(PEER[0]) + struct.pack("!H", PEER[1])
-        writer.write(bytes((5, reply, 0, 1)) + bytes(6) + b"220 beyond\r\n")
+        writer.write(bytes((5, reply, 0, 1)) + socket.inet_aton(bound) + bytes(2) + b"220 beyond\r\n")
 
     return serve
 
@@ -223,6 +225,19 @@ def test_socks_proxy_is_asked_for_the_address_that_was_chosen(run, peer):
             with await open_through(through, "127.0.0.1", "203.0.113.10", PEER, 5.0) as sock:
                 assert await asyncio.get_running_loop().sock_recv(sock, 100) == b"220 beyond\r\n"
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("bound", "outer"), [("198.51.100.9", "198.51.100.9"), ("0.0.0.0", "")])
+def test_address_that_the_socks_proxy_connects_from_is_kept_where_it_says_one(run, peer, bound, outer):
+    """RFC 1928 section 6: BND.ADDR."""
+
+    async def scenario() -> None:
+        async with peer(socks(0, bound=bound)) as port:
+            through = parse_proxy(f"socks5://127.0.0.1:{port}")
+            with await open_through(through, "127.0.0.1", "203.0.113.10", PEER, 5.0) as sock:
+                assert sock.outer == outer
 
     run(scenario())
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from engine.core.errors import RemoteProtocolError
 from engine.core.reply import Reply
 from engine.smtp.wire import (
+    MAX_REPLY_BYTES,
     MAX_REPLY_LINE_BYTES,
     MAX_REPLY_LINES,
     ReplyReader,
@@ -51,9 +52,9 @@ BAD = [
     b"\xb250 x\r\n",
     b"250-a\r\n251 b\r\n",
     b"HTTP/1.1 400 Bad Request\r\n",
-    b"250 " + b"x" * MAX_REPLY_LINE_BYTES + b"\r\n",
+    b"250 " + b"x" * MAX_REPLY_BYTES + b"\r\n",
     b"x" * (MAX_REPLY_LINE_BYTES + 1),
-    b"250-x\r\n" * MAX_REPLY_LINES,
+    (b"250-" + b"x" * 1000 + b"\r\n") * (MAX_REPLY_BYTES // 1000 + 1),
 ]
 
 
@@ -76,6 +77,24 @@ def test_what_is_no_reply_raises_whole_and_bytewise(octets: bytes) -> None:
     reader = ReplyReader()
     with pytest.raises(RemoteProtocolError):
         _ = [reader.feed(octets[i : i + 1]) for i in range(len(octets))]
+
+
+@pytest.mark.parametrize("step", [1, 700, 1 << 20])
+def test_reply_that_is_too_long_keeps_its_code_and_its_beginning(step: int) -> None:
+    """RFC 5321 section 4.5.3.1.5: it decides all the same; the bound is on what we keep."""
+
+    def read(octets: bytes) -> list[Reply]:
+        reader = ReplyReader()
+        return [r for i in range(0, len(octets), step) for r in reader.feed(octets[i : i + step])]
+
+    (reply, after) = read(b"550 5.1.1 " + b"x" * 3000 + b"\r\n250 ok\r\n")
+    assert (reply.code, reply.enhanced, len(reply.text)) == (550, "5.1.1", MAX_REPLY_LINE_BYTES - 10)
+    assert after == Reply(250, "", "ok")
+    (reply,) = read(b"550 x" + "ä".encode() * 2000 + b"\r\n")  # a character that would be cut in two
+    assert reply.text == "x" + "ä" * ((MAX_REPLY_LINE_BYTES - 5) // 2)
+    (reply, after) = read(b"550-5.7.1 no\r\n" * 299 + b"550 5.7.1 no\r\n250 ok\r\n")
+    assert (reply.code, reply.text.count("\n")) == (550, MAX_REPLY_LINES - 1)
+    assert after.code == 250
 
 
 def test_replies_before_nonsense_are_kept() -> None:
