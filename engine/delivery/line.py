@@ -16,6 +16,9 @@ from msgspec import structs
 from engine.net.extensions import Extensions
 from engine.policy.model import Policy
 
+# A transport that had us pause has more than this: asyncio's and uvloop's default (under TLS it is higher).
+_LOW_WATER_BYTES = 16_384
+
 
 class Line(asyncio.Protocol):
     """One open connection, as far as time goes."""
@@ -80,6 +83,12 @@ class Line(asyncio.Protocol):
                 self.deadline = now + self._policy.content_timeout_s
                 return
         self.lose(f"timed out waiting for {self.phase}")
+
+    @property
+    def least_unsent_bytes(self) -> int:
+        """How much of what was written has not left this host; a transport that has failed tells no more."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        return max(unsent_bytes, _LOW_WATER_BYTES) if self._unsent_bytes else unsent_bytes
 
     def abort(self) -> None:
         """Close at once; what is in flight is settled as lost."""

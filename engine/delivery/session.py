@@ -427,7 +427,7 @@ class Session(Line):
 
     def _settle_lost(self, reason: str) -> None:
         """Settle what was in flight. What the peer closed while idle says nothing of the next message."""
-        for outcome in self._conversation.lost():
+        for outcome in self._conversation.lost(self.least_unsent_bytes):
             flight: Flight = outcome.token
             unanswered = outcome.mail is None and not outcome.is_uncertain
             was_used = self.messages > 1 or flight.begun_at > self.opened_at + UNUSED_S

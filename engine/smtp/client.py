@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct, gc=False):
 
     `recipients` has one reply for each recipient that was answered, in order; shorter if the session ended.
     `final` answers DATA where that was refused, else the content; a 421 that ended it early is here.
-    `is_uncertain`: the content went out whole and no reply came back: the peer may have the message.
+    `is_uncertain`: the content left whole and no reply came back: the peer may have the message.
     `is_untried`: the session ended before the peer looked at it; not an attempt.
     `is_misunderstood`: the peer offers CHUNKING or PIPELINING and can't do it; not an attempt, and the
     session must end: it may take the message for commands.
@@ -73,7 +73,7 @@ class Flight:
         "accepted",
         "awaits_reset",
         "commands",
-        "has_content",
+        "content_end",
         "is_behind",
         "is_chunked",
         "is_dotted",
@@ -90,7 +90,7 @@ class Flight:
         self.replies: list[Reply] = []  # MAIL, each RCPT, DATA, content
         self.accepted = 0  # recipients
         self.awaits_reset = False  # an RSET went ahead of it
-        self.has_content = False  # the whole message, final dot included, was given to the transport
+        self.content_end = 0  # where its end is in all that was written; 0: the transport was not given it
         self.is_dotted = False  # a lone dot went instead of content
         self.commands: list[bytes] = []  # lockstep: those not sent yet, last one first
 
@@ -104,6 +104,7 @@ class ClientConversation:
         "_pipelining",
         "_quitting",
         "_reader",
+        "_written",
         "is_closing",
         "needs_reset",
     )
@@ -114,6 +115,7 @@ class ClientConversation:
         self._flights: deque[Flight] = deque()
         self._outcomes: deque[Outcome] = deque()
         self._quitting = False
+        self._written = 0  # octets of envelopes and messages
         self.needs_reset = False  # the peer may hold a transaction: `begin` sends RSET ahead
         self.is_closing = False  # nothing more may be begun; close when convenient
 
@@ -137,7 +139,7 @@ class ClientConversation:
         if not self._flights:
             return True
         last = self._flights[-1]
-        return self._pipelining and (last.has_content or last.is_dotted)
+        return self._pipelining and (last.content_end > 0 or last.is_dotted)
 
     @property
     def wants_content(self) -> bool:
@@ -148,14 +150,14 @@ class ClientConversation:
         return (
             len(flight.replies) == flight.recipients + (1 if flight.is_chunked else 2)
             and flight.accepted > 0
-            and not flight.has_content
+            and not flight.content_end
             and not flight.is_dotted
         )
 
     @property
     def may_chunk(self) -> bool:
         """`chunk` is legal: the last transaction is a chunked one whose message has not gone out."""
-        return bool(self._flights) and self._flights[-1].is_chunked and not self._flights[-1].has_content
+        return bool(self._flights) and self._flights[-1].is_chunked and not self._flights[-1].content_end
 
     @property
     def content_token(self) -> Any:
@@ -222,6 +224,7 @@ class ClientConversation:
             envelope = b"RSET\r\n" + envelope
             flight.awaits_reset = True
             self.needs_reset = False
+        self._written += len(envelope)
         if self._pipelining:
             return envelope
         flight.commands = envelope.splitlines(keepends=True)[::-1]
@@ -235,14 +238,16 @@ class ClientConversation:
             behind: what `begin` returned for the next transaction.
         """
         assert self.wants_content
-        self._flights[0].has_content = True
+        self._written += len(stuffed)
+        self._flights[0].content_end = self._written - len(behind)
         return stuffed + behind if behind else stuffed
 
     def chunk(self, message: bytes) -> bytes:
         """Return the message of the last transaction as one BDAT, to be written now; not stuffed."""
         assert self.may_chunk
-        self._flights[-1].has_content = True
-        return b"BDAT %d LAST\r\n%b" % (len(message), message)
+        chunk = b"BDAT %d LAST\r\n%b" % (len(message), message)
+        self._written = self._flights[-1].content_end = self._written + len(chunk)
+        return chunk
 
     def quit(self) -> bytes:
         """End the session; nothing may be in flight."""
@@ -274,14 +279,14 @@ class ClientConversation:
         """Return the oldest outcome not handed out yet."""
         return self._outcomes.popleft() if self._outcomes else None
 
-    def lost(self) -> list[Outcome]:
-        """The connection is gone: return the outcomes of all that was begun, oldest first."""
+    def lost(self, unsent_bytes: int = 0) -> list[Outcome]:
+        """The connection is gone, `unsent_bytes` had not left: return all that was begun, oldest first."""
         self.is_closing = True
         outcomes = [*self._outcomes]
         self._outcomes.clear()
         for position, flight in enumerate(self._flights):
             outcome = self._outcome_of(flight)
-            if flight.has_content:
+            if 0 < flight.content_end <= self._written - unsent_bytes:
                 outcome.is_uncertain = flight.accepted > 0 or len(flight.replies) <= flight.recipients
             elif position and not flight.replies:
                 outcome.is_untried = True
@@ -313,7 +318,7 @@ class ClientConversation:
         is_last = answered > flight.recipients
         if is_last and not flight.is_chunked and answered == flight.recipients + 1:
             return self._take_data(flight, reply)
-        if 300 <= reply.code < 400 or (is_last and not flight.has_content and not flight.is_dotted):
+        if 300 <= reply.code < 400 or (is_last and not flight.content_end and not flight.is_dotted):
             raise self._out_of_step(reply)
         flight.replies.append(reply)
         if is_last:
@@ -328,7 +333,7 @@ class ClientConversation:
     def _settle_chunked(self, flight: Flight, answered: int) -> None:
         """Nothing stands and the message has not gone out: no need to; or it went, in vain or not."""
         mail_stands = flight.replies[0].code < 300
-        if answered == flight.recipients + 1 and not flight.accepted and not flight.has_content:
+        if answered == flight.recipients + 1 and not flight.accepted and not flight.content_end:
             self.needs_reset = mail_stands
             self._end(flight)
         elif answered == flight.recipients + 2:

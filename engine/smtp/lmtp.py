@@ -39,7 +39,7 @@ class LmtpConversation(ClientConversation):
         if (
             flight is not None
             and flight.accepted > 1
-            and flight.has_content
+            and flight.content_end
             and 0 <= (answered := _finals_in(flight)) < flight.accepted - 1
             and not 300 <= reply.code < 400
             and reply.code != 421

@@ -326,6 +326,28 @@ async def test_lost_after_the_dot_is_uncertain_and_temporary() -> None:
     assert outcome.final.is_temporary
 
 
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_lost_while_the_end_of_the_message_is_still_here_is_certain(has_failed: bool) -> None:
+    """RFC 1047; a transport that has failed has dropped what it had, but it had us pause."""
+
+    @virtual
+    async def scenario() -> None:
+        around = Around(make_delivery())
+        around.transport.say(GO)
+        around.transport.unsent_bytes = 100_000
+        assert around.transport.protocol is not None
+        around.transport.protocol.pause_writing()
+        if has_failed:
+            around.transport.unsent_bytes = 0
+        around.transport.lose(ConnectionResetError())
+        ((_, outcome),) = around.settled
+        assert not outcome.is_uncertain
+        assert outcome.final is not None
+        assert outcome.final.is_temporary
+
+    scenario()
+
+
 @virtual
 async def test_lost_after_the_dot_leaves_the_message_behind_it_untried() -> None:
     first, second = make_delivery(), make_delivery()
@@ -438,7 +460,7 @@ async def test_content_that_moves_may_take_long_and_content_that_stands_may_not(
         await around.wait(170.0)
     assert not around.settled
     await around.wait(361.0)
-    assert around.settled[0][1].is_uncertain
+    assert not around.settled[0][1].is_uncertain  # its end has never left
 
 
 @virtual

@@ -231,6 +231,30 @@ def test_lost_behind_the_dot_is_uncertain_and_the_next_untried() -> None:
     assert (second.token, second.is_uncertain, second.is_untried) == (2, False, True)
 
 
+@pytest.mark.parametrize(("unsent_bytes", "is_uncertain"), [(0, True), (8, True), (9, False), (5000, False)])
+def test_lost_before_the_end_of_the_content_has_left_is_certain(
+    unsent_bytes: int, is_uncertain: bool
+) -> None:
+    """RFC 1047: the peer can't have a message whose end is still here; the next envelope went behind it."""
+    conv = conversation()
+    conv.begin(FROM, [TO])
+    conv.receive(OK + OK + GO)
+    behind = conv.begin(FROM, [TO])
+    conv.content(b"x" * 4000 + b"\r\n.\r\n", behind)
+    first, second = conv.lost(len(behind) - 8 + unsent_bytes)
+    assert (first.is_uncertain, second.is_untried) == (is_uncertain, True)
+
+
+def test_lost_before_the_end_of_a_chunk_has_left_is_certain() -> None:
+    """RFC 1047, RFC 3030 section 4.2: of two chunks the first has left, the second not all."""
+    conv = conversation()
+    for token in (1, 2):
+        conv.begin(FROM, [TO], is_chunked=True, token=token)
+        conv.chunk(b"x" * 4000)
+    first, second = conv.lost(1)
+    assert (first.is_uncertain, second.is_uncertain, second.is_untried) == (True, False, True)
+
+
 def test_lost_before_content_is_certain() -> None:
     conv = conversation()
     conv.begin(FROM, [TO, TO])
