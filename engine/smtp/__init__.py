@@ -11,6 +11,7 @@ replies    what it answers, word for word
 command    MAIL and RCPT lines, parsed
 content    what DATA carries: where it ends, and what it is without its dots
 chunks     what BDAT carries
+strangers  commands that are none of ours, and clients that speak no SMTP
 hello      what a listener allows one session, and what its EHLO reply offers
 access     STARTTLS, AUTH and XCLIENT of one conversation
 auth       AUTH as a state machine

@@ -20,7 +20,7 @@ MAX_DROPPED_BYTES = 1_000_000
 class ContentReader:
     """Reads the content of one message after another."""
 
-    __slots__ = ("_content", "_has_dots", "_max_bytes", "_tail", "is_oversize", "size_bytes")
+    __slots__ = ("_bare_ends", "_content", "_has_dots", "_max_bytes", "_tail", "is_oversize", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -34,7 +34,13 @@ class ContentReader:
         self._tail = b"\r\n"  # the last four octets; a lone dot may be the very first line
         self.size_bytes = 0  # come so far, of a message that goes on
         self._has_dots = False
+        self._bare_ends = 0  # CRs and LFs that stand apart, in what is not kept
         self.is_oversize = False
+
+    @property
+    def has_bare_ends(self) -> bool:
+        """A CR or LF stands apart in a message over the limit, of which nothing is kept."""
+        return self._bare_ends > 0
 
     @property
     def is_flood(self) -> bool:
@@ -68,12 +74,21 @@ class ContentReader:
 
     def _keep(self, piece: bytes) -> None:
         self.size_bytes += len(piece)
-        self._tail = (self._tail + piece[-4:])[-4:]
         if self.size_bytes > self._max_bytes + len(_TERMINATOR):
+            self._look_at(bytes(self._content + piece) if not self.is_oversize else piece)
             self.is_oversize = True
             self._content = bytearray()
         else:
             self._content += piece
+        self._tail = (self._tail + piece[-4:])[-4:]
+
+    def _look_at(self, piece: bytes) -> None:
+        """Count what stands apart in a piece that is not kept; a pair may lie across its edges."""
+        if self.is_oversize and self._tail[-1:] == b"\r":
+            piece = b"\r" + piece
+        stop = len(piece) - (piece[-1:] == b"\r")
+        pairs = piece.count(b"\r\n")
+        self._bare_ends += piece.count(b"\r", 0, stop) + piece.count(b"\n") - 2 * pairs
 
     def _end(self, data: bytes, start: int, stop: int) -> tuple[int, bytes]:
         """The terminator ends at `stop`."""
@@ -82,8 +97,11 @@ class ContentReader:
             del self._content[-3:]
             message = bytes(self._content)
             self._content = bytearray()
+        elif self.is_oversize:
+            self._look_at(data[start:stop])
+            message = b""
         else:
-            message = b"" if self.is_oversize else data[start : stop - 3]
+            message = data[start : stop - 3]
         if self._has_dots:
             message = message[1:] if message[:1] == b"." else message
             message = message.replace(b"\r\n.", b"\r\n")

@@ -16,9 +16,9 @@ from engine.smtp.chunks import ChunkReader
 from engine.smtp.content import ContentReader
 from engine.smtp.hello import ServerLimits
 from engine.smtp.replies import Replies
+from engine.smtp.strangers import TLS_HELLO, is_stranger
 
 MAX_COMMAND_BYTES = 2048  # RFC 5321 4.5.3.1.4 asks for 512, extensions for some hundred more
-TLS_HELLO = b"\x16"  # first octet of a TLS record with a handshake in it
 
 
 class Reading(Replies):
@@ -118,9 +118,8 @@ class Reading(Replies):
         """Carry out the command on a line, if it is one; return the reply."""
         command = line[:-2]
         if line[-2:] != b"\r\n" or b"\r" in command:
-            if line[:1] == TLS_HELLO:
-                return self._stranger()
-            return self._dismiss(500, "5.5.2", "Lines must end with CRLF")
+            is_lost = is_stranger(line)
+            return self._stranger() if is_lost else self._dismiss(500, "5.5.2", "Lines must end with CRLF")
         return self._command(command)
 
     def _check_partial(self, data: bytes, position: int) -> bytes:

@@ -39,7 +39,10 @@ class Replies:
         if reply.code >= 400:
             self.refusals.append(reply.code)
             self.is_closing = self.is_closing or reply.code == 421
-        return format_reply(reply.code, reply.enhanced, reply.text)
+        text = reply.text
+        if not text.isascii():  # RFC 6531 section 3.7.4.2: UTF-8 is for clients that have asked for it
+            text = text.encode("ascii", "backslashreplace").decode()
+        return format_reply(reply.code, reply.enhanced, text)
 
     def _error(self, reply: Reply) -> bytes:
         """A reply to something wrong; too many of them end the session."""

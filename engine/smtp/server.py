@@ -26,11 +26,10 @@ from engine.smtp.access import AUTH_REQUIRED, HANDSHAKE, LONG_VERBS, Access
 from engine.smtp.chunks import parse_bdat
 from engine.smtp.content import MAX_DROPPED_BYTES
 from engine.smtp.hello import ServerLimits, format_hello, offered, parse_name
-from engine.smtp.reading import TLS_HELLO, Reading
+from engine.smtp.reading import Reading
 from engine.smtp.replies import IDLE_REPLIES, OK, OK_CHUNK, OK_DATA, OK_MAIL, OK_RCPT
-from engine.smtp.transaction import Transaction, message_fault, read_mail, read_rcpt, too_large
-
-_STRANGERS = frozenset(b"GET POST PUT HEAD DELETE OPTIONS CONNECT PATCH TRACE PROPFIND PROXY".split())
+from engine.smtp.strangers import is_stranger, unknown
+from engine.smtp.transaction import Transaction, hides_an_end, message_fault, read_mail, read_rcpt, too_large
 
 
 class ServerConversation(Reading):
@@ -185,8 +184,12 @@ class ServerConversation(Reading):
     def _complete(self, message: bytes, *, is_oversize: bool) -> bytes:
         """The message is whole: hand it out, or return why not."""
         limits = self._limits
-        fault = message_fault(message, limits) if not is_oversize else too_large(limits)
+        fault = message_fault(message, limits)
+        is_disputed = self._content.has_bare_ends or hides_an_end(fault)
+        fault = too_large(limits) if is_oversize else fault
         if fault is not None:
+            # Hosts disagree on where such a message ends: what is behind its dot may have been its text.
+            self.is_closing = is_disputed and not self._chunks.is_begun
             return self._error(fault) + self._reset()
         self.transactions += 1
         assert self._sender is not None
@@ -313,9 +316,7 @@ class ServerConversation(Reading):
         verb = command.partition(b" ")[0].upper()
         if self.access.exchange is not None or (verb in LONG_VERBS and b"\0" not in command):
             return self._on_command_access(command)
-        if verb in _STRANGERS or command[:1] == TLS_HELLO:
-            return self._stranger()
-        return self._error(make_reply(500, "5.5.2", "Command not recognized"))
+        return self._stranger() if is_stranger(command) else self._error(unknown(command))
 
     def _forget(self) -> None:
         """As before the first command."""

@@ -44,14 +44,23 @@ class Transaction(msgspec.Struct, gc=False):
     terms: Terms | None = None
 
 
+_BARE_ENDS = "5.6.11"  # RFC 5248's registry: invalid line ends
+_HOLDS_NUL = make_reply(550, "5.6.0", "Message holds a NUL")
+
+
 def message_fault(message: bytes, limits: ServerLimits) -> Reply | None:
     """Return the reply for a message whose octets can't be taken, None when they can. HOT."""
     if b"\0" in message:
-        return make_reply(550, "5.6.0", "Message holds a NUL")
+        return _HOLDS_NUL
     fault = line_fault(message, limits.max_line_bytes)
     if not fault:
         return None
-    return make_reply(550, "5.6.11" if fault.startswith("bare") else "5.6.0", f"Message with a {fault}")
+    return make_reply(550, _BARE_ENDS if fault.startswith("bare") else "5.6.0", f"Message with a {fault}")
+
+
+def hides_an_end(fault: Reply | None) -> bool:
+    """Return whether other hosts may see the end of such a message elsewhere: some skip a NUL, too."""
+    return fault is not None and (fault is _HOLDS_NUL or fault.enhanced == _BARE_ENDS)
 
 
 def too_large(limits: ServerLimits) -> Reply:

@@ -8,6 +8,7 @@ from engine.core.errors import Refused
 from engine.core.reply import make_reply
 from engine.smtp.hello import ServerLimits
 from engine.smtp.replies import IDLE_REPLIES, Replies
+from engine.smtp.server import ServerConversation
 
 LIMITS = ServerLimits("mta1.example.net", max_errors=2, max_idle_commands=2)
 
@@ -44,3 +45,11 @@ def test_more_idle_commands_than_allowed_are_refused() -> None:
 
 def test_help_names_every_verb_that_is_always_there() -> None:
     assert {b"EHLO", b"DATA", b"BDAT"} <= set(IDLE_REPLIES[b"HELP"].split())
+
+
+def test_replies_are_ascii_whatever_is_quoted_in_them():
+    """RFC 6531 section 3.7.4.2: a client that has not asked for UTF-8 can't read it."""
+    conversation = ServerConversation(ServerLimits("mta1.example.net"))
+    said = conversation.receive("EHLO x\r\nMAIL FROM:<a@ü..x>\r\n".encode())
+    assert said.isascii()
+    assert b"\\xfc" in said

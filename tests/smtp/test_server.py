@@ -142,9 +142,11 @@ def test_only_crlf_dot_crlf_ends_a_message(variant: bytes, is_bytewise: bool) ->
     """RFC 5321 sections 2.3.8 and 4.1.1.4."""
     octets = ENVELOPE + b"hello" + variant + ENVELOPE + b"smuggled\r\n.\r\nNOOP\r\n"
     chunks = [octets[i : i + 1] for i in range(len(octets))] if is_bytewise else [octets]
-    messages, out = drive(conversation(), chunks)
+    conv = conversation()
+    messages, out = drive(conv, chunks)
     assert messages == []
-    assert codes(out) == [250, 250, 354, 550, 250]
+    assert codes(out) == [250, 250, 354, 550]
+    assert conv.is_closing
 
 
 @given(
@@ -223,7 +225,7 @@ def test_nothing_escapes_whatever_arrives(chunks: list[bytes]) -> None:
         (b"HELO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nBDAT 1 LAST\r\nx", [250, 250, 250, 503]),
         (HELLO + b"mail from:<>\r\nrcpt to:<a@b.example>\r\ndata\r\n", [250, 250, 250, 354]),
         (HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA now\r\n", [250, 250, 250, 501]),
-        (b"NOOP anything\r\nVRFY root\r\nHELP\r\nEXPN list\r\nFOO\r\n\r\n", [250, 252, 214, 500, 500, 500]),
+        (b"NOOP anything\r\nVRFY root\r\nHELP\r\nEXPN list\r\nFOO\r\n\r\n", [250, 252, 214, 502, 500, 500]),
         (b"RSET now\r\n", [501]),
         (b"EHLO\r\n", [501]),
         (b"EHLO a(b\r\n", [501]),
@@ -333,19 +335,25 @@ def test_flood_far_past_the_limit_is_cut() -> None:
 @pytest.mark.parametrize(
     ("content", "reply"),
     [
-        (b"x" * 999 + b"\r\n.\r\n", b"550 5.6.0"),
         (b"nul\0\r\n.\r\n", b"550 5.6.0"),
         (b"bare\nlf\r\n.\r\n", b"550 5.6.11"),
         (b"bare\rcr\r\n.\r\n", b"550 5.6.11"),
     ],
 )
-def test_message_that_cannot_be_relayed_is_refused_and_the_session_goes_on(
-    content: bytes, reply: bytes
-) -> None:
+def test_message_whose_end_is_disputed_is_refused_and_ends_the_session(content: bytes, reply: bytes) -> None:
+    """RFC 5321 section 2.3.8."""
+    conv = conversation()
+    conv.receive(ENVELOPE)
+    assert conv.receive(content + ENVELOPE).startswith(reply)
+    assert conv.is_closing
+    assert conv.receive(ENVELOPE) == b""
+
+
+def test_message_that_cannot_be_relayed_is_refused_and_the_session_goes_on() -> None:
     """RFC 5321 section 4.5.3.1.6."""
     conv = conversation()
     conv.receive(ENVELOPE)
-    assert conv.receive(content).startswith(reply)
+    assert conv.receive(b"x" * 999 + b"\r\n.\r\n").startswith(b"550 5.6.0")
     assert not conv.in_transaction
     assert codes(conv.receive(ENVELOPE)) == [250, 250, 354]
 
@@ -386,7 +394,10 @@ def test_shut_when_idle_is_at_once() -> None:
     assert conv.shut(make_reply(421, "4.3.2", "stopping")) == b""
 
 
-@pytest.mark.parametrize("end", [b"RSET\r\n", HELLO, b"RCPT TO:<a@b.example>\r\nDATA\r\nbare\n\r\n.\r\n"])
+LONG = b"x" * 999 + b"\r\n.\r\n"
+
+
+@pytest.mark.parametrize("end", [b"RSET\r\n", HELLO, b"RCPT TO:<a@b.example>\r\nDATA\r\nnot\r\n" + LONG])
 def test_shut_waits_for_a_transaction_that_is_given_up(end: bytes) -> None:
     conv = conversation()
     conv.receive(b"MAIL FROM:<>\r\n")
