@@ -143,6 +143,15 @@ def literal_address(domain: str) -> str:
     return str(parse_ip(domain[6:-1])) if domain.startswith("[IPv6:") else domain[1:-1]
 
 
+def as_literal(host: str) -> str:
+    """Return a host as SMTP names it: an address in brackets (RFC 5321 section 4.1.3), a name as it is."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return host
+    return f"[IPv6:{host}]" if version == 6 else f"[{host}]"
+
+
 def parse_ip(text: str) -> IPAddress:
     """Return an IP address; IPv4 inside IPv6 (::ffff:192.0.2.1) is that IPv4 address: both are equal.
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from engine.core.address import as_literal
 from engine.core.reply import Reply
 from engine.core.terms import decode_orcpt, decode_xtext, format_instant
 from engine.message.encode import encode_8bit
@@ -190,7 +191,7 @@ def _recipient_fields(failure: Failure, bounce: Bounce) -> list[tuple[str, str]]
         ("Status", _status(failure, _ACTIONS[bounce.action].status_class)),
     ]
     if failure.remote_mta:
-        fields.append(("Remote-MTA", f"dns; {failure.remote_mta}"))
+        fields.append(("Remote-MTA", f"dns; {as_literal(failure.remote_mta)}"))
     fields.append(("Diagnostic-Code", f"{kind}; {reply}"))
     if bounce.action == "delayed" and bounce.retry_until:
         fields.append(("Will-Retry-Until", _format_date(bounce.retry_until)))

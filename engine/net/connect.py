@@ -50,6 +50,9 @@ from engine.smtp.wire import ReplyReader
 _MAX_SURPLUS_BYTES = 16_384
 
 
+_HELLOS = (b"EHLO", b"LHLO", b"HELO")
+
+
 class OpenTimeouts(NamedTuple):
     """How long each step of opening may take, in seconds (RFC 5321 section 4.5.3.2; policy has them)."""
 
@@ -310,7 +313,10 @@ class _Opener(SMTP):
         """Send a command; LMTP's hello is EHLO by another name (RFC 2033 section 4.1)."""
         if self.is_lmtp and args[0] == b"EHLO":
             args = (b"LHLO", *args[1:])
-        return await super().execute_command(*args, **kwargs)
+        response = await super().execute_command(*args, **kwargs)
+        if args[0] in _HELLOS and 200 <= response.code < 300:  # RFC 5321 section 4.3.2: by its first digit
+            return SMTPResponse(250, response.message)
+        return response
 
     def check_silence(self) -> None:
         """Raise where the peer has spoken unasked: its reply, if that is a 421, else RemoteProtocolError."""
@@ -367,6 +373,9 @@ def _translated(phase: str, smtp: _Opener, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except SMTPResponseException as error:
+        if 100 <= error.code < 400 and phase != "tls":  # no refusal, and not what was asked for
+            detail = f"{error.code} {error.message[:80]}"
+            raise RemoteProtocolError(f"out of place as {phase}: {detail!r}") from None
         raise _RejectedError(phase, _to_reply(error.code, error.message)) from None
     except (SMTPTimeoutError, TimeoutError):
         raise TimedOut(phase, f"no reply in {timeout_s:g} s") from None

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.address import (
+    as_literal,
     domain_of,
     literal_address,
     matches_sender,
@@ -185,3 +186,13 @@ def test_ipv4_inside_ipv6_is_that_ipv4_address():
     assert str(parse_network("::ffff:0:0/96")) == "0.0.0.0/0"
     assert str(parse_network("::/0")) == "::/0"
     assert literal_address("[IPv6:::ffff:c000:201]") == "192.0.2.1"
+
+
+def test_address_is_a_literal_and_a_name_is_itself():
+    """RFC 5321 section 4.1.3."""
+    assert [as_literal(host) for host in ("192.0.2.1", "2001:db8::1", "mx.example", "[192.0.2.1]")] == [
+        "[192.0.2.1]",
+        "[IPv6:2001:db8::1]",
+        "mx.example",
+        "[192.0.2.1]",
+    ]

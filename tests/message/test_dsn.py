@@ -88,6 +88,17 @@ def test_it_is_a_report_of_three_parts() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("192.0.2.1", "[192.0.2.1]"), ("2001:db8::1", "[IPv6:2001:db8::1]"), ("[192.0.2.1]", "[192.0.2.1]")],
+)
+def test_peer_without_a_name_is_an_address_literal(host: str, told: str) -> None:
+    """RFC 3464 section 2.3.5, RFC 5321 section 4.1.3."""
+    failure = Failure("b@example.org", Reply(550, "5.1.1", "no"), host)
+    (_, status) = status_blocks(make(failures=[failure]))
+    assert status["Remote-MTA"] == f"dns; {told}"
+
+
 def test_status_tells_of_the_message_and_of_each_recipient() -> None:
     """RFC 3464 sections 2.2 and 2.3."""
     late = Failure("b@example.org", make_reply(451, "4.4.7", "delivery time expired"))

@@ -260,6 +260,33 @@ def test_peer_that_refuses_helo_too_is_a_rejection(run, peer):
     run(scenario())
 
 
+@pytest.mark.parametrize("code", [b"251", b"220", b"250"])
+def test_hello_is_accepted_by_the_first_digit_of_its_reply(run, peer, code):
+    """RFC 5321 section 4.3.2: another code of the same class means the same."""
+
+    async def scenario() -> None:
+        async with peer(
+            script(b"220 hi\r\n", (b"EHLO", code + b"-mx\r\n" + code + b" PIPELINING\r\n"))
+        ) as port:
+            opened = await open_to(port)
+            assert opened.extensions.has_pipelining
+            opened.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("dialogue", [(b"354 go\r\n",), (b"220 hi\r\n", (b"EHLO", b"354 go\r\n"))])
+def test_reply_that_neither_accepts_nor_refuses_is_no_refusal(run, peer, dialogue):
+    """RFC 5321 section 4.3.2: what is not provided for there."""
+
+    async def scenario() -> None:
+        async with peer(script(*dialogue)) as port:
+            with pytest.raises(RemoteProtocolError, match="out of place"):
+                await open_to(port)
+
+    run(scenario())
+
+
 def test_421_behind_the_greeting_is_a_rejection(run, peer):
     """RFC 5321 section 3.8."""
 
