@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from engine.core.errors import RemoteProtocolError
 from engine.inject.context import FeedContext
 from engine.inject.smtp import SMTPListener
+from engine.net.alerts import telling
 from engine.net.certificate import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S
 from engine.net.proxied import Origin, read_header
 from engine.telemetry.log import Log
@@ -103,13 +104,14 @@ async def _open(
         connection.close()  # a stranger is not worth a handshake
         return
     try:
-        await loop.connect_accepted_socket(
-            make,
-            connection,
-            ssl=context,
-            ssl_handshake_timeout=handshake_timeout_s or HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
+        with telling(context, connection.fileno()) as lent:
+            await loop.connect_accepted_socket(
+                make,
+                connection,
+                ssl=lent,
+                ssl_handshake_timeout=handshake_timeout_s or HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            )
     except OSError as error:
         _handshake_failed(listener, client, error)
         connection.close()
@@ -128,14 +130,15 @@ async def start_tls(
         return None
     loop = asyncio.get_running_loop()
     try:
-        secured = await loop.start_tls(
-            transport,
-            protocol,
-            context,
-            server_side=True,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
+        with telling(context, transport.get_extra_info("socket").fileno()) as lent:
+            secured = await loop.start_tls(
+                transport,
+                protocol,
+                lent,
+                server_side=True,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            )
     except OSError as error:
         _handshake_failed(listener, peer, error)
         transport.abort()

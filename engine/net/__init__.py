@@ -18,6 +18,7 @@ handshake   one TLS handshake: context, ticket, what came of it
 tickets     TLS sessions that can be resumed, by peer
 trust       whom a certificate names; would it have passed?
 certificate a listener's certificate, and the context that shows it
+alerts      why a handshake with a client failed, told to the client
 sockets     a socket from a source address
 proxy       the same through a proxy that has the address
 connect     a session opened over a socket with aiosmtplib

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import ssl
 
+from engine.net.alerts import TellingObject
 from engine.net.tls import MINIMUM_VERSIONS
 from engine.telemetry.log import Log
 
@@ -33,6 +34,7 @@ def make_server_context(certificate: str, key: str, minimum: str = "1.2") -> ssl
         CertificateError: a file can't be read, or they don't belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = TellingObject
     context.minimum_version = MINIMUM_VERSIONS[minimum]
     # Renegotiation is CPU time that a client may ask for at will.
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE

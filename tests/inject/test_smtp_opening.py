@@ -200,6 +200,28 @@ def test_openssl_is_taken_from_tls_1_2_on(
     assert counts(made, "mailrail_handshakes_total") == {("done" if is_taken else "failed",): 1}
 
 
+@pytest.mark.stranger("openssl")
+@pytest.mark.parametrize("is_implicit", [True, False])
+def test_client_of_tls_1_1_is_told_why_it_is_refused(
+    stranger: Callable[[str], str], run: Any, certificate: tuple[str, str], is_implicit: bool
+) -> None:
+    """RFC 8446 section 6.2, RFC 8996: the alert protocol_version, and no mere end."""
+    protocol = "submissions" if is_implicit else "submission"
+    made = make_listener(Intake(), **with_tls(certificate, protocol=protocol))
+
+    async def client(port: int) -> tuple[int | None, str]:
+        return await run_program(
+            *(stranger("openssl"), "s_client", "-connect", f"127.0.0.1:{port}"),
+            *(() if is_implicit else ("-starttls", "smtp")),
+            *("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"),
+            octets=b"QUIT\r\n",
+        )
+
+    _, out = serve(run, made, client, is_async=True)
+    assert "alert protocol version" in out
+    assert counts(made, "mailrail_handshakes_total") == {("failed",): 1}
+
+
 # -- STARTTLS ---------------------------------------------------------------------------------------------
 
 
