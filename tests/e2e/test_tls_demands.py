@@ -35,12 +35,14 @@ pytestmark = [
     pytest.mark.stranger("unbound"),
 ]
 
-HOSTS = {name: f"127.0.9.{number}" for number, name in enumerate(("pinned", "wrong", "valid", "self"), 21)}
+NAMES = ("pinned", "wrong", "valid", "self", "lapsed")
+HOSTS = {name: f"127.0.9.{number}" for number, name in enumerate(NAMES, 21)}
 WEB = "127.0.9.31"
 PLAIN_ZONE = f"""\
 enforced        MX    10 valid
 refused         MX    10 self
 unnamed         MX    10 valid
+brief           MX    10 valid
 testing         MX    10 self
 none            MX    10 self
 valid           A     {HOSTS["valid"]}
@@ -50,13 +52,19 @@ https.reports   A     {WEB}
 _smtp._tls.asks TXT   "v=TLSRPTv1; rua=mailto:tls@reports.plain.example,https://https.reports.plain.example:PORT/v1"
 """ + "".join(
     f'_mta-sts.{name} TXT "v=STSv1; id=1"\nmta-sts.{name} A {WEB}\n'
-    for name in ("enforced", "refused", "unnamed", "testing")
+    for name in ("enforced", "refused", "unnamed", "testing", "brief")
 )
 POLICIES = {
     "enforced": ("enforce", "valid.plain.example"),
     "refused": ("enforce", "self.plain.example"),
     "unnamed": ("enforce", "other.plain.example"),
     "testing": ("testing", "self.plain.example"),
+}
+BRIEF = {"brief": ("enforce", "other.plain.example")}  # its policy lasts for seconds
+# Below the signed zone: DANE says one thing of these hosts, MTA-STS another.
+SIGNED_POLICIES = {
+    "proven-mail": ("enforce", "other.signed.example"),
+    "lapsed-mail": ("enforce", "lapsed.signed.example"),
 }
 
 
@@ -66,6 +74,7 @@ class Web:
     def __init__(self, certificate: Path) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(certificate)
+        self.policies = POLICIES | BRIEF | SIGNED_POLICIES
         self.fetched: list[str] = []
         self.posted: list[bytes] = []
 
@@ -75,8 +84,9 @@ class Web:
             return web.Response(status=201)
         name = request.host.split(".")[1]
         self.fetched.append(name)
-        mode, mx = POLICIES[name]
-        return web.Response(text=f"version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: 86400\n")
+        mode, mx = self.policies[name]
+        age_s = 4 if name in BRIEF else 86400
+        return web.Response(text=f"version: STSv1\nmode: {mode}\nmx: {mx}\nmax_age: {age_s}\n")
 
 
 @contextlib.contextmanager
@@ -111,6 +121,7 @@ class World:
             "wrong": stray,
             "valid": authority.issue("valid.plain.example"),
             "self": Authority("self.plain.example", is_ca=False),
+            "lapsed": authority.issue("lapsed.signed.example"),
         }
         self.peers = {}
         for name, certificate in certificates.items():
@@ -120,11 +131,15 @@ class World:
         signed = "".join(
             f"{name}-mail MX 10 {name}\n{name} A {HOSTS[name]}\n"
             f"_{self.port}._tcp.{name} TLSA 3 1 1 {digest}\n"
-            for name in ("pinned", "wrong")
+            for name in ("pinned", "wrong", "lapsed")
+        )
+        signed += "proven-mail MX 10 pinned\n" + "".join(
+            f'_mta-sts.{name} TXT "v=STSv1; id=1"\nmta-sts.{name} A {WEB}\n' for name in SIGNED_POLICIES
         )
         zones = {"signed.example": signed, "plain.example": PLAIN_ZONE.replace("PORT", str(web_port))}
         dns_port = stack.enter_context(serve_zones(stranger, root, zones, signed=["signed.example"]))
-        names = [f"mta-sts.{name}.plain.example" for name in POLICIES]
+        names = [f"mta-sts.{name}.plain.example" for name in (*POLICIES, *BRIEF)]
+        names += [f"mta-sts.{name}.signed.example" for name in SIGNED_POLICIES]
         self.web = Web(authority.issue(names[0], others=names[1:]).write(root / "web.pem"))
         stack.enter_context(serve_web(self.web, web_port))
         self.configuration = Configuration(root)
@@ -200,6 +215,39 @@ def test_domains_get_the_protection_that_they_ask_for(world: World) -> None:
     world.send("enforced.plain")
     wait_until(lambda: len(world.peers["valid"].messages) == 2, 20.0, "second message")
     assert len(world.web.fetched) == len(POLICIES)
+
+
+def test_dane_outranks_mta_sts_whichever_would_let_mail_go(world: World) -> None:
+    """RFC 8461 section 2: a DANE that fails MUST NOT be overridden; RFC 7672: one that holds is enough."""
+    world.engine.start()
+    for domain in ("proven-mail.signed", "lapsed-mail.signed"):
+        world.send(domain)
+    assert (
+        world.event("proven-mail.signed")["event"] == "delivered"
+    )  # to a host that its policy does not name
+    lapsed = world.event(
+        "lapsed-mail.signed"
+    )  # its certificate is what the policy asks for, and not the record
+    assert (lapsed["event"], lapsed["reply"]["enhanced"]) == ("deferred", "4.7.5")
+    assert "agrees with no TLSA record" in lapsed["reply"]["text"]
+    assert not world.peers["lapsed"].messages
+    assert sorted(world.web.fetched) == sorted(SIGNED_POLICIES)
+
+
+def test_policy_is_fetched_again_before_it_ends_and_the_new_one_holds(world: World) -> None:
+    """RFC 8461 section 3.3; one that can't be fetched again holds until it ends."""
+    world.engine.start()
+    world.send("brief.plain")
+    assert "does not name" in world.event("brief.plain")["reply"]["text"]
+    world.web.policies["brief"] = ("enforce", "valid.plain.example")
+
+    def arrives() -> bool:
+        world.send("brief.plain")
+        time.sleep(0.5)
+        return bool(world.peers["valid"].messages)
+
+    wait_until(arrives, 20.0, "a message under the new policy")
+    assert world.web.fetched.count("brief") >= 2
 
 
 def test_tls_required_no_goes_where_the_rest_is_refused(world: World) -> None:
