@@ -17,6 +17,7 @@ avoidance    what should go by another vmta than the last time
 opening      connects one session, host by host
 attempt      one try of that, address by address
 peer_memory  faults of peers that are known for a while
+turned_away  hosts that say 4xx to MAIL: the others come first
 securing     what a host must show of TLS before it gets mail
 tls_outcomes what became of the TLS of sessions, counted by domain
 session      one open SMTP session and its transactions (hot path)

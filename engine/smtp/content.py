@@ -20,7 +20,7 @@ MAX_DROPPED_BYTES = 1_000_000
 class ContentReader:
     """Reads the content of one message after another."""
 
-    __slots__ = ("_bare_ends", "_content", "_has_dots", "_max_bytes", "_tail", "is_oversize", "size_bytes")
+    __slots__ = ("_content", "_disputed", "_has_dots", "_max_bytes", "_tail", "is_oversize", "size_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -34,13 +34,13 @@ class ContentReader:
         self._tail = b"\r\n"  # the last four octets; a lone dot may be the very first line
         self.size_bytes = 0  # come so far, of a message that goes on
         self._has_dots = False
-        self._bare_ends = 0  # CRs and LFs that stand apart, in what is not kept
+        self._disputed = 0  # CRs and LFs that stand apart, and NULs, in what is not kept
         self.is_oversize = False
 
     @property
-    def has_bare_ends(self) -> bool:
-        """A CR or LF stands apart in a message over the limit, of which nothing is kept."""
-        return self._bare_ends > 0
+    def is_disputed(self) -> bool:
+        """Other hosts may see the end elsewhere (transaction.hides_an_end); of a message that is not kept."""
+        return self._disputed > 0
 
     @property
     def is_flood(self) -> bool:
@@ -88,7 +88,7 @@ class ContentReader:
             piece = b"\r" + piece
         stop = len(piece) - (piece[-1:] == b"\r")
         pairs = piece.count(b"\r\n")
-        self._bare_ends += piece.count(b"\r", 0, stop) + piece.count(b"\n") - 2 * pairs
+        self._disputed += piece.count(b"\r", 0, stop) + piece.count(b"\n") - 2 * pairs + piece.count(b"\0")
 
     def _end(self, data: bytes, start: int, stop: int) -> tuple[int, bytes]:
         """The terminator ends at `stop`."""

@@ -185,7 +185,7 @@ class ServerConversation(Reading):
         """The message is whole: hand it out, or return why not."""
         limits = self._limits
         fault = message_fault(message, limits)
-        is_disputed = self._content.has_bare_ends or hides_an_end(fault)
+        is_disputed = self._content.is_disputed or hides_an_end(fault)
         fault = too_large(limits) if is_oversize else fault
         if fault is not None:
             # Hosts disagree on where such a message ends: what is behind its dot may have been its text.

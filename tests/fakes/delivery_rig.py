@@ -13,7 +13,7 @@ from engine.core.errors import ResolveError
 from engine.core.reply import Reply, make_reply
 from engine.core.terms import Terms
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.flight import SessionFacts
+from engine.delivery.flight import NOBODY, SessionFacts
 from engine.delivery.judging import Judge
 from engine.delivery.paths import PathTable
 from engine.delivery.readahead import ReadAhead
@@ -232,7 +232,7 @@ class Rig:
         if isinstance(met, Reply):
             self._give_back(path, self.loop.time())
             if self.dispatcher.failed_to_open(path, demand, queues, str(met)):
-                self.undelivered.unreachable(queues, met, path)
+                self.undelivered.unreachable(queues, met, path, NOBODY)
             return
         self.peers.append((path, demand.site, met))
         session = make_session(self, path, demand, queues, serial=next(self.serial))

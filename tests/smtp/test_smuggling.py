@@ -99,8 +99,6 @@ def test_no_variant_of_an_end_is_one(variant: bytes, way: object) -> None:
 @pytest.mark.parametrize("end", [b"\r\r\n.\r\n", b"\n\r\n.\r\n", b"\0\r\n.\r\n", b"\r\nx\n.\r\n\r\n.\r\n"])
 def test_what_is_behind_a_disputed_end_is_not_heard(end: bytes, max_bytes: int) -> None:
     """RFC 5321 4.1.1.4: to the host ahead of us it may be the text of its message, and no end."""
-    if b"\0" in end and max_bytes == 100:
-        return  # of what is not kept only the line ends are looked at
     content = b"Subject: x\r\n\r\n" + b"text\r\n" * 40 + b"x" + end
     octets = HEAD + b"DATA\r\n" + content + SMUGGLED + b"\r\n.\r\n"
     for cut in range(len(octets)):
