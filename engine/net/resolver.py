@@ -167,10 +167,14 @@ class Resolver:
 
     async def _has_other(self, host: Host, family: str) -> bool:
         """Return whether a host may have addresses that can be used in the family that was not asked for."""
-        if host.address or len(_RECORD_TYPES[family]) == 2:
+        if len(_RECORD_TYPES[family]) == 2:
             return False
+        other = "v4" if family == "v6" else "v6"
         try:
-            found = await self._ask_addresses(host, _RECORD_TYPES["v4" if family == "v6" else "v6"])
+            if host.address:
+                found = [host.address] if _has_family(host.address, other) else []
+            else:
+                found = await self._ask_addresses(host, _RECORD_TYPES[other])
         except ResolveError as error:
             return isinstance(error, ResolveTemporary)
         return any(host.is_routed or not self._prohibited.covers(address) for address in found)

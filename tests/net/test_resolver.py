@@ -329,6 +329,21 @@ def test_host_is_given_up_for_one_family_only_where_the_other_has_addresses(run,
     run(scenario())
 
 
+def test_address_of_the_other_family_is_not_given_up(run):
+    async def scenario() -> None:
+        async with resolving({}) as setting:
+            for host, is_narrowed in (
+                (Host("192.0.2.1", address="192.0.2.1", is_routed=True), True),
+                (Host("127.0.0.1", address="127.0.0.1", is_routed=True), True),
+                (Host("[127.0.0.1]", address="127.0.0.1"), False),
+            ):
+                with pytest.raises(ResolvePermanent) as caught:
+                    await setting.resolver.addresses(host, "v6")
+                assert caught.value.is_narrowed is is_narrowed
+
+    run(scenario())
+
+
 def test_host_is_temporary_where_one_family_fails_and_the_other_has_none(run):
     async def scenario() -> None:
         async with resolving({("mx.example", "AAAA"): SERVFAIL}) as setting:
