@@ -97,7 +97,7 @@ class Dispositions:
         self._cells: dict[str, SettleCells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
         self.on_carried: Callable[[Bearer, str], None] | None = None  # a session carried mail of a domain
-        self.on_settled: Callable[[Any, Flight, Outcome], None] | None = None
+        self.on_settled: Callable[[Any, Flight, Outcome], None] = lambda *_: None
 
     # -- a transaction ended ----------------------------------------------------------------------
 
@@ -155,8 +155,7 @@ class Dispositions:
         if not delivery.deferred:  # else others of it are tried first
             for event in waiting:  # lines are made when the commit begins
                 event.due_at = delivery.due_at
-        if self.on_settled is not None:
-            self.on_settled(session, flight, outcome)
+        self.on_settled(session, flight, outcome)
 
     def _judge_reply(self, reply: Reply, outcome: Outcome, index: int, flight: Flight) -> Judgement | None:
         """Return what a reply means for a recipient; None where it is delivered."""
