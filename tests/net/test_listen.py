@@ -16,6 +16,7 @@ from engine.net.listen import (
     open_tcp_listener,
     open_unix_listener,
 )
+from tests.lacking import lack
 
 
 def free_port(address: str) -> int:
@@ -130,5 +131,5 @@ def test_what_is_on_this_host_is_asked_of_the_kernel() -> None:
 
 def test_own_ipv6_address_is_on_this_host() -> None:
     if not is_local_source("::1"):
-        pytest.skip("no IPv6 here")
+        lack("no IPv6 here")
     assert is_on_this_host("::1")
