@@ -31,6 +31,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")  # RFC 5322 2.2; 4.5 allows blanks before the colon
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
+_OBSOLETE_RECEIVED = re.compile(rb"\nreceived[ \t]+:")
 
 
 class Controls(msgspec.Struct, frozen=True, gc=False):
@@ -72,17 +73,35 @@ def find_field(header: bytes, lowered: bytes, name: bytes) -> bytes | None:
         lowered: the header in lower case behind one LF: every field then begins behind an LF.
         name: in lower case.
     """
-    start = lowered.find(b"\n" + name + b":")
+    start = _value_at(lowered, name)
     if start < 0:
         return None
-    start += len(name) + 1
     end = start
     while True:
         end = header.find(b"\r\n", end)
         if end < 0 or header[end + 2 : end + 3] not in (b" ", b"\t"):
             break
         end += 2
-    return _FOLD.sub(b"", header[start : end if end >= 0 else None]).strip()
+    return unfold(header[start : end if end >= 0 else None])
+
+
+def unfold(value: bytes) -> bytes:
+    """Return a field's value in one line, without blanks around it (RFC 5322 2.2.3)."""
+    return (_FOLD.sub(b"", value) if b"\n" in value else value).strip()
+
+
+def _value_at(lowered: bytes, name: bytes) -> int:
+    """Return where in the header the value of the first field of this name begins; -1 when there is none.
+
+    Blanks before the colon (RFC 5322 4.5) are looked for only where the usual form is not there.
+    """
+    start = lowered.find(b"\n" + name + b":")
+    if start >= 0:
+        return start + len(name) + 1  # one less than in `lowered`, which has an LF before it
+    if b"\n" + name + b" " not in lowered and b"\n" + name + b"\t" not in lowered:
+        return -1
+    found = re.search(rb"\n" + re.escape(name) + rb"[ \t]+:", lowered)
+    return found.end() - 1 if found else -1
 
 
 def read_fields(header: bytes) -> dict[bytes, list[bytes]]:
@@ -90,7 +109,7 @@ def read_fields(header: bytes) -> dict[bytes, list[bytes]]:
     values: dict[bytes, list[bytes]] = {}
     for key, colon, raw in _fields(header):
         value = raw[colon + 1 :]
-        values.setdefault(key, []).append((_FOLD.sub(b"", value) if b"\n" in value else value).strip())
+        values.setdefault(key, []).append(unfold(value))
     return values
 
 
@@ -104,7 +123,11 @@ class Scan(NamedTuple):
     @property
     def received_count(self) -> int:
         """How many Received fields there are: the hops so far."""
-        return self.lowered.count(b"\nreceived:")
+        lowered = self.lowered
+        count = lowered.count(b"\nreceived:")
+        if b"\nreceived " in lowered or b"\nreceived\t" in lowered:
+            count += len(_OBSOLETE_RECEIVED.findall(lowered))
+        return count
 
 
 def scan(message: bytes) -> Scan:
@@ -115,7 +138,7 @@ def scan(message: bytes) -> Scan:
 
 def is_tls_optional(scanned: Scan) -> bool:
     """Return whether it says TLS-Required: No: rather without TLS than not at all (RFC 8689 section 3)."""
-    if b"\ntls-required:" not in scanned.lowered:
+    if b"\ntls-required" not in scanned.lowered:
         return False
     value = find_field(scanned.header, scanned.lowered, b"tls-required")
     return value is not None and value.lower() == b"no"
@@ -236,9 +259,9 @@ def complete(  # noqa: PLR0913 (what is known of where it came from)
     added = format_received(hostname, message_id, protocol, helo, peer, recipient, date)
     if is_utf8:
         added = added.replace(b" with ESMTP", b" with UTF8SMTP", 1)
-    if b"\nmessage-id:" not in lowered:
+    if _value_at(lowered, b"message-id") < 0:
         added += f"Message-ID: <{message_id}@{hostname}>\r\n".encode()
-    if b"\ndate:" not in lowered:
+    if _value_at(lowered, b"date") < 0:
         added += f"Date: {date}\r\n".encode()
     if scanned.body == 0:
         added += b"\r\n"  # no header at all: the body must not become one

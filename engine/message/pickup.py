@@ -9,7 +9,8 @@ A file may begin with fields of its own, as PowerMTA's and Windows SMTP's pickup
 
 What those do not say is taken from the header, as `sendmail -t` does: the sender from Return-Path, Sender or
 From; the recipients from To, Cc and Bcc (or their Resent- forms where there are any). Bcc is removed in any
-case, and so is Return-Path, which only the last host may write (RFC 5321 4.4).
+case, and so is Return-Path, which only the last host may write (RFC 5321 4.4). The first line of an mbox
+(`From news@acme.example Mon Jan ...`) is not the message's, and names nobody.
 
 Owns: the form of a spool file.
 Never: reads a file.
@@ -26,10 +27,14 @@ from engine.core.address import parse_mailbox
 from engine.core.errors import RemoteProtocolError
 from engine.core.lines import line_fault
 from engine.message.addresses import parse_addresses
-from engine.message.headers import read_fields, remove_fields, split
+from engine.message.headers import read_fields, remove_fields, split, unfold
 
 MAX_ENVELOPE_FIELDS = 100_000  # a bound for the loop; a listener's max_recipients is far below
-_ENVELOPE_FIELD = re.compile(rb"X-(Sender|Receiver)[ \t]*:[ \t]*([^\r\n]*)\r\n", re.IGNORECASE)
+# With the lines that it is folded into (RFC 5322 2.2.3): the next recipients may stand there.
+_ENVELOPE_FIELD = re.compile(
+    rb"X-(Sender|Receiver)[ \t]*:([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)\r\n", re.IGNORECASE
+)
+_MBOX_LINE = re.compile(rb">?From [ \t]*+(?!:)[^\r\n]*\r\n")  # `From :` is a field (RFC 5322 4.5)
 _SENDER_FIELDS = (b"return-path", b"sender", b"from")
 _RECIPIENT_FIELDS = (b"to", b"cc", b"bcc")
 _HIDDEN_FIELDS = frozenset({b"bcc", b"resent-bcc", b"return-path"})
@@ -59,7 +64,8 @@ def parse_pickup(data: bytes) -> Pickup:
         PickupError: mixed line ends, a NUL, a line too long, no sender or recipients, a bad address.
     """
     data = _strict_lines(data)
-    sender, recipients, start = _envelope_fields(data)
+    mbox_line = _MBOX_LINE.match(data)
+    sender, recipients, start = _envelope_fields(data, mbox_line.end() if mbox_line else 0)
     message = data[start:] if start else data
     if not recipients or sender is None:
         fields = read_fields(split(message)[0])
@@ -85,14 +91,13 @@ def _strict_lines(data: bytes) -> bytes:
     return data
 
 
-def _envelope_fields(data: bytes) -> tuple[str | None, list[str], int]:
-    """Read the leading X-Sender and X-Receiver fields; return them and where the message begins."""
+def _envelope_fields(data: bytes, start: int) -> tuple[str | None, list[str], int]:
+    """Read the X-Sender and X-Receiver fields from `start`; return them and where the message begins."""
     sender: str | None = None
     recipients: dict[str, None] = {}
-    start = 0
     while (field := _ENVELOPE_FIELD.match(data, start)) is not None:
         start = field.end()
-        text = field[2].decode("utf-8", "replace").strip()
+        text = _decode(unfold(field[2]))
         if field[1][:1] in b"Rr":
             for address in parse_addresses(text):
                 recipients[_parse(address, "X-Receiver")] = None
@@ -112,7 +117,7 @@ def _header_recipients(fields: dict[bytes, list[bytes]]) -> list[str]:
     found: dict[str, None] = {}
     for name in names:
         for value in fields.get(name, ()):
-            for address in parse_addresses(value.decode("utf-8", "replace")):
+            for address in parse_addresses(_decode(value)):
                 found[_parse(address, name.decode().title())] = None
     if not found:
         raise PickupError("no recipients: neither X-Receiver nor To, Cc or Bcc names one")
@@ -122,7 +127,7 @@ def _header_recipients(fields: dict[bytes, list[bytes]]) -> list[str]:
 def _header_sender(fields: dict[bytes, list[bytes]]) -> str:
     for name in _SENDER_FIELDS:
         for value in fields.get(name, ()):
-            return _parse_sender(value.decode("utf-8", "replace"), name.decode().title())
+            return _parse_sender(_decode(value), name.decode().title())
     raise PickupError("no sender: neither X-Sender nor Return-Path, Sender or From names one")
 
 
@@ -134,7 +139,20 @@ def _parse_sender(text: str, field: str) -> str:
     return _parse(addresses[0], field) if addresses[0] else ""
 
 
+def _decode(value: bytes) -> str:
+    """Return a field's text; octets that are not UTF-8 stay apart, and no address may have one.
+
+    A display name may: those in Latin-1 go to nobody else for it.
+    """
+    return value.decode("utf-8", "surrogateescape")
+
+
 def _parse(address: str, field: str) -> str:
+    octets = address.encode("utf-8", "surrogateescape")
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        raise PickupError(f"{field}: an address that is not UTF-8: {ascii(octets[:100])[1:]}") from None
     try:
         return str(parse_mailbox(address, allow_utf8=True))
     except ValueError as error:

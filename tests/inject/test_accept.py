@@ -320,6 +320,14 @@ def test_signatures_stand_in_front_of_the_completed_message(door: Door) -> None:
     assert delivery.envelope.size_bytes == len(delivery.message)
 
 
+def test_from_with_a_blank_before_its_colon_is_signed(door: Door) -> None:
+    """RFC 5322 section 4.5."""
+    message = b"From : n@acme.example\r\n\r\nx\r\n"
+    delivery = door.take(FeedContext("smtp", "in", "signed"), message=message)
+    assert door.signed[0][1] == "acme.example"
+    assert delivery.message.startswith(b"DKIM-Signature: ")
+
+
 def test_a_customer_without_keys_is_not_signed_for(door: Door) -> None:
     door.take()
     assert door.signed == []

@@ -144,6 +144,12 @@ def test_short_bodies_are_verified(body: bytes) -> None:
     assert is_verified(sign(b"From: a@acme.example\r\nSubject: s\r\n\r\n" + body))
 
 
+def test_blanks_before_the_colon_are_no_part_of_the_name() -> None:
+    """RFC 6376 section 3.4.2; dkimpy reads no such field."""
+    spaced, usual = b"From : a@acme.example\r\nSubject\t : s\r\n", b"From: a@acme.example\r\nSubject: s\r\n"
+    assert select_fields(spaced) == select_fields(usual)
+
+
 def test_message_without_from_gets_no_signature() -> None:
     assert Signer("acme.example", "s1", RSA_KEY).sign(b"Subject: x\r\n\r\nbody\r\n", NOW) == b""
 

@@ -65,6 +65,18 @@ def test_find_field_unfolds_and_takes_whole_names_only() -> None:
     assert read_fields(header)[b"subject"] == [b"one\ttwo three", b"later"]
 
 
+def test_blanks_before_the_colon_hide_no_field() -> None:
+    """RFC 5322 section 4.5."""
+    header = b"Subject \t: one\r\n two\r\nDate : x\r\nMessage-ID\t: <y>\r\nReceived : a\r\nReceived: b\r\n"
+    lowered = b"\n" + header.lower()
+    assert find_field(header, lowered, b"subject") == b"one two"
+    assert find_field(header, lowered, b"subject two") is None
+    assert scan(header).received_count == 2
+    out = completed(header + b"\r\n")
+    assert b"Date:" not in out
+    assert b"Message-ID:" not in out
+
+
 def test_missing_fields_are_added_and_present_ones_kept() -> None:
     """RFC 5321 section 4.4, RFC 5322 sections 3.6.1 and 3.6.4."""
     out = completed(b"Subject: x\r\n\r\nbody\r\n")
@@ -145,6 +157,9 @@ def test_received_count() -> None:
         (b"From: <>", None),
         (b"From:", None),
         (b"X-From: a@acme.example", None),
+        (b"From : a@acme.example", "acme.example"),
+        (b"FROM \t: a@acme.example", "acme.example"),
+        (b"From a: a@acme.example", None),
     ],
 )
 def test_from_domain(field: bytes, domain: str | None) -> None:
@@ -229,6 +244,7 @@ def test_whatever_the_header_nothing_raises_and_no_control_is_left(
     [
         (b"TLS-Required: No\r\n", True),
         (b"tls-required:\r\n no\r\n", True),
+        (b"TLS-Required : No\r\n", True),
         (b"TLS-Required: Yes\r\n", False),
         (b"TLS-Required: No, really\r\n", False),
         (b"X-TLS-Required: No\r\n", False),

@@ -95,6 +95,64 @@ def test_eight_bit_body_and_international_domain() -> None:
     assert pickup.is_8bit
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_envelope_fields_may_be_folded(end: bytes) -> None:
+    """RFC 5322 section 2.2.3."""
+    lines = [
+        b"X-Sender:",
+        b" <n@acme.example>",
+        b"X-Receiver: <a@x.example>,",
+        b"\t<b@x.example>,",
+        b" <c@x.example>",
+        b"X-Receiver: <d@x.example>",
+        b"  (Ann)",
+        b"",
+    ]
+    pickup = parse_pickup(end.join(lines) + REST.replace(b"\r\n", end))
+    assert pickup.sender == "n@acme.example"
+    assert pickup.recipients == ["a@x.example", "b@x.example", "c@x.example", "d@x.example"]
+    assert pickup.message == REST
+
+
+@pytest.mark.parametrize(
+    "line", [b"From n@acme.example Mon Nov 23 10:00:00 2026", b">From n@acme.example Mon Nov", b"From "]
+)
+def test_first_line_of_an_mbox_is_not_the_messages(line: bytes) -> None:
+    pickup = parse_pickup(line + b"\nFrom: a@acme.example\nTo: b@x.example\n\nFrom here on\n")
+    assert (pickup.sender, pickup.recipients) == ("a@acme.example", ["b@x.example"])
+    assert pickup.message == b"From: a@acme.example\r\nTo: b@x.example\r\n\r\nFrom here on\r\n"
+    pickup = parse_pickup(line + b"\nX-Sender: <>\nX-Receiver: c@y.example\nSubject: x\n\n")
+    assert (pickup.sender, pickup.recipients) == ("", ["c@y.example"])
+
+
+def test_blank_before_the_colon_is_a_field_and_no_mbox() -> None:
+    """RFC 5322 section 4.5."""
+    message = b"From : a@acme.example\r\nTo\t: b@x.example\r\n\r\n"
+    pickup = parse_pickup(message)
+    assert (pickup.sender, pickup.recipients) == ("a@acme.example", ["b@x.example"])
+    assert pickup.message == message
+
+
+def test_name_that_is_not_utf8_does_no_harm_to_its_address() -> None:
+    pickup = parse_pickup(b"From: \xfc <a@acme.example>\nTo: J\xfcrgen <j@x.example>\n\nx\n")
+    assert (pickup.sender, pickup.recipients) == ("a@acme.example", ["j@x.example"])
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (b"X-Sender: \xfc@b.example\nX-Receiver: c@d.example\n\nx\n", "X-Sender"),
+        (b"X-Sender: a@b.example\nX-Receiver: \xfc@d.example\n\nx\n", "X-Receiver"),
+        (b"X-Sender: a@b.example\nX-Receiver: c@\xfc.example\n\nx\n", "X-Receiver"),
+        (b"From: \xfc@b.example\nTo: c@d.example\n\nx\n", "From"),
+        (b"From: a@b.example\nTo: c@d.example\nBcc: l\xfc@d.example\n\nx\n", "Bcc"),
+    ],
+)
+def test_address_that_is_not_utf8_is_refused_with_its_field(data: bytes, field: str) -> None:
+    with pytest.raises(PickupError, match=rf"^{field}: an address that is not UTF-8: '.*\\xfc"):
+        parse_pickup(data)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -112,6 +170,7 @@ def test_eight_bit_body_and_international_domain() -> None:
         (b"X-Sender: a@b.example\nX-Receiver: <>\n\nx\n", "X-Receiver"),
         (b"X-Sender: a b\nX-Receiver: c@d.example\n\nx\n", "X-Sender"),
         (b"just some text\n", "no recipients"),
+        (b"X-Sender: a@b.example\nX-Receiver: c@d.example\n  an indented body\n", "X-Receiver"),
     ],
 )
 def test_what_cannot_be_sent_says_why(data: bytes, reason: str) -> None:
@@ -127,6 +186,8 @@ pieces = st.sampled_from(
         b"To: e@f.example",
         b"From: g@h.example",
         b" more",
+        b" <i@j.example>,",
+        b"From x",
         b"",
         b"\xff",
     ]
