@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import islice
+from math import inf
 from typing import Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply
 from engine.delivery.dispatcher import Dispatcher
-from engine.delivery.resolving import MAX_WAITING, Lookup, Resolving
+from engine.delivery.resolving import Lookup, Resolving, is_full
 from engine.delivery.scan import Heads, Scan
 from engine.delivery.site_queue import KEEP_WHEN_STOPPED, SiteQueue
 from engine.delivery.sites import SiteQueues
@@ -182,6 +183,10 @@ class ReadAhead:
             self._wait_behind(delivery, site_queue)
         if not site_queue.queue and site_queue.behind:
             self._trickle.add(site_queue)
+
+    def forget_failure(self, domain: str) -> None:
+        """Have a domain asked for again whose look-up failed lately (an operator says so)."""
+        self._resolving.forget_failure(domain)
 
     def put_all_back(self) -> None:
         """Forget every ready delivery and queue (reload, release of vmtas): the scan brings them again."""
@@ -372,7 +377,8 @@ class ReadAhead:
         site = self._resolver.lookup(domain)
         if site is not None and self._put_behind_its_own(queue, customer, domain, site):
             return
-        if self._resolving.has_failed(domain) or (site is None and not self._resolving.may_join(domain)):
+        resolving = self._resolving
+        if resolving.has_failed(domain) or (site is None and not resolving.may_join(domain, customer)):
             return
         self._bring_some(queue, now_ms)
 
@@ -404,7 +410,7 @@ class ReadAhead:
     def _resolve_for(self, delivery: Delivery, key: bytes) -> bool:
         """Keep a delivery while its domain is looked up; False where too much waits for that already."""
         envelope = delivery.envelope
-        if not self._resolving.may_join(delivery.domain):
+        if not self._resolving.may_join(delivery.domain, envelope.customer):
             return False
         if not self._window.admit(envelope.customer, envelope.size_bytes):
             return False
@@ -420,5 +426,9 @@ class ReadAhead:
                 self._on_unresolved(delivery, reply, is_permanent)
             else:
                 self._bring(delivery, delivery.key)
-        if reply is None and len(waiting) >= MAX_WAITING:
+        if reply is not None and not is_permanent:
+            now = self._unix()
+            soonest = min((each.due_at for each in waiting if each.due_at > now), default=inf)
+            self._resolving.ask_again_within(waiting[0].domain, soonest - now)
+        if reply is None and is_full(waiting):
             self._scan.be_thorough_soon()  # more of them may be on disk

@@ -4,9 +4,10 @@ site        where a domain's mail goes: hosts in order of preference
 routes      which domains go to named hosts instead of their MX
 own         which hosts are this installation
 prohibited  which addresses are never connected to
+lanes       how many questions are asked at once
 dns         one question over aiodns, answered by a value
 cache       values kept for a while, and the look-ups under way for those that are not
-resolver    domain to site, host to addresses, over the six above
+resolver    domain to site, host to addresses, over the seven above
 dnssec      one question to a validating resolver
 tlsa        the TLSA records of a mail host
 https       small requests to the https servers of recipient domains

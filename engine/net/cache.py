@@ -53,6 +53,10 @@ class LookupCache(Generic[Key, Value]):
             del self._entries[next(iter(self._entries))]
         self._entries[key] = (self._clock() + ttl_s, value)
 
+    def drop(self, key: Key) -> None:
+        """Forget one value."""
+        self._entries.pop(key, None)
+
     def forget(self, is_wrong: Callable[[Key, Value], bool]) -> None:
         """Drop the entries for which this is true."""
         self._entries = {key: entry for key, entry in self._entries.items() if not is_wrong(key, entry[1])}

@@ -83,6 +83,10 @@ class DemandResolver:
         """Take over a new configuration."""
         self._resolver.use(routes, prohibited, own)
 
+    def forget_failure(self, domain: str) -> None:
+        """Ask again for a domain that DNS did not answer for."""
+        self._resolver.forget_failure(domain)
+
     def lookup(self, domain: str) -> Site | None:
         """Return the site of a domain where all is known of it, else None: `resolve` tells more. HOT."""
         site = self._resolver.lookup(domain)

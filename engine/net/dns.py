@@ -26,6 +26,7 @@ from pycares import (
 from pycares import errno as ares
 
 from engine.core.errors import ResolveTemporary
+from engine.net.lanes import Lanes
 
 # c-ares shortens its first wait to a few times a server's usual latency (250 ms at least) and doubles it
 # from try to try: five tries are 8 s of patience with a server that is fast otherwise.
@@ -33,7 +34,8 @@ _TIMEOUT_S = 2.0
 _TRIES = 5
 _DEADLINE_S = 20.0  # in all; resolvers themselves give up on a broken zone after about 10 s
 
-_MAX_CONCURRENT = 128  # questions; the resolver's socket buffer holds that many answers
+_MAX_YOUNG = 128  # questions just asked; the socket's buffer holds that many answers
+_MAX_OLD = 2048  # without an answer yet, 4 kB each; as many as delivery.resolving has domains
 _MAX_CNAMES = 10  # in a chain; unbound's and BIND's own limits are 11 and 16
 
 # c-ares keeps answers of its own, for up to an hour, without a bound on their number and with no way to
@@ -68,7 +70,7 @@ class DNSClient:
             f"[{server}]:{port}" if ":" in server else f"{server}:{port}" for server in nameservers
         ]
         self._port = port
-        self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._lanes = Lanes(_MAX_YOUNG, _MAX_OLD, _DEADLINE_S)
         self._asked = 0
         self._dns: DNSResolver | None = None
         self.counts = {"found": 0, "temporary": 0, "permanent": 0}
@@ -88,17 +90,18 @@ class DNSClient:
         return answer
 
     async def _ask(self, name: str, record_type: str) -> Answer:
-        async with self._slots:
+        async def query() -> Any:
             dns = self._channel()  # kept alive by this name until its answer is here
-            try:
-                async with asyncio.timeout(_DEADLINE_S):
-                    result = await dns.query_dns(name, record_type)
-            except TimeoutError:
-                raise ResolveTemporary(name, f"{record_type}: no answer in {_DEADLINE_S:g} s") from None
-            except DNSError as error:
-                return _translate(name, record_type, error)
-            except UnicodeError:
-                return Answer(is_missing=True)
+            return await dns.query_dns(name, record_type)
+
+        try:
+            result = await self._lanes.run(query)
+        except TimeoutError as error:
+            raise ResolveTemporary(name, f"{record_type}: {error}") from None
+        except DNSError as error:
+            return _translate(name, record_type, error)
+        except UnicodeError:
+            return Answer(is_missing=True)
         return _read_answer(name, _TYPES[record_type], result)
 
     def close(self) -> None:

@@ -15,8 +15,6 @@ Source: RFC 4035 section 3.2.3, RFC 6840 section 5.7 (AD in queries), RFC 7672 s
 
 from __future__ import annotations
 
-import asyncio
-
 import dns.asyncquery
 import dns.exception
 import dns.flags
@@ -28,10 +26,13 @@ import dns.rrset
 
 from engine.core.errors import ResolveTemporary
 from engine.net.dns import Answer
+from engine.net.lanes import Lanes
 
 _TIMEOUT_S = 5.0  # of one try; a validating resolver fetches a chain of keys meanwhile
 _TRIES = 3
-_MAX_CONCURRENT = 128  # questions: each has a socket of its own
+_DEADLINE_S = 20.0  # of all tries, and of what a truncated answer is asked for again over TCP
+_MAX_YOUNG = 128  # questions just asked
+_MAX_OLD = 1024  # without an answer yet: each has a socket of its own
 _MAX_CNAMES = 10  # as in net.dns
 # No larger than what passes every link unfragmented (DNS flag day 2020); more comes over TCP.
 _PAYLOAD_BYTES = 1232
@@ -44,7 +45,7 @@ class ValidatingClient:
         self._address = address
         self._port = port
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(_MAX_CONCURRENT)
+        self._lanes = Lanes(_MAX_YOUNG, _MAX_OLD, _DEADLINE_S)
         self.counts = {"found": 0, "temporary": 0, "permanent": 0}
 
     async def ask(self, name: str, record_type: str) -> Answer:
@@ -58,8 +59,11 @@ class ValidatingClient:
         except dns.exception.DNSException:
             return Answer(is_missing=True)  # no DNS name, so nobody has it
         try:
-            async with self._slots:
-                answer = _read_answer(name, record_type, await self._exchange(query))
+            response = await self._lanes.run(lambda: self._exchange(query))
+            answer = _read_answer(name, record_type, response)
+        except TimeoutError as error:
+            self.counts["temporary"] += 1
+            raise ResolveTemporary(name, f"{record_type}: {error}") from None
         except ResolveTemporary:
             self.counts["temporary"] += 1
             raise

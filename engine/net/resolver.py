@@ -119,6 +119,11 @@ class Resolver:
             lambda domain, site: (isinstance(site, Site) and site.is_route) or new.find(domain) is not None
         )
 
+    def forget_failure(self, domain: str) -> None:
+        """Ask again for a domain that DNS did not answer for, whatever is kept of that."""
+        if isinstance(self._sites.find(domain), ResolveTemporary):
+            self._sites.drop(domain)
+
     def lookup(self, domain: str) -> Site | None:
         """Return the site of a domain where it is known, else None: `resolve` tells more. HOT."""
         found = self._sites.find(domain)

@@ -1,6 +1,7 @@
 """`mailrail retry`: a message's deliveries become due now, and those held as poison are let go.
 
-Owns: what an operator's word changes about a delivery: due time and hold, not what was tried so far.
+Owns: what an operator's word changes about a delivery: due time and hold, not what was tried so far; and that
+    its domain is asked for again where DNS did not answer.
 Never: touches what is in memory; it is ready, or on its way, already.
 """
 
@@ -51,6 +52,8 @@ def _bring(engine: Engine, changed: list[Delivery]) -> None:
             if delivery.key not in engine.readahead.in_memory:
                 now = engine.store.load(delivery.key)
                 if now is not None:
+                    engine.resolver.forget_failure(now.domain)
+                    engine.readahead.forget_failure(now.domain)
                     engine.readahead.arrived(now)
 
     engine.store.when_durable(done)

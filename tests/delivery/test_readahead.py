@@ -520,15 +520,53 @@ def test_a_domain_that_does_not_resolve_now_is_deferred_and_not_asked_at_every_m
     run_virtually(main())
 
 
+def test_a_domain_that_does_not_resolve_is_asked_again_when_its_delivery_is_due() -> None:
+    async def main() -> None:
+        rig = Still('[default]\nretry = ["2s"]\n')
+        rig.readahead.start()
+        rig.resolver.sites["x.example"] = ResolveTemporary("x.example", "SERVFAIL")
+        rig.accept(make_delivery())
+        await rig.run(1.0)
+        assert (rig.resolver.asked, rig.ready()) == (["x.example"], [])
+        del rig.resolver.sites["x.example"]
+        await rig.run(3.0)
+        assert len(rig.ready()) == 1
+        rig.close()
+
+    run_virtually(main())
+
+
+def test_a_failure_that_is_forgotten_keeps_nothing_waiting() -> None:
+    async def main() -> None:
+        rig = Still()
+        rig.resolver.is_warm = False
+        rig.readahead.start()
+        rig.resolver.sites["x.example"] = ResolveTemporary("x.example", "SERVFAIL")
+        delivery = make_delivery()
+        rig.accept(delivery)
+        await rig.run(1.0)
+        del rig.resolver.sites["x.example"]
+        rig.readahead.arrived(delivery)
+        assert rig.ready() == []
+        rig.readahead.forget_failure("x.example")
+        rig.readahead.arrived(delivery)
+        await rig.run(0.1)
+        assert rig.ready() == [delivery]
+        rig.close()
+
+    run_virtually(main())
+
+
 def test_look_ups_under_way_are_bounded_and_none_is_forgotten() -> None:
     async def main() -> None:
         rig = Still(window=(10_000, 1 << 30))
         rig.resolver.is_warm = False
         rig.readahead.start()
-        rig.accept(*[make_delivery(f"d{number}.example") for number in range(MAX_RESOLVING + 50)])
-        assert len(rig.readahead.in_memory) == MAX_RESOLVING
+        count = MAX_RESOLVING // 2 + 50
+        rig.accept(*[make_delivery(f"d{number}.example") for number in range(count)])
+        assert len(rig.readahead.in_memory) == MAX_RESOLVING // 2
         await rig.run(1.0)
-        assert len(rig.ready()) == MAX_RESOLVING + 50
+        assert len(rig.ready()) == count
         rig.close()
 
     run_virtually(main())

@@ -118,6 +118,9 @@ def test_wrong_entries_are_forgotten(run):
         cache.keep("b", "2", 60.0)
         cache.forget(lambda key, value: value == "1")
         assert (cache.find("a"), cache.find("b")) == (None, "2")
+        cache.drop("a")
+        cache.drop("b")
+        assert cache.find("b") is None
 
     run(scenario())
 

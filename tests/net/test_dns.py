@@ -138,7 +138,7 @@ def test_name_that_dns_cannot_hold_is_missing(run, name):
 
 
 def test_questions_beyond_the_limit_wait_for_a_slot(run, monkeypatch):
-    monkeypatch.setattr(net_dns, "_MAX_CONCURRENT", 4)
+    monkeypatch.setattr(net_dns, "_MAX_YOUNG", 4)
 
     async def scenario() -> None:
         names = [f"{number}.example" for number in range(20)]

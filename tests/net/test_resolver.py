@@ -194,6 +194,22 @@ def test_refusal_is_kept_for_the_negative_ttl(run):
     run(scenario())
 
 
+def test_failure_is_forgotten_where_an_operator_says_so(run):
+    async def scenario() -> None:
+        async with resolving({("acme.example", "MX"): SERVFAIL}) as setting:
+            with pytest.raises(ResolveTemporary):
+                await setting.resolver.resolve("acme.example")
+            setting.server.script.update(MX)
+            with pytest.raises(ResolveTemporary):
+                await setting.resolver.resolve("acme.example")
+            setting.resolver.forget_failure("acme.example")
+            assert (await setting.resolver.resolve("acme.example")).hosts
+            setting.resolver.forget_failure("acme.example")
+            assert setting.resolver.lookup("acme.example") is not None
+
+    run(scenario())
+
+
 def test_failure_is_kept_only_for_a_moment(run):
     class Failing:
         asked = 0

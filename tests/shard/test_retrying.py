@@ -22,8 +22,13 @@ class Shard:
         self.store = MemoryStore(clock=lambda: UNIX_START)
         self.arrived: list[Delivery] = []
         self.in_memory: dict[bytes, Delivery] = {}
-        readahead = SimpleNamespace(in_memory=self.in_memory, arrived=self.arrived.append)
-        self.engine: Any = SimpleNamespace(store=self.store, readahead=readahead)
+        self.forgotten: list[str] = []
+        forget = self.forgotten.append
+        readahead = SimpleNamespace(
+            in_memory=self.in_memory, arrived=self.arrived.append, forget_failure=forget
+        )
+        resolver = SimpleNamespace(forget_failure=forget)
+        self.engine: Any = SimpleNamespace(store=self.store, readahead=readahead, resolver=resolver)
 
     def put(self, held: str = "") -> Delivery:
         delivery = make_delivery()
@@ -48,6 +53,13 @@ def test_scheduled_delivery_is_due_now_and_keeps_its_attempts(shard: Shard) -> N
     assert [due for _, due in shard.store.queues(9)] == [int(UNIX_START * 1000)]
     (arrived,) = shard.arrived
     assert (arrived.key, arrived.attempts, arrived.held) == (delivery.key, 3, "")
+
+
+def test_its_domain_is_asked_for_again_where_dns_did_not_answer(shard: Shard) -> None:
+    delivery = shard.put()
+    shard.retry(delivery.message_id)
+    shard.store.commit()
+    assert shard.forgotten == [delivery.domain] * 2
 
 
 def test_poison_is_let_go(shard: Shard) -> None:
