@@ -10,7 +10,7 @@ Never: knows what a refusal means (judging does), chooses what is delivered next
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine.core.envelope import Delivery
 from engine.core.reply import Reply, make_reply
@@ -21,7 +21,8 @@ from engine.delivery.notices import is_told_of_relay, next_notice, told_of_delay
 from engine.delivery.settle_cells import SettleCells
 from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
-from engine.policy.model import Policy
+from engine.net.site import Site
+from engine.policy.model import Destination, Policy
 from engine.queue.scheduled import expires_at, retry_at
 from engine.smtp.client import Outcome
 from engine.smtp.enhanced import status_of
@@ -64,6 +65,13 @@ class Bounce(Protocol):
         action: str = "failed",
         retry_until: float = 0.0,
     ) -> None: ...
+
+
+class Whither(NamedTuple):
+    """Where a delivery would go that is in no ready queue; its site where DNS told."""
+
+    destination: Destination
+    site: Site | None
 
 
 class Dispositions:
@@ -267,9 +275,9 @@ class Dispositions:
         self._end("bounced", delivery, reply, policy, site_queue, "")
 
     def expire(
-        self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None, reason: str = ""
+        self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | Whither | None, reason: str = ""
     ) -> None:
-        """It waited too long; `reason` is what it waited for."""
+        """It waited too long, on disk perhaps; `reason` is what it waited for."""
         text = EXPIRED.text + (f"; last reply: {delivery.last_reply}" if delivery.last_reply else "")
         text += f"; it waited for: {reason}" if reason else ""
         reply = make_reply(EXPIRED.code, EXPIRED.enhanced, text)
@@ -287,7 +295,7 @@ class Dispositions:
         delivery: Delivery,
         reply: Reply,
         policy: Policy,
-        site_queue: SiteQueue | None,
+        site_queue: SiteQueue | Whither | None,
         reason: str,
     ) -> None:
         self._tell_all(disposition, delivery, reply, self._unix(), site_queue, "", reason)
@@ -302,7 +310,7 @@ class Dispositions:
         delivery: Delivery,
         reply: Reply | None,
         now: float,
-        site_queue: SiteQueue | None,
+        site_queue: SiteQueue | Whither | None,
         vmta: str = "",
         reason: str = "",
         met: Met = NOBODY,
@@ -332,7 +340,12 @@ class Dispositions:
     # -- events and counters ----------------------------------------------------------------------
 
     def _event(
-        self, disposition: str, delivery: Delivery, recipient: str, now: float, site_queue: SiteQueue | None
+        self,
+        disposition: str,
+        delivery: Delivery,
+        recipient: str,
+        now: float,
+        site_queue: SiteQueue | Whither | None,
     ) -> Event:
         envelope = delivery.envelope
         event = Event(
@@ -356,7 +369,7 @@ class Dispositions:
             destination = site_queue.destination
             event.destination = destination.name
             event.provider = destination.provider
-            event.site = site_queue.site.plain_name
+            event.site = site_queue.site.plain_name if site_queue.site else ""
         return event
 
     def _count(self, cells: SettleCells, event: Event) -> None:

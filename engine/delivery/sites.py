@@ -56,12 +56,7 @@ class SiteQueues:
         found = self._found.get((pool, customer, domain, site.name))
         if found is not None:
             return found
-        policies = self._paths.policies
-        hosts = () if site.is_route else site.host_names
-        ask = policies.destination if is_kept else policies.find_destination
-        destination = ask(domain, site.plain_name, hosts)
-        section = customer if policies.sections_for(customer, destination) else ""
-        key = (pool, destination, site.name, section)
+        key = self._key(pool, customer, domain, site, is_kept=is_kept)
         queue = self._queues.get(key)
         if queue is None:
             queue = self._make(key, site)
@@ -73,6 +68,18 @@ class SiteQueues:
             self._found.clear()
         self._found[pool, customer, domain, site.name] = queue
         return queue
+
+    def known(self, pool: str, customer: str, domain: str, site: Site) -> SiteQueue | None:
+        """Return the ready queue for such mail where there is one; none is made."""
+        return self._queues.get(self._key(pool, customer, domain, site, is_kept=False))
+
+    def _key(self, pool: str, customer: str, domain: str, site: Site, *, is_kept: bool) -> Key:
+        policies = self._paths.policies
+        hosts = () if site.is_route else site.host_names
+        ask = policies.destination if is_kept else policies.find_destination
+        destination = ask(domain, site.plain_name, hosts)
+        section = customer if policies.sections_for(customer, destination) else ""
+        return pool, destination, site.name, section
 
     def _make(self, key: Key, site: Site) -> SiteQueue | None:
         pool, destination, _, section = key

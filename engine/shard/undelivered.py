@@ -16,9 +16,12 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply
 from engine.delivery.flight import Met
 from engine.delivery.obstacles import obstacle
+from engine.delivery.settle import Whither
 from engine.delivery.site_queue import SiteQueue
+from engine.net.site import with_word
 from engine.policy.model import Policy
 from engine.queue.path import Path
+from engine.security.demand import word_of
 from engine.shard.retrying import POISON
 from engine.telemetry.log import Log
 
@@ -42,10 +45,32 @@ class Undelivered:
         self._engine.expiry.expire_ready(delivery, site_queue)
 
     def expire(self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | None) -> None:
-        """End a delivery whose time is over, and say what stopped it where something does."""
+        """End a delivery whose time is over, and say what stopped it where something does.
+
+        One that waits on disk has its ready queue nearly always: those before it are there.
+        """
         engine = self._engine
+        site_queue = site_queue or self._queue_of(delivery)
         reason = obstacle(site_queue, engine.loop.time()) if site_queue is not None else ""
-        engine.dispositions.expire(delivery, policy, site_queue, reason)
+        engine.dispositions.expire(delivery, policy, site_queue or self._whither(delivery), reason)
+
+    def _queue_of(self, delivery: Delivery) -> SiteQueue | None:
+        engine = self._engine
+        site = engine.resolver.lookup(delivery.domain)
+        if site is None:
+            return None
+        envelope = delivery.envelope
+        if envelope.terms is not None or envelope.is_tls_optional:
+            site = with_word(site, word_of(envelope))
+        return engine.sites.known(envelope.pool, envelope.customer, delivery.domain, site)
+
+    def _whither(self, delivery: Delivery) -> Whither:
+        """Return where a delivery would go; without an answer of DNS, its domain may still have a policy."""
+        engine = self._engine
+        domain = delivery.domain
+        site = engine.resolver.lookup(domain)
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else (domain, ())
+        return Whither(engine.paths.policies.find_destination(domain, name, hosts), site)
 
     def unresolved(self, delivery: Delivery, reply: Reply, is_permanent: bool) -> None:
         """Its domain leads nowhere, or nobody can tell at present."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.core.envelope import Delivery
+from engine.core.errors import ResolveTemporary
 from engine.core.reply import Reply, make_reply
 from engine.delivery.flight import NOBODY
 from engine.queue.path import Path
@@ -109,13 +110,39 @@ def test_what_expires_names_a_reason_only_where_something_stopped_it(is_held: bo
         assert rig.dispatcher.decisions[path].reason == "nothing waits"
         if is_held:
             path.hold("operator", "paused", math.inf)
-        engine: Any = SimpleNamespace(loop=rig.loop, dispatcher=rig.dispatcher, dispositions=rig.dispositions)
-        late = make_delivery()
-        Undelivered(engine).expire(late, site_queue.policy_of("acme"), site_queue)
+        undelivered = Undelivered(make_engine(rig, dispositions=rig.dispositions))
+        undelivered.expire(make_delivery(), site_queue.policy_of("acme"), site_queue)
+        undelivered.expire(make_delivery(), site_queue.policy_of("acme"), None)  # it waits on disk
+        for event in rig.told("expired"):
+            assert event.reply is not None
+            assert (event.destination, event.site) == ("mx.x.example", "mx.x.example")
+            assert event.reason == ("held: paused" if is_held else "")
+            assert ("it waited for" in event.reply.text) is is_held
+        assert rig.count("expired") == 2
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(
+    ("domain", "named"),
+    [
+        ("new.example", ("mx.new.example", "", "mx.new.example")),
+        ("gmail.com", ("gmail", "gmail", "mx.gmail.com")),
+        ("down.example", ("down.example", "", "")),
+    ],
+)
+def test_what_expires_on_disk_names_its_destination(domain: str, named: tuple[str, str, str]) -> None:
+    """Also where its ready queue is no more, or DNS does not answer."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.resolver.sites["down.example"] = ResolveTemporary("down.example", "SERVFAIL")
+        undelivered = Undelivered(make_engine(rig, dispositions=rig.dispositions))
+        undelivered.expire(make_delivery(domain), rig.policy_for("acme", domain), None)
         (event,) = rig.told("expired")
-        assert event.reply is not None
-        assert event.reason == ("held: paused" if is_held else "")
-        assert ("it waited for" in event.reply.text) is is_held
+        assert (event.destination, event.provider, event.site) == named
+        assert event.reason == ""
+        assert len(rig.sites) == 0
 
     run_virtually(main())
 
