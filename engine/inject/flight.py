@@ -40,6 +40,7 @@ THREAD_BYTES = 1 << 20  # larger files are read in a thread: a cold one would ho
 ENVELOPE_BYTES = 64 << 10  # of fields in front of the message, beside those of recipients
 RECIPIENT_BYTES = 270  # X-Receiver: and 254 octets (RFC 5321 4.5.3.1.3)
 MAX_STALE = 100_000  # looked at in one start: 0.5 s; a crash leaves at most some thousands
+MAX_UNMOVED = 1000  # files that can't be moved to failed/ and are tried again
 FIRST_BACK_OFF_S = 1.0
 MAX_BACK_OFF_S = 10.0
 
@@ -90,6 +91,7 @@ class Flight:
         self._is_async = is_async
         self._on_free = on_free
         self._on_reuse = on_reuse
+        self._unmoved: dict[str, str] = {}  # files for failed/ that could not be moved, with why they failed
         self._again: set[str] = set()  # names that came to new/ while they were held
         self._prefix = blake2b(os.fsencode(directory.path), digest_size=4).hexdigest()
         self._settled = SettledClaims(store, directory.sync)
@@ -355,10 +357,23 @@ class Flight:
         log.info("spool file failed", file=format_name(name), reason=reason)
         try:
             self._directory.fail(name, reason)
-        except OSError as error:  # it stays held until the next start
+        except OSError as error:  # it stays held; beyond the bound, until the next start
             log.error("spool file can't be moved to failed", file=format_name(name), reason=error.strerror)
+            if len(self._unmoved) < MAX_UNMOVED:
+                self._unmoved[name] = reason
             return
         self._let_go(name)
+
+    def fail_again(self) -> None:
+        """Move what could not be moved to failed/: there may be room, or the directory, again."""
+        for name, reason in list(self._unmoved.items()):
+            try:
+                self._directory.fail(name, reason)
+            except OSError:
+                if self._directory.is_claimed(name):
+                    return
+            del self._unmoved[name]
+            self._let_go(name)
 
     def _defer(self, name: str, reason: str) -> None:
         """Not now: keep it claimed, and leave everything alone for a while."""

@@ -185,6 +185,7 @@ class SpoolListener:
             self._skipped = {name for name in self._skipped if self._directory.is_new(name)}
             self._names.add(self._skipped, self._clock())
         self.list_new()
+        self.flight.fail_again()
         self.flight.forget_settled()
 
     def list_new(self) -> None:
@@ -222,7 +223,7 @@ class SpoolListener:
 
     def _reopen(self) -> None:
         """The directory was removed or replaced under us."""
-        log.warning("spool directory is gone, opening it anew", path=self.settings.path)
+        log.warning("a directory of the spool is gone, opening it anew", path=self.settings.path)
         self._unwatch()
         try:
             self._directory.open()

@@ -109,12 +109,10 @@ class SpoolDirectory:
 
     @property
     def is_gone(self) -> bool:
-        """Was new/ removed or replaced since it was opened?"""
-        try:
-            there, ours = os.stat(self.new_path), os.fstat(self._new)
-        except OSError:
-            return True
-        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+        """Was new/, claimed/ or failed/ removed or replaced since it was opened?"""
+        claimed, failed = self.path / "claimed" / str(self._shard), self.path / "failed"
+        opened = ((self.new_path, self._new), (claimed, self._claimed), (failed, self._failed))
+        return not all(_is_open(path, descriptor) for path, descriptor in opened)
 
     def _check_file_systems(self) -> None:
         devices = {os.fstat(each).st_dev for each in (self._new, self._claimed, self._failed)}
@@ -147,6 +145,10 @@ class SpoolDirectory:
     def is_new(self, name: str) -> bool:
         """Is there a file of this name in new/?"""
         return _exists(name, self._new)
+
+    def is_claimed(self, name: str) -> bool:
+        """Has this shard a claimed file of this name?"""
+        return _exists(name, self._claimed)
 
     # -- one file ---------------------------------------------------------------------------------
 
@@ -196,7 +198,12 @@ class SpoolDirectory:
         target = self._failed_name(name)
         with contextlib.suppress(OSError):  # a full disk: the log has the reason, and the file must go
             self._write_reason(target + REASON_SUFFIX, reason)
-        _rename(name, self._claimed, target, self._failed)
+        try:
+            _rename(name, self._claimed, target, self._failed)
+        except OSError:
+            with contextlib.suppress(OSError):  # nothing failed yet: the next try has this name again
+                os.unlink(target + REASON_SUFFIX, dir_fd=self._failed)
+            raise
         return target
 
     def _write_reason(self, name: str, reason: str) -> None:
@@ -281,6 +288,14 @@ def _make(path: Path, mode: int) -> None:
 
 def _open_directory(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _is_open(path: Path, descriptor: int) -> bool:
+    try:
+        there, ours = os.stat(path), os.fstat(descriptor)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _exists(name: str, directory: int) -> bool:

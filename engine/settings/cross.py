@@ -8,13 +8,15 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from engine.core.document import Document, KeyPath
 from engine.core.errors import ConfigError
 from engine.core.fields import describe, pattern, suggest
 from engine.settings.fields import UNIX_PATH_BYTES, split_host_and_port
 from engine.settings.model import AUTH_PROTOCOLS, ListenerSettings, Route, Settings
+
+SPOOL_DIRECTORIES = ("tmp", "new", "claimed", "failed")  # as inject.spool_directory makes them
 
 # The longest socket that the engine makes below data_dir.
 _LONGEST_SOCKET = "/run/shard-255.sock"
@@ -99,6 +101,7 @@ def _check_listeners(document: Document, settings: Settings) -> None:
         if listener.protocol == "spool":
             _check_spool(document, (*path, "path"), listener.path, settings.engine.data_dir)
         places[place] = names[listener.name] = index
+    _check_nesting(document, settings.listeners)
     _check_admin(document, settings, places)
 
 
@@ -178,6 +181,24 @@ def _check_spool(document: Document, path: KeyPath, directory: str, data_dir: st
     inside = posixpath.relpath(directory, data_dir).split("/")[0]
     if re.fullmatch(r"shard-\d+", inside):
         _fail(document, path, f"{data_dir}/{inside} holds the store of a shard: expected another directory")
+
+
+def _check_nesting(document: Document, listeners: Sequence[ListenerSettings]) -> None:
+    """What is in a spool's directories is mail to it: nobody else may have a place there."""
+    spools = [
+        (index, posixpath.normpath(listener.path))
+        for index, listener in enumerate(listeners)
+        if listener.protocol == "spool"
+    ]
+    for index, listener in enumerate(listeners):
+        for spool, directory in spools:
+            if not listener.path or index == spool:
+                continue
+            inside = posixpath.relpath(listener.path, directory).split("/")[0]
+            if inside in SPOOL_DIRECTORIES or (inside == "." and index > spool):
+                taken = posixpath.join(directory, inside) if inside != "." else directory
+                detail = f"{taken} belongs to the spool of [[listener]] number {spool + 1}"
+                _fail(document, ("listener", index, "path"), f"{detail}: expected another place")
 
 
 def _place(listener: ListenerSettings) -> str:

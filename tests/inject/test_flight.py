@@ -365,6 +365,21 @@ def test_failed_directory_without_room_keeps_the_file_claimed(
     assert not spool.flight.waiting
 
 
+def test_file_that_could_not_be_moved_to_failed_is_moved_when_it_can(spool: Spool) -> None:
+    (spool.path / "failed").rmdir()
+    for name in ("m", "n"):
+        spool.take(name, octets=b"")
+    spool.flight.fail_again()
+    assert spool.names("claimed/0") == ["m", "n"]
+    (spool.path / "claimed" / "0" / "n").unlink()
+    spool.directory.open()
+    spool.flight.fail_again()
+    spool.flight.fail_again()
+    assert spool.names("failed") == ["m", "m.reason"]
+    assert (spool.path / "failed" / "m.reason").read_text() == "the file is empty\n"
+    assert not spool.flight.held
+
+
 # -- what can't be sent now -------------------------------------------------------------------------------
 
 

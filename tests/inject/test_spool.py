@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -285,6 +286,23 @@ def test_spool_that_was_replaced_is_opened_anew(
             listener._tick()
             put(path, "m")
             await until(lambda: len(intake.taken) == 1)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["new", "claimed", "failed"])
+def test_directory_of_the_spool_that_was_removed_is_made_anew(
+    path: Path, intake: Any, run: Callable[..., Any], until: Any, name: str
+) -> None:
+    async def scenario() -> None:
+        async with serving(path, intake) as listener:
+            shutil.rmtree(path / name)
+            listener._ticker.cancel()
+            listener._tick()
+            put(path, "m")
+            put(path, "bad", b"")
+            await until(lambda: len(intake.taken) == 1)
+            await until(lambda: sorted(os.listdir(path / "failed")) == ["bad", "bad.reason"])
 
     run(scenario())
 

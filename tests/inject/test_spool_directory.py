@@ -306,14 +306,24 @@ def test_claims_of_shards_that_exist_no_more_have_one_heir(path: Path) -> None:
         heir.close()
 
 
-def test_spool_that_was_replaced_is_noticed(directory: SpoolDirectory, path: Path) -> None:
+@pytest.mark.parametrize("name", ["new", "claimed/0", "failed"])
+def test_spool_that_was_replaced_is_noticed(directory: SpoolDirectory, path: Path, name: str) -> None:
     assert not directory.is_gone
-    (path / "new").rename(path / "old")
+    (path / name).rename(path / "old")
     assert directory.is_gone
-    (path / "new").mkdir()
+    (path / name).mkdir()
     assert directory.is_gone
     directory.open()
     assert not directory.is_gone
+
+
+def test_file_that_can_not_be_moved_to_failed_leaves_no_reason_there(
+    directory: SpoolDirectory, path: Path
+) -> None:
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            directory.fail("m", "why")
+    assert os.listdir(path / "failed") == []
 
 
 def test_sync_waits_for_the_directory(directory: SpoolDirectory) -> None:

@@ -147,6 +147,30 @@ def test_vmtas_may_share_a_source_address() -> None:
             " expected another directory",
         ),
         (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/s"\ntrusted = true\n[[listener]]\nprotocol = "socket"\n'
+            'path = "/s/new/a.sock"',
+            16,
+            "[[listener]] number 3: key path: /s/new belongs to the spool of [[listener]] number 2:"
+            " expected another place",
+        ),
+        (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/s/claimed"\ntrusted = true\n[[listener]]\nprotocol = "spool"\n'
+            'path = "/s/"',
+            12,
+            "[[listener]] number 2: key path: /s/claimed belongs to the spool of [[listener]] number 3:"
+            " expected another place",
+        ),
+        (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/s"\ntrusted = true\n[[listener]]\nprotocol = "spool"\n'
+            'path = "/t/../s"',
+            16,
+            "[[listener]] number 3: key path: /s belongs to the spool of [[listener]] number 2:"
+            " expected another place",
+        ),
+        (
             'data_dir = "/var/lib/mailrail"',
             f'data_dir = "/{"x" * 100}"',
             3,
@@ -176,6 +200,11 @@ def test_disagreement_is_named_where_it_stands(old: str, new: str, line: int, te
         (
             'protocol = "socket"\npath = "/run/a.sock"',
             'protocol = "spool"\npath = "/var/lib/mailrail/shard-spool"',
+        ),
+        (
+            'protocol = "socket"\npath = "/run/a.sock"',
+            'protocol = "spool"\npath = "/s"\ntrusted = true\n[[listener]]\nprotocol = "spool"\n'
+            'path = "/s/acme"',
         ),
     ],
 )
