@@ -115,8 +115,7 @@ class AdminServer:
         answers = await self._engine.ask("message", {"id": message_id}, 1)
         found = [{**answer, "shard": shard} for shard, answer in answers.results.items() if answer]
         if not found:
-            status = 503 if answers.errors else 404
-            return _json({"error": f"no shard holds message {message_id}", **_unanswered(answers)}, status)
+            return _not_found(message_id, answers)
         return _json(found[0])
 
     async def _explain(self, request: web.Request) -> web.Response:
@@ -151,8 +150,7 @@ class AdminServer:
         answers = await self._engine.retry(message_id)
         counts = add_counts(answers.results.values())
         if not any(counts.values()):
-            status = 503 if answers.errors else 404
-            return _json({"error": f"no shard holds message {message_id}", **_unanswered(answers)}, status)
+            return _not_found(message_id, answers)
         return _json({"id": message_id, **counts, **_unanswered(answers)})
 
 
@@ -214,6 +212,15 @@ async def _read_body(request: web.Request, shape: type[Any]) -> Any:
         return msgspec.json.decode(await request.read() or b"{}", type=shape)
     except msgspec.MsgspecError as error:
         raise _Wrong(f"body: {error}") from None
+
+
+def _not_found(message_id: str, answers: Answers) -> web.Response:
+    """A shard that does not answer may hold it: 404 is for what is known."""
+    if not answers.errors:
+        return _json({"error": f"no shard holds message {message_id}"}, 404)
+    silent = ", ".join(f"shard {shard}: {error}" for shard, error in sorted(answers.errors.items()))
+    text = f"no shard that answers holds message {message_id}, but not all did: {silent}"
+    return _json({"error": text, **_unanswered(answers)}, 503)
 
 
 def _unanswered(answers: Answers) -> dict[str, Any]:

@@ -107,7 +107,10 @@ def _describe_state(answer: Mapping[str, Any]) -> str:
     if shards and not up:
         return f"takes no mail: 0 of {len(shards)} shards up"
     state = "draining: new mail is refused" if answer.get("is_draining") else "taking mail"
-    return f"{state}, {up} of {len(shards)} shards up" if shards else state
+    unanswered = answer.get("unanswered", {})
+    silent = sum(bool(each.get("is_up")) and str(each.get("shard")) in unanswered for each in shards)
+    mute = f", {silent} of which did not answer" if silent else ""
+    return f"{state}, {up} of {len(shards)} shards up{mute}" if shards else state
 
 
 def _is_rows(value: Any) -> bool:

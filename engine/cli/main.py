@@ -253,7 +253,7 @@ cli.add_command(store)
 def status(config: str, as_json: bool) -> None:
     """Show shards, listeners and counts of the running engine.
 
-    Exits 1 when no engine answers or a shard is down.
+    Exits 1 when no engine answers, or a shard is down or does not answer.
 
     \b
     Example:
@@ -261,7 +261,8 @@ def status(config: str, as_json: bool) -> None:
     """
     answer = _api(config).get("/status")
     tell(as_json, answer, lambda: look.show_status(make_console(), answer, time.time()))
-    leave(0 if all(shard.get("is_up", True) for shard in answer.get("shards", ())) else 1)
+    is_whole = not answer.get("unanswered")
+    leave(0 if is_whole and all(shard.get("is_up", True) for shard in answer.get("shards", ())) else 1)
 
 
 @cli.command()

@@ -175,7 +175,10 @@ def test_a_message_that_no_shard_holds_is_404_only_if_all_answered(ask: Ask) -> 
         engine.answers = Answers({0: None}, {})
         assert (await client.get(f"/messages/{ID}"))[0] == 404
         engine.answers = Answers({0: None}, {1: "down"})
-        assert (await client.get(f"/messages/{ID}"))[0] == 503
+        status, answer = await client.get(f"/messages/{ID}")
+        assert status == 503
+        assert answer["error"] == f"no shard that answers holds message {ID}, but not all did: shard 1: down"
+        assert answer["unanswered"] == {"1": "down"}
 
     ask(engine, scenario)
 
@@ -259,7 +262,8 @@ def test_retry_adds_up_what_the_shards_did(ask: Ask) -> None:
         engine.answers = Answers({0: {"due": 0}, 1: {"due": 0}}, {})
         assert (await client.post("/retry", json={"id": ID}))[0] == 404
         engine.answers = Answers({0: {"due": 0}}, {1: "down"})
-        assert (await client.post("/retry", json={"id": ID}))[0] == 503
+        status, answer = await client.post("/retry", json={"id": ID})
+        assert (status, "but not all did: shard 1: down" in answer["error"]) == (503, True)
         assert (await client.post("/retry", json={"id": "xyz"}))[0] == 400
         assert (await client.post("/retry", json={}))[0] == 400
 

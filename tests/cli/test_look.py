@@ -37,6 +37,13 @@ def test_status_says_how_many_shards_are_up_and_that_without_any_no_mail_is_take
     assert "Mailrail takes no mail: 0 of 2 shards up, configuration" in text(False, False)
 
 
+def test_status_says_how_many_shards_that_are_up_do_not_answer() -> None:
+    shards = [{"shard": shard, "is_up": shard < 2} for shard in range(3)]
+    unanswered = {"0": "no answer in 2 s", "2": "shard 2 is down"}
+    text = shown(show_status, {"generation": 1, "shards": shards, "unanswered": unanswered})
+    assert "taking mail, 2 of 3 shards up, 1 of which did not answer, configuration" in text
+
+
 def test_status_shows_counts_at_any_depth() -> None:
     text = shown(show_status, {"counts": {"sessions": {"open": 12}}, "shards": [{"shard": 0, "is_up": True}]})
     assert "sessions open" in text

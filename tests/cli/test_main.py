@@ -137,6 +137,9 @@ def test_status_is_bad_while_a_shard_is_down(
     admin.answer("/status", {**STATUS, "shards": [{"shard": 0, "is_up": False}]})
     assert run(["status", "-c", config]) == 1
     assert "takes no mail: 0 of 1 shards up" in capsys.readouterr().out
+    admin.answer("/status", {**STATUS, "unanswered": {"0": "no answer in 2 s"}})
+    assert run(["status", "-c", config]) == 1
+    assert "shard 0 did not answer: no answer in 2 s" in capsys.readouterr().out
 
 
 def test_criteria_and_limit_are_passed_on(
