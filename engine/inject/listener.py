@@ -112,17 +112,26 @@ class Listener(ABC):
         self._accepting = Accepting(sock, lambda: make_session(self), prepare)
         self._sweeper = loop.call_later(SWEEP_S, self._sweep_again)
 
+    async def retire(self, bound_s: float, grace_s: float) -> None:
+        """Accept no more; sessions go on as if nothing were, until they end or for `bound_s`, then `stop`."""
+        self._stop_accepting()
+        await self._wait_empty(bound_s)
+        await self.stop(grace_s)
+
     async def stop(self, grace_s: float) -> None:
         """Accept no more; let sessions end what has begun, for `grace_s`."""
         self.is_stopping = True
         self._stop_accepting()
         for session in [*self.sessions]:
             session.shut()
-        if self.sessions:
-            self._emptied = asyncio.get_running_loop().create_future()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied, grace_s)
+        await self._wait_empty(grace_s)
         self.close()
+
+    async def _wait_empty(self, bound_s: float) -> None:
+        if self.sessions:
+            emptied = self._emptied = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(emptied, bound_s)
 
     def close(self) -> None:
         """End everything at once."""

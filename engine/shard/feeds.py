@@ -26,6 +26,8 @@ from engine.inject.spool import SpoolListener
 from engine.settings.model import ListenerSettings, Settings
 from engine.shard.build import Engine
 
+RETIRE_S = 600.0  # for sessions of a listener that is gone: twice the time-out of RFC 5321 4.5.3.2.7
+
 
 class Feed(Protocol):
     """A listener, whatever its protocol."""
@@ -57,6 +59,7 @@ class Feeds:
         )
         engine.exchange.repeats = self._repeats
         self._ending: dict[str, asyncio.Task[None]] = {}
+        self._retiring: dict[Listener, asyncio.Task[None]] = {}
         self._is_draining = False
         self.passwords = Passwords(engine.counters, engine.tries)
         self.shedding = Shedding(engine.counters, lambda _reason: self._pause_spools())
@@ -67,14 +70,23 @@ class Feeds:
         self._use_engine(settings)
         wanted = {keys.get(row.name) or f"spool:{row.path}": row for row in settings.listeners}
         for key in [key for key in self._feeds if key not in wanted]:
-            end = _end(self._feeds.pop(key), settings.engine.grace_s)
-            self._ending[key] = asyncio.get_running_loop().create_task(end)
+            self._end(key, settings.engine.grace_s)
         # Spools first: what was claimed when the last process died is older than what comes now.
         for key, row in sorted(wanted.items(), key=lambda item: item[1].protocol != "spool"):
             if key in self._feeds:
                 self._feeds[key].use(row)
             else:
                 self._feeds[key] = await self._begin(key, row)
+
+    def _end(self, key: str, grace_s: float) -> None:
+        """End a feed that is gone, or has another address; a reload drops none of its sessions."""
+        feed = self._feeds.pop(key)
+        loop = asyncio.get_running_loop()
+        if isinstance(feed, Listener):
+            task = self._retiring[feed] = loop.create_task(feed.retire(RETIRE_S, grace_s))
+            task.add_done_callback(lambda _: self._retiring.pop(feed, None))
+        else:
+            self._ending[key] = loop.create_task(_end(feed, grace_s))
 
     def _use_engine(self, settings: Settings) -> None:
         engine = self._engine
@@ -88,7 +100,8 @@ class Feeds:
         )
 
     def _count_sessions(self) -> int:
-        return sum(len(feed.sessions) for feed in self._feeds.values() if isinstance(feed, Listener))
+        listeners = [feed for feed in self._feeds.values() if isinstance(feed, Listener)]
+        return sum(len(listener.sessions) for listener in [*listeners, *self._retiring])
 
     async def _begin(self, key: str, row: ListenerSettings) -> Feed:
         engine = self._engine
@@ -145,14 +158,16 @@ class Feeds:
 
     async def stop(self, grace_s: float) -> None:
         """End every feed: nothing new begins, what is being received may finish."""
-        await asyncio.gather(*[feed.stop(grace_s) for feed in self._feeds.values()])
+        await asyncio.gather(*[feed.stop(grace_s) for feed in [*self._feeds.values(), *self._retiring]])
 
     def close(self) -> None:
         """End every feed at once."""
         self.shedding.close()
         self.passwords.close()
-        for feed in self._feeds.values():
+        for feed in [*self._feeds.values(), *self._retiring]:
             feed.close()
+        for task in self._retiring.values():
+            task.cancel()
         self._feeds.clear()
 
     @property

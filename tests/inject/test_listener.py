@@ -95,6 +95,39 @@ def test_each_connection_gets_a_session(tmp_path: Path, run: Callable[..., Any],
     run(scenario())
 
 
+def test_retired_listener_lets_its_sessions_go_on(tmp_path: Path, run: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path / "s") as listener:
+            session = PlainSession(listener)
+            retiring = asyncio.ensure_future(listener.retire(60.0, 60.0))
+            await asyncio.sleep(0.01)
+            assert (session.told, listener.is_stopping, retiring.done()) == ([], False, False)
+            listener.forget(session)
+            await retiring
+            assert listener.is_stopping
+            late = PlainSession(listener)
+            await listener.retire(0.01, 0.01)
+            assert late.told[0] == "shut"
+
+    run(scenario())
+
+
+def test_retired_listener_stops_with_the_engine(tmp_path: Path, run: Callable[..., Any]) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path / "s") as listener:
+            session = PlainSession(listener)
+            retiring = asyncio.ensure_future(listener.retire(60.0, 60.0))
+            await asyncio.sleep(0)
+            stopping = asyncio.ensure_future(listener.stop(60.0))
+            await asyncio.sleep(0)
+            assert session.told == ["shut"]
+            listener.forget(session)
+            await stopping
+            retiring.cancel()
+
+    run(scenario())
+
+
 def test_stop_ends_with_the_last_session(tmp_path: Path, run: Callable[..., Any]) -> None:
     async def scenario() -> None:
         async with serving(tmp_path / "s") as listener:

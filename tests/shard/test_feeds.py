@@ -138,6 +138,33 @@ def test_one_that_comes_back_begins_when_the_last_has_ended(made: list[FakeFeed]
     run(scenario)
 
 
+def test_sessions_of_a_listener_that_moved_go_on_until_the_engine_stops(
+    made: list[FakeFeed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Retirable(FakeFeed):
+        async def retire(self, bound_s: float, grace_s: float) -> None:
+            self.log.append(f"retire {self.row.name} {bound_s:g} {grace_s:g}")
+            await asyncio.sleep(bound_s)
+
+    monkeypatch.setattr("engine.shard.feeds.Listener", Retirable)
+    monkeypatch.setattr("engine.shard.feeds.SMTPListener", Retirable)
+
+    async def scenario(engine: Any, feeds: Feeds) -> None:
+        await feeds.use(make_settings(SMTP), {"in": "tcp:25"})
+        await feeds.use(make_settings(SMTP), {"in": "tcp:2525"})
+        await feeds.use(make_settings(SMTP), {"in": "tcp:25"})  # and back: nobody waits for the last one
+        made[0].sessions = made[1].sessions = {1, 2}
+        await asyncio.sleep(1.0)
+        assert sorted(FakeFeed.log) == ["open in"] * 3 + ["retire in 600 3"] * 2
+        assert feeds._count_sessions() == 4
+        del FakeFeed.log[:]
+        await feeds.stop(2.0)
+        feeds.close()
+        assert FakeFeed.log == ["stop in 2"] * 3 + ["close in"] * 3
+
+    run(scenario)
+
+
 def test_a_spool_of_a_draining_shard_begins_paused(made: list[FakeFeed]) -> None:
     async def scenario(engine: Any, feeds: Feeds) -> None:
         engine.acceptor.is_draining = True
