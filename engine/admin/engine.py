@@ -34,5 +34,8 @@ class Engine(Protocol):
     async def retry(self, message_id: str) -> Answers:
         """Make a message's deliveries due now, those held as poison too; how many of each, by shard."""
 
+    async def cancel_rule(self, key: str) -> Answers:
+        """End what a rule for replies has in force, by its key; how many, by shard."""
+
     async def drain(self, is_on: bool) -> dict[str, Any]:
         """Refuse new mail, or take it again; return which shards have been told."""

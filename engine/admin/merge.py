@@ -32,6 +32,26 @@ def merge_rows(
     return rows[:limit], is_whole
 
 
+def merge_rules(answers: Iterable[Mapping[str, Any]]) -> dict[str, list[Row]]:
+    """Return rules with their counts added up, and what is in force, once where several shards have it."""
+    rules: dict[str, Row] = {}
+    reactions: dict[str, Row] = {}
+    for answer in answers:
+        for row in answer.get("rules", ()):
+            known = rules.setdefault(row["rule"], {**row, "matched": 0, "fired": 0})
+            known["matched"] += row["matched"]
+            known["fired"] += row["fired"]
+        for row in answer.get("reactions", ()):
+            first = reactions.setdefault(row["key"], row)
+            if row["until_at"] > first["until_at"]:
+                reactions[row["key"]] = row
+    return {"rules": list(rules.values()), "reactions": sorted(reactions.values(), key=_until)}
+
+
+def _until(row: Row) -> float:
+    return float(row["until_at"])
+
+
 def add_counts(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sums of numbers that stand under the same names, at any depth."""
     total: dict[str, Any] = {}

@@ -6,9 +6,11 @@
     GET   /paths      vmta destination limit
     GET   /messages   customer domain pool limit      GET /messages/ID
     GET   /explain    domain vmta customer
+    GET   /rules      domain vmta
     POST  /reload     {}
     POST  /drain      {"on": true}
     POST  /retry      {"id": ID}
+    POST  /rules/cancel {"key": KEY}
 
 A POST wants `Content-Type: application/json`, which a browser sends to a stranger's server only after
 asking it; so a web page that an operator looks at can't reload the engine behind his back.
@@ -27,7 +29,7 @@ import msgspec
 from aiohttp import web
 
 from engine.admin.engine import Answers, Engine
-from engine.admin.merge import add_counts, merge_rows
+from engine.admin.merge import add_counts, merge_rows, merge_rules
 from engine.admin.parameters import DEFAULT_LIMIT, parse_limit, parse_message_id
 from engine.core.errors import ConfigError
 from engine.telemetry.log import Log
@@ -44,6 +46,7 @@ _TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "messages": (("customer", "domain", "pool"), (), ("due_at",)),
 }
 _EXPLAIN = ("domain", "vmta", "customer")
+_RULES = ("domain", "vmta")
 
 log = Log("admin")
 
@@ -82,9 +85,11 @@ class AdminServer:
             application.router.add_get(f"/{what}", self._table)
         application.router.add_get("/messages/{id}", self._message)
         application.router.add_get("/explain", self._explain)
+        application.router.add_get("/rules", self._rules)
         application.router.add_post("/reload", self._reload)
         application.router.add_post("/drain", self._drain)
         application.router.add_post("/retry", self._retry)
+        application.router.add_post("/rules/cancel", self._cancel_rule)
         return application
 
     # -- looking ---------------------------------------------------------------------------
@@ -128,8 +133,19 @@ class AdminServer:
             whole = {**found[0]}
             if "paths" in whole:
                 whole["paths"] = [path for answer in found for path in answer.get("paths", ())]
+            if "rules" in whole:
+                whole |= merge_rules(found)
             return _json(whole, 422 if "error" in whole else 200)
         return _json({"error": "no shard is up", **_unanswered(answers)}, 503)
+
+    async def _rules(self, request: web.Request) -> web.Response:
+        criteria, _limit = _read_criteria(request, _RULES)
+        answers = await self._engine.ask("rules", criteria, 1)
+        found = [answer for answer in answers.results.values() if "error" not in answer]
+        if not found:
+            wrong = next(iter(answers.results.values()), None)
+            return _json(wrong or {"error": "no shard is up", **_unanswered(answers)}, 422 if wrong else 503)
+        return _json({**merge_rules(found), **_unanswered(answers)})
 
     # -- steering --------------------------------------------------------------------------
 
@@ -153,6 +169,15 @@ class AdminServer:
             return _not_found(message_id, answers)
         return _json({"id": message_id, **counts, **_unanswered(answers)})
 
+    async def _cancel_rule(self, request: web.Request) -> web.Response:
+        body = await _read_body(request, _CancelBody)
+        answers = await self._engine.cancel_rule(body.key)
+        cancelled = sum(answer["cancelled"] for answer in answers.results.values())
+        if not cancelled:
+            status = 503 if answers.errors else 404
+            return _json({"error": f"nothing is in force as {body.key!r}", **_unanswered(answers)}, status)
+        return _json({"key": body.key, "cancelled": cancelled, **_unanswered(answers)})
+
 
 class _Wrong(Exception):
     """A request that can't be answered as it is; the text says what was expected."""
@@ -164,6 +189,10 @@ class _NoBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class _DrainBody(msgspec.Struct, forbid_unknown_fields=True):
     on: bool
+
+
+class _CancelBody(msgspec.Struct, forbid_unknown_fields=True):
+    key: str
 
 
 class _RetryBody(msgspec.Struct, forbid_unknown_fields=True):

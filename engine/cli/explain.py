@@ -59,7 +59,24 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     text = f"{problem}\n\n{text}" if problem else text
     found = [f"\n  site: {answer['site']}"] if answer.get("site") else []
     found += [f"\n  security: {line}" for line in answer.get("security", ())]
-    return text + "".join(found) + "".join(map(_format_fault, answer.get("peers", ())))
+    return (
+        text + "".join(found) + "".join(map(_format_fault, answer.get("peers", ()))) + _format_rules(answer)
+    )
+
+
+def _format_rules(answer: Mapping[str, Any]) -> str:
+    """Return which rules for replies there are, in the order of their search, and what is in force."""
+    lines = [
+        f"\n  {row['rule']}: {row['does']}, on {row['when']}    {row['section']} {row['where']}"
+        for row in answer.get("rules", ())
+    ]
+    if lines:
+        lines.insert(0, "\n\nrules for replies, the first that is triggered decides")
+    for row in answer.get("reactions", ()):
+        until = datetime.fromtimestamp(row["until_at"], UTC)
+        lines.append(f"\n  in force: {row['does']}, until {until:%Y-%m-%d %H:%M:%S} UTC: {row['key']}")
+        lines.append(f"\n    after {row['reply']}    {row['where']}")
+    return "".join(lines)
 
 
 def _format_fault(fault: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ from engine.cli.options import (
     require_utf8,
     tell,
 )
+from engine.cli.rules import rules
 from engine.cli.store import store
 from engine.cli.tables import make_console
 from engine.cli.values import HOST, MESSAGE_ID, SECONDS
@@ -245,6 +246,7 @@ def retry(config: str, as_json: bool, message_id: str) -> None:
     tell(as_json, answer, show)
 
 
+cli.add_command(rules)
 cli.add_command(store)
 
 

@@ -60,10 +60,14 @@ class PeerLinks:
     def __init__(self, shard: int, run_dir: Path, handlers: Mapping[str, PeerHandler]) -> None:
         self._shard = shard
         self._run_dir = run_dir
-        self._handlers = handlers
+        self._handlers = dict(handlers)
         self._peers: dict[int, _Peer] = {}
         self._incoming: set[Link] = set()
         self._server: asyncio.AbstractServer | None = None
+
+    def add_handlers(self, handlers: Mapping[str, PeerHandler]) -> None:
+        """Let peers ask for more, before `open`."""
+        self._handlers.update(handlers)
 
     async def open(self) -> None:
         """Listen for peers at `run_dir/shard-N.sock`."""

@@ -61,6 +61,7 @@ class Delivery(msgspec.Struct, gc=False, eq=False):
     # Not stored: they hold from becoming ready to the end of the attempt.
     expires_at: float = 0.0  # policy decides
     wait_factor: int = 1  # of the time to the next attempt, as replies of this one ask for
+    wait_least_s: float = 0.0  # before it
     deferred: int = 0  # so many recipients at the end of `recipients` were deferred in this attempt
     key: bytes = b""  # of the delivery, made from id and index
 

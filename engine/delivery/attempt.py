@@ -25,6 +25,7 @@ from engine.core.errors import (
 )
 from engine.core.reply import Reply, make_reply
 from engine.delivery.flight import NOBODY, Met
+from engine.delivery.hearing import Whence
 from engine.delivery.peer_memory import TLS, peer_key
 from engine.delivery.securing import Secured, Unusable, may_carry, refuse_unprotected, secure
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S
@@ -61,6 +62,9 @@ NEXT_ADDRESS_WAIT_S = SLOT_AFTER_OUR_CLOSE_S + 1.0
 # have been the network. Until then for so long, in case this try finds no slot or rate left to go in clear.
 UNPROVEN_S = 600.0
 NOT_TRIED = "not tried: a handshake with that host has failed before"
+
+
+_PHASES = {"greeting": "connect", "auth": "ehlo"}  # as rules for replies call them
 
 
 class Target(NamedTuple):
@@ -111,6 +115,8 @@ class Attempt:
             self.is_our_fault = True
             return None
         self._access = queues[0].site.access
+        self._destination = queues[0].destination
+        self._customer = next((each.envelope.customer for queue in queues for each in queue.queue), "")
         is_first = True
         async for target in self._targets(queues):
             if not is_first and not await self._connect_again():
@@ -119,7 +125,7 @@ class Attempt:
             opened = await self._visit(target)
             if opened is not None:
                 return opened, self._seen(target)
-            if self.is_our_fault:
+            if self.is_our_fault or self.path.hold_in_force(self._now()) is not None:
                 return None
         return None
 
@@ -195,7 +201,10 @@ class Attempt:
         """Yield the hosts, most preferred first, up to where we are among them (RFC 5321 section 5.1)."""
         resolver, port = self._opener.resolver, self._policy.port
         rank = -1 if resolver.may_be_ours(port) else 0  # of the first the resolver has made sure otherwise
-        for host in order_hosts(site, random.shuffle):
+        is_skipped = self._opener.dispatcher.hearer.is_skipped
+        hosts = list(order_hosts(site, random.shuffle))
+        kept = [host for host in hosts if not is_skipped(host.name)]
+        for host in kept or hosts:  # a site all of whose hosts are left out is tried like any other
             if host.preference > rank and not host.is_routed:
                 rank = host.preference
                 equal = [each for each in site.hosts if each.preference == rank]
@@ -244,6 +253,8 @@ class Attempt:
             terms = self._terms(target, requirement)
             if self._opener.memory.knows(target.key, TLS, self._now(), terms):
                 return CLEAR
+        if requirement.allows_clear and self._opener.dispatcher.hearer.is_in_clear(target.host.name):
+            return CLEAR
         return requirement
 
     def _terms(self, target: Target, asked: TlsRequirement) -> str:
@@ -301,6 +312,7 @@ class Attempt:
                 target.met(opened.phase),
             )
             self._opener.count(self.path, opened.phase)
+            self._hear(opened, target)
             if opened.tls is not None:
                 self._tell(target, tls, opened.tls)
             return None
@@ -313,6 +325,13 @@ class Attempt:
             self._opener.count(self.path, "tls")
             return None
         return opened
+
+    def _hear(self, rejection: Rejection, target: Target) -> None:
+        """Tell whoever reacts what the peer said, before the next address is tried."""
+        if not rejection.reply.synthetic:
+            phase = _PHASES.get(rejection.phase, rejection.phase)
+            whence = Whence(self.path, self._destination, self._customer, target.host.name, phase)
+            self._opener.dispatcher.hearer.heard(rejection.reply, whence)
 
     async def _connect(self, target: Target) -> socket.socket:
         """Return a socket that leads to the target."""

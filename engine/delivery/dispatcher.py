@@ -19,6 +19,7 @@ from typing import Protocol
 
 from engine.core.envelope import Delivery
 from engine.delivery.avoidance import Avoidance
+from engine.delivery.hearing import Deaf, Hearer
 from engine.delivery.idle import Carrier, IdleSessions
 from engine.delivery.scarcity import Scarcity
 from engine.delivery.site_queue import SiteQueue
@@ -79,6 +80,7 @@ class Dispatcher:
         self.refusals: dict[str, int] = {}
         self.is_paused = False
         self.step: Step = _NoStep()
+        self.hearer: Hearer = Deaf()
         self.on_cap_spent: Callable[[Path, str], None] | None = None
 
     # -- ready queues and paths -------------------------------------------------------------------
@@ -246,7 +248,7 @@ class Dispatcher:
                 if site_queue.spare:
                     self._note_spent(session, rate_spent(ready_at, now, session.path.rate_why))
                 return None
-            delivery = self._pop(site_queue, path.vmta)
+            delivery = self._pop(site_queue, path, now)
             if delivery is not None:
                 session.reserved_at = path.reserve_message(now)
                 session.taken_from = site_queue
@@ -256,13 +258,14 @@ class Dispatcher:
                 return delivery
         return None
 
-    def _pop(self, site_queue: SiteQueue, vmta: str) -> Delivery | None:
+    def _pop(self, site_queue: SiteQueue, path: Path, now: float) -> Delivery | None:
         queue = site_queue.queue
         unix_now = self.unix_clock()
+        held = path.customers_held(now) if path.held_customers else None
         while True:
-            delivery = queue.pop()
-            if delivery is not None and delivery.avoid == vmta:
-                delivery = self._avoidance.pass_over(delivery, site_queue, vmta, unix_now)
+            delivery = queue.pop_other(held) if held else queue.pop()
+            if delivery is not None and delivery.avoid == path.vmta:
+                delivery = self._avoidance.pass_over(delivery, site_queue, path.vmta, unix_now)
             if delivery is None:
                 return None
             if (

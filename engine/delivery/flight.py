@@ -14,6 +14,7 @@ from engine.core.envelope import Delivery
 from engine.delivery.securing import Secured
 from engine.delivery.site_queue import SiteQueue
 from engine.net.extensions import Extensions
+from engine.policy.on_reply import ReplyRule
 from engine.queue.path import Path
 from engine.smtp.client import Outcome
 from engine.telemetry.events import Peer
@@ -39,6 +40,7 @@ class Met(NamedTuple):
 
     peer: Peer | None = None
     phase: str = ""
+    rule: ReplyRule | None = None  # for replies, which what the peer said has met
 
 
 NOBODY = Met()
@@ -53,6 +55,7 @@ class Flight(msgspec.Struct, gc=False, eq=False):
     begun_at: float  # loop time
     reserved_at: float  # names its reservation at the path's rates
     permit_at: float = 0.0  # names its permit there, once it has one
+    fired: dict[int, ReplyRule] | None = None  # by identity of a reply: the rule that it has met
 
 
 class Bearer(Protocol):

@@ -12,6 +12,7 @@ from engine.core.envelope import Delivery
 from engine.core.reply import Reply
 from engine.policy.categories import FINAL
 from engine.policy.fold import PolicySet
+from engine.policy.on_reply import ReplyRule
 from engine.telemetry.events import Event
 
 
@@ -22,6 +23,20 @@ class Judgement(NamedTuple):
     rule: str  # that found the category; "" where it was none
     action: str
     wait_factor: int  # of the time to the next attempt
+    reply_rule: str = ""  # that the reply has met
+    wait_least_s: float = 0.0  # before the next attempt
+
+    def overruled(self, rule: ReplyRule | None) -> Judgement:
+        """Return what a rule for replies makes of it."""
+        if rule is None:
+            return self
+        found = self._replace(reply_rule=rule.name)
+        if rule.does == "bounce":
+            return found._replace(action="give_up")
+        if rule.does != "retry":
+            return found
+        action = "other_vmta" if rule.vmta == "other" else "retry" if self.action in FINAL else self.action
+        return found._replace(action=action, wait_least_s=rule.in_s)
 
     @property
     def disposition(self) -> str:
@@ -33,7 +48,9 @@ class Judgement(NamedTuple):
         event.category = self.category
         event.rule = self.rule
         event.action = self.action
+        event.reply_rule = self.reply_rule
         if self.action not in FINAL:
+            delivery.wait_least_s = max(delivery.wait_least_s, self.wait_least_s)
             delivery.avoid = event.vmta if self.action == "other_vmta" else ""
             delivery.wait_factor = max(delivery.wait_factor, self.wait_factor)
 

@@ -107,6 +107,17 @@ class Opener:
         for task in [task for task, path in self._tasks.items() if path.limits in limits]:
             task.cancel()
 
+    def stop_opening(self, paths: Collection[Path]) -> None:
+        """Stop opening for paths that are held; who has just heard why goes on to say so."""
+        for task in [task for task, path in self._tasks.items() if path in paths]:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def leave_host(self, host: str) -> None:
+        """End the sessions to a host as soon as nothing is in flight there."""
+        for session in [each for each in self.sessions if each.facts.peer.host == host]:
+            session.quit()
+
     def trim(self) -> None:
         """End the sessions above what policy and caps allow now, first those that have nothing to do."""
         together: dict[PathLimits, list[Session]] = {}

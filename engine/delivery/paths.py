@@ -52,6 +52,7 @@ class PathTable:
         self._clock = clock
         self._since: dict[str, float] = {}  # before which nothing is known of what was spent
         self._quiet_until = 0.0
+        self.on_new: Callable[[Path, Destination], None] | None = None  # a path was made
 
     def own(self, vmtas: Iterable[VirtualMTA], quiet_until: float) -> None:
         """Take over vmtas; their first connections wait until `quiet_until` (monotonic)."""
@@ -109,6 +110,8 @@ class PathTable:
             path = Path(vmta, destination.name, customer, policy, self.limits(vmta, destination.name), caps)
             path.holds.update(self._holds.get(vmta, {}))
             self.paths[key] = path
+            if self.on_new is not None:
+                self.on_new(path, destination)
         return path
 
     def policy_of(self, path: Path) -> Policy:

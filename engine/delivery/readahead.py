@@ -88,6 +88,7 @@ class ReadAhead:
         self._hungry: dict[str, dict[SiteQueue, None]] = {}
         self._under_way: set[bytes] = set()  # queues that had a delivery in memory when this pass began
         self.is_paused = False
+        self.refuse: Callable[[Delivery, SiteQueue], bool] | None = None  # bounces what must not become ready
 
     # -- what has just been accepted --------------------------------------------------------------
 
@@ -120,6 +121,8 @@ class ReadAhead:
         site_queue = self._sites.find(envelope.pool, envelope.customer, delivery.domain, site)
         if site_queue is None:
             return self._hand_over(delivery, key)
+        if self.refuse is not None and self.refuse(delivery, site_queue):
+            return True
         if not self._window.admit(envelope.customer, envelope.size_bytes):
             self._wait_behind(delivery, site_queue)
             return False

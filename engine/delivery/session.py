@@ -16,9 +16,10 @@ from collections.abc import Callable, Collection
 
 from engine.core.envelope import Delivery
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
-from engine.core.reply import Reply, make_reply
+from engine.core.reply import Reply
 from engine.delivery.crowding import limit_seen
 from engine.delivery.dispatcher import Dispatcher
+from engine.delivery.endings import UNUSED_S, Endings
 from engine.delivery.flight import (
     Flight,
     SessionFacts,
@@ -27,7 +28,6 @@ from engine.delivery.flight import (
     observe_end,
     recipients_to_try,
 )
-from engine.delivery.line import Line
 from engine.delivery.site_queue import SiteQueue
 from engine.net.connect import OpenSession
 from engine.policy.model import Policy
@@ -41,14 +41,11 @@ from engine.smtp.wire import stuff
 SLOT_AFTER_OUR_CLOSE_S = 5.0
 # How long we wait, after the reply to QUIT, for the peer to close first: its EOF frees the slot at once.
 WAIT_FOR_EOF_S = 2.0
-# A session that had nothing to do for so long may have been closed by the peer before our MAIL came.
-# Nor is a message sent with its envelope then: a session that is gone would leave it uncertain.
-UNUSED_S = 1.0
 # Design section 6: a larger message waits for the replies to its recipients, all of which may be refused.
 MAX_UNASKED_BYTES = 256_000
 
 
-class Session(Line):
+class Session(Endings):
     """A session of a path to one host of a site."""
 
     __slots__ = (
@@ -180,18 +177,22 @@ class Session(Line):
         try:
             out = conversation.receive(data)
         except RemoteProtocolError as error:
+            if conversation.refusals:
+                self._hear()
             self._settle_outcomes()
             self._note_fault()
             self.lose(f"protocol error: {error}")
             return
-        if out:
-            self.transport.write(out)
+        if conversation.refusals:
+            self._hear()
+        if out and not self._write_on(out):
+            return
         self._settle_outcomes()
         if conversation.is_closing:
             self._peer_ends()
             return
         if conversation.wants_content:
-            if self._timer is None:
+            if self._timer is None and not self._cut_if_stopped():
                 self._redeem()
             return
         if conversation.is_idle:
@@ -333,6 +334,10 @@ class Session(Line):
         if not (self._conversation.wants_content or self._conversation.may_chunk):
             return  # lost or closed meanwhile
         now = self._now()
+        if self.path.is_stopped(flight.delivery.envelope.customer, now):
+            if self._conversation.in_flight < 2:
+                self._cut()
+            return  # what is ahead is answered first; then the peer wants this content, and is cut off
         due = flight.permit_at = self.path.confirm_message(flight.permit_at, now)
         if due > now:
             self._write_at(due, flight)
@@ -379,6 +384,8 @@ class Session(Line):
                 self._dispatcher.step.end()
                 if len(flight.recipients) > 1:
                     self._most_recipients = limit_seen(outcome) or self._most_recipients
+                if self.path.heeds_successes and outcome.final is not None and outcome.final.code < 300:
+                    self._dispatcher.hearer.succeeded(self.path)
                 if self._is_chunking:
                     self._depth = next_depth(outcome, self._depth, self._policy.outstanding)
             outcome = pop()
@@ -424,21 +431,6 @@ class Session(Line):
         self._settle_lost(reason)
         self._we_closed = True
         self.transport.abort()
-
-    def _settle_lost(self, reason: str) -> None:
-        """Settle what was in flight. What the peer closed while idle says nothing of the next message."""
-        for outcome in self._conversation.lost(self.least_unsent_bytes):
-            flight: Flight = outcome.token
-            unanswered = outcome.mail is None and not outcome.is_uncertain
-            was_used = self.messages > 1 or flight.begun_at > self.opened_at + UNUSED_S
-            if outcome.is_untried or (unanswered and was_used):
-                self._put_back(flight)
-                continue
-            self._observe(flight)
-            if outcome.final is None:
-                text = "no reply to the message, it may have arrived" if outcome.is_uncertain else reason
-                outcome.final = make_reply(451, "4.4.2", text)
-            self._settler.settle(flight, outcome, self)
 
     def __repr__(self) -> str:
         facts = self.facts

@@ -23,6 +23,7 @@ from engine.delivery.site_queue import SiteQueue
 from engine.message.dsn import Failure
 from engine.net.site import Site
 from engine.policy.model import Destination, Policy
+from engine.policy.on_reply import ReplyRule
 from engine.queue.scheduled import expires_at, retry_at
 from engine.smtp.client import Outcome
 from engine.smtp.enhanced import status_of
@@ -125,9 +126,9 @@ class Dispositions:
         failed: list[Failure] = []
         relayed: list[Failure] = []
         terms = delivery.envelope.terms
-        crowded = crowded_out(outcome) if len(flight.recipients) > 1 else ()
+        untried = _untried(outcome, len(flight.recipients))
         for index, recipient in enumerate(flight.recipients):
-            if index in crowded:
+            if index in untried:
                 continue
             reply = outcome.reply_for(index) or make_reply(451, "4.4.2", "connection lost")
             judgement = self._judge_reply(reply, outcome, index, flight)
@@ -157,8 +158,8 @@ class Dispositions:
         if relayed:
             self._bounce(delivery, relayed, "", "relayed")
         rest = delivery.recipients[len(flight.recipients) :]
-        if crowded:
-            rest = [flight.recipients[index] for index in sorted(crowded)] + rest
+        if untried:
+            rest = [flight.recipients[index] for index in sorted(untried)] + rest
         self._close(delivery, site_queue, rest, deferred, failed, now)
         if not delivery.deferred:  # else others of it are tried first
             for event in waiting:  # lines are made when the commit begins
@@ -172,7 +173,8 @@ class Dispositions:
             return None
         provider = flight.site_queue.destination.provider
         attempts = flight.delivery.attempts + 1
-        return self._judge.judge(reply, provider, attempts, is_permanent=by_code == "bounced")
+        judgement = self._judge.judge(reply, provider, attempts, is_permanent=by_code == "bounced")
+        return judgement.overruled(flight.fired.get(id(reply))) if flight.fired else judgement
 
     def put_back(self, flight: Flight) -> None:
         """The peer never looked at it: it is ready again, and this was no attempt."""
@@ -207,8 +209,8 @@ class Dispositions:
         delivery.attempts += 1
         delivery.deferred = 0
         wait_s = retry_at(0.0, delivery.attempts, self._jitter(), policy.retry_s)
-        due_at = now + wait_s * delivery.wait_factor
-        delivery.wait_factor = 1
+        due_at = now + max(wait_s * delivery.wait_factor, delivery.wait_least_s)
+        delivery.wait_factor, delivery.wait_least_s = 1, 0.0
         until = expires_at(delivery.envelope, policy.expire_after_s)
         if delivery.envelope.terms is not None:
             due_at = min(due_at, self._tell_delayed(delivery, policy, now, until))
@@ -270,9 +272,16 @@ class Dispositions:
         for event in events:
             event.due_at = delivery.due_at
 
-    def bounce(self, delivery: Delivery, reply: Reply, policy: Policy, site_queue: SiteQueue | None) -> None:
+    def bounce(
+        self,
+        delivery: Delivery,
+        reply: Reply,
+        policy: Policy,
+        site_queue: SiteQueue | None,
+        rule: ReplyRule | None = None,
+    ) -> None:
         """Nothing can be delivered: every recipient bounces with `reply`."""
-        self._end("bounced", delivery, reply, policy, site_queue, "")
+        self._end("bounced", delivery, reply, policy, site_queue, "", rule)
 
     def expire(
         self, delivery: Delivery, policy: Policy, site_queue: SiteQueue | Whither | None, reason: str = ""
@@ -297,8 +306,9 @@ class Dispositions:
         policy: Policy,
         site_queue: SiteQueue | Whither | None,
         reason: str,
+        rule: ReplyRule | None = None,
     ) -> None:
-        self._tell_all(disposition, delivery, reply, self._unix(), site_queue, "", reason)
+        self._tell_all(disposition, delivery, reply, self._unix(), site_queue, "", reason, Met(rule=rule))
         if policy.bounce_message:
             self._tell_failed(delivery, [Failure(each, reply) for each in delivery.recipients], reason)
         self._store.remove(delivery)
@@ -321,6 +331,7 @@ class Dispositions:
         if reply is not None and disposition in ("deferred", "bounced"):
             provider = site_queue.destination.provider if site_queue else ""
             judgement = self._judge.judge_settled(disposition, reply, provider, delivery.attempts + 1)
+            judgement = judgement.overruled(met.rule)
         cells = self._cells_of(site_queue.destination.name if site_queue else delivery.domain)
         for recipient in delivery.recipients:
             event = self._event(disposition, delivery, recipient, now, site_queue)
@@ -381,6 +392,13 @@ class Dispositions:
         if cells is None:
             cells = self._cells[label] = SettleCells(self._counters, label)
         return cells
+
+
+def _untried(outcome: Outcome, count: int) -> frozenset[int]:
+    """Return which recipients get another transaction, and no disposition in this one."""
+    if outcome.is_cut:
+        return frozenset(index for index in range(count) if outcome.reply_for(index) is None)
+    return crowded_out(outcome) if count > 1 else frozenset()
 
 
 def disposition_of(reply: Reply, outcome: Outcome, index: int) -> str:

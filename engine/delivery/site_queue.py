@@ -237,6 +237,8 @@ class SiteQueue:
     def share(self, path: Path) -> int:
         """Return how much of what waits falls to a path by weight; at least 1 where anything does."""
         waiting = len(self.queue) - self.opening
+        if path.held_customers:
+            waiting -= sum(map(self.queue.waiting, path.held_customers))
         if waiting <= 0 or path not in self.weights:
             return 0
         if self.behind:  # what is ready is only what the window has room for

@@ -49,6 +49,7 @@ _OWN = {
     "4.7": "no-answer-from-host",  # too late
     "6.3": "protocol-errors",  # no 8BITMIME
     "6.7": "protocol-errors",  # no SMTPUTF8
+    "7.1": "policy-related",  # a rule for replies has what waits bounce
     "7.4": "policy-related",  # TLS is required, and not offered
     "7.5": "bad-connection",  # a TLS handshake that failed, or proved nothing
     "7.10": "policy-related",  # REQUIRETLS, and no TLS that proves anything

@@ -8,7 +8,6 @@ Never: refuses anything; parse does that. Looks nothing up.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
 
 from engine.core.finding import Finding
 from engine.core.units import format_duration, format_rate
@@ -22,7 +21,7 @@ from engine.policy.model import Destination
 
 def check_policies(policies: PolicySet) -> list[Finding]:
     """Return everything that looks wrong, in the order of file and line."""
-    found = [*check_providers(policies), *check_rules(policies), *_check_unused_rules(policies)]
+    found = [*check_providers(policies), *check_rules(policies)]
     for scope in policies.layers.scopes():
         for section in scope.all():
             found += _check_section(section)
@@ -34,19 +33,6 @@ def check_policies(policies: PolicySet) -> list[Finding]:
 def _check_section(section: Section) -> Iterator[Finding]:
     if not section.settings and not section.attributes and not section.reply_rules:
         yield Finding("warning", section.origin, f"{section.header}: empty, so it changes nothing")
-
-
-def _check_unused_rules(policies: PolicySet) -> Iterator[Finding]:
-    """Say of rules that somebody has written, not of those that ship, that nothing comes of them yet."""
-    default = policies.layers.base.default
-    shipped = PurePath(default.origin.file).parent if default else None
-    for section in policies.layers.base.all():
-        for rule in section.reply_rules:
-            if PurePath(rule.origin.file).parent != shipped:
-                detail = (
-                    f"{section.header} on_reply: reply rules are read, but this version does not act on them"
-                )
-                yield Finding("warning", rule.origin, detail)
 
 
 def _check_values(policies: PolicySet) -> Iterator[Finding]:

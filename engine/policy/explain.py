@@ -14,6 +14,7 @@ from engine.core.fields import show
 from engine.core.units import format_rate
 from engine.policy.fold import Applied, PolicySet
 from engine.policy.model import Destination, Policy
+from engine.policy.on_reply import ReplyRule
 
 
 class ExplainedValue(msgspec.Struct, frozen=True):
@@ -31,6 +32,16 @@ class ExplainedKey(msgspec.Struct, frozen=True):
     key: str
     in_force: ExplainedValue
     overridden: list[ExplainedValue]
+
+
+class ExplainedRule(msgspec.Struct, frozen=True):
+    """A rule for replies: on what it does what, and where it stands."""
+
+    rule: str
+    section: str
+    when: str
+    does: str
+    where: str
 
 
 class Ceiling(msgspec.Struct, frozen=True):
@@ -52,6 +63,7 @@ class Explanation(msgspec.Struct, frozen=True):
     keys: list[ExplainedKey]
     ceilings: list[Ceiling]  # lowest first
     binding: str  # in words
+    rules: list[ExplainedRule]  # for replies, in the order in which they are asked
 
 
 def explain(
@@ -82,7 +94,14 @@ def explain(
         ],
         ceilings=ceilings,
         binding=_binding(ceilings),
+        rules=[explain_rule(rule) for rule in policies.rules_for(destination).rules],
     )
+
+
+def explain_rule(rule: ReplyRule) -> ExplainedRule:
+    """Return a rule for replies as people read it."""
+    where = f"{rule.origin.file}:{rule.origin.line}"
+    return ExplainedRule(rule.name, rule.header, rule.conditions(), rule.describe(), where)
 
 
 def format_explanation(explanation: Explanation) -> str:

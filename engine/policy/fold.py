@@ -16,6 +16,8 @@ from engine.policy.fields import POLICY
 from engine.policy.layers import Layers, Scope, Section, Setting
 from engine.policy.match import ProviderMatcher
 from engine.policy.model import Destination, Policy
+from engine.policy.on_reply import arrange
+from engine.policy.rule_search import RuleSearch, search_of
 
 # Domains are chosen by whoever writes to us, so what is kept per domain has a bound: 20,000 entries
 # are about 8 MB. When it is reached, everything is forgotten and found again.
@@ -36,6 +38,8 @@ class PolicySet:
         self.layers = layers
         self.matcher = ProviderMatcher(layers.base.providers)
         self.categories = layers.classify.table()
+        self.reply_rules = arrange(section.reply_rules for section in layers.base.all())
+        self._searches: dict[tuple[str, str], RuleSearch] = {}
         self._named_domains = frozenset(domain for scope in layers.scopes() for domain in scope.domains)
         self._destinations: dict[tuple[str, str], Destination] = {}
         self._policies: dict[tuple[str, str, str, str], Policy] = {}
@@ -49,6 +53,17 @@ class PolicySet:
     def providers(self) -> tuple[str, ...]:
         """Names of all providers."""
         return tuple(self.layers.base.providers)
+
+    def rules_for(self, destination: Destination) -> RuleSearch:
+        """Return the rules for replies of a destination; HOT on a hit."""
+        key = (destination.provider, destination.domain)
+        found = self._searches.get(key)
+        if found is None:
+            if len(self._searches) >= _MAX_CACHED:
+                self._searches.clear()
+            applying = [each.header for each in self.layers.base.applying(*key)]
+            found = self._searches[key] = search_of(self.reply_rules, applying[::-1])
+        return found
 
     def destination(self, domain: str, site: str, hosts: tuple[str, ...]) -> Destination:
         """Return what limits apply to.

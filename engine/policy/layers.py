@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from engine.core.errors import Origin
+from engine.policy.on_reply import ReplyRule
 from engine.policy.reply_rules import ClassifyLayers
 
 
@@ -20,13 +21,6 @@ class Setting(NamedTuple):
 
     raw: Any
     value: Any
-    origin: Origin
-
-
-class ReplyRule(NamedTuple):
-    """An [[....on_reply]] table as written; read, but not acted upon yet."""
-
-    raw: dict[str, Any]
     origin: Origin
 
 

@@ -20,12 +20,12 @@ from engine.core.fields import (
     name,
     read_value,
     require_table,
-    show,
     suggest,
 )
 from engine.policy.fields import OF_THE_MESSAGE, POLICY, PROVIDER
 from engine.policy.fold import PolicySet
-from engine.policy.layers import Layers, ReplyRule, Scope, Section, Setting
+from engine.policy.layers import Layers, Scope, Section, Setting
+from engine.policy.on_reply import read_rules
 from engine.policy.reply_rules import add_categories, add_rules, require_categories
 
 _SECTIONS = ("default", "provider", "domain", "customer", "vmta", "category", "classify")
@@ -125,7 +125,7 @@ def _read_section(
         here = (*path, key)
         _require_key(document, path, key, raw, keys)
         if key == "on_reply":
-            section.reply_rules.extend(_read_rules(document, here, raw))
+            section.reply_rules += read_rules(document, here, raw, section.header, len(section.reply_rules))
             continue
         known = POLICY.get(key) or PROVIDER[key]
         store = section.settings if key in POLICY else section.attributes
@@ -144,18 +144,6 @@ def _require_key(document: Document, path: KeyPath, key: str, raw: Any, keys: fr
         detail = f'unknown section {key!r}; a name with dots stands in quotes: "{path[-1]}.{key}"'
         raise ConfigError(origin, f"{describe(path)}: {detail}")
     is_known(document, path, key, keys)
-
-
-def _read_rules(document: Document, path: KeyPath, raw: Any) -> list[ReplyRule]:
-    """Read the [[....on_reply]] tables no further than that they are tables."""
-    if not isinstance(raw, list):
-        raise ConfigError(
-            document.origin(path), f"{describe(path)}: expected [[...on_reply]], got {show(raw)}"
-        )
-    return [
-        ReplyRule(require_table(document, (*path, index), table), document.origin((*path, index)))
-        for index, table in enumerate(raw)
-    ]
 
 
 def _require_defaults(layers: Layers) -> None:

@@ -169,7 +169,7 @@ def compile_options() -> re2.Options:
     return options
 
 
-def _pattern(value: Any) -> str:
+def read_pattern(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > MAX_PATTERN_CHARS:
         raise ValueError(f"expected a pattern of 1 to {MAX_PATTERN_CHARS:,} characters")
     complaint = _fault_of(value)
@@ -228,7 +228,7 @@ def _fits_enhanced(wanted: str, enhanced: str) -> bool:
 
 RULE = {
     "name": Field("name", fields.name, required=True),
-    "match": Field("match", fields.one_or_many(_pattern, 100)),
+    "match": Field("match", fields.one_or_many(read_pattern, 100)),
     "code": Field("codes", fields.one_or_many(_code, 100)),
     "enhanced": Field("enhanced", fields.one_or_many(_enhanced, 100)),
     "provider": Field("providers", fields.one_or_many(_lower_name, 100)),

@@ -64,11 +64,20 @@ def decide(path: Path, now: float) -> Decision:
         return held(hold)
     demand, refusal = _neediest(path, now)
     if demand is None and refusal is not _IDLE:
-        return refusal
+        return _held_for_customers(path, now) or refusal
     ready_at = path.message_ready_at(now)
     if ready_at > now:
         return rate_spent(ready_at, now, path.rate_why)
     return refusal if demand is None else _connections(path, demand, now)
+
+
+def _held_for_customers(path: Path, now: float) -> Decision | None:
+    """Return what is said of a path that has nothing for those whose mail it may carry."""
+    held_customers = path.customers_held(now)
+    if not held_customers:
+        return None
+    customer, hold = min(held_customers.items(), key=lambda each: each[1].until)
+    return _spent(f"{HELD}customer {customer}: {hold.reason}", hold.until)
 
 
 def held(hold: Hold) -> Decision:

@@ -9,7 +9,7 @@ Never: opens a session, reads a clock, logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil, inf
 from typing import NamedTuple, Protocol
 
@@ -197,6 +197,8 @@ class Path:
         "connections_why",
         "customer",
         "destination",
+        "heeds_successes",
+        "held_customers",
         "holds",
         "limits",
         "max_connections",
@@ -229,6 +231,8 @@ class Path:
         self.set_policy(policy)
         self.sites: dict[str, SiteDemand] = {}
         self.holds: dict[str, Hold] = {}
+        self.held_customers: dict[str, Hold] | None = None  # whose mail alone is stopped; mostly nobody's
+        self.heeds_successes = False  # something that slows it ends by them
 
     @property
     def sessions(self) -> int:
@@ -236,7 +240,7 @@ class Path:
 
     def is_idle(self, now: float) -> bool:
         """Return whether nothing waits, nothing is open and nothing is remembered against a site."""
-        return not self.holds and all(
+        return not (self.holds or self.held_customers) and all(
             not demand.queues and not demand.sessions and not demand.opening and demand.retry_at <= now
             for demand in self.sites.values()
         )
@@ -256,6 +260,28 @@ class Path:
         for key in [key for key, hold in self.holds.items() if hold.until <= now]:
             del self.holds[key]
         return max(self.holds.values(), key=lambda hold: hold.until, default=None)
+
+    def hold_customer(self, customer: str, reason: str, until: float) -> None:
+        """Stop one customer's mail on this path."""
+        self.held_customers = {**(self.held_customers or {}), customer: Hold(reason, until)}
+
+    def release_customer(self, customer: str) -> None:
+        """Take that back; unknown customers are fine."""
+        held = {name: hold for name, hold in (self.held_customers or {}).items() if name != customer}
+        self.held_customers = held or None
+
+    def customers_held(self, now: float) -> Mapping[str, Hold]:
+        """Return whose mail alone is stopped, forgetting what has ended."""
+        if self.held_customers and any(hold.until <= now for hold in self.held_customers.values()):
+            held = {name: hold for name, hold in self.held_customers.items() if hold.until > now}
+            self.held_customers = held or None
+        return self.held_customers or {}
+
+    def is_stopped(self, customer: str, now: float) -> bool:
+        """Return whether nothing of that customer's may be written on this path now. HOT: once a message."""
+        return (bool(self.holds) and self.hold_in_force(now) is not None) or (
+            self.held_customers is not None and customer in self.customers_held(now)
+        )
 
     def set_policy(self, policy: PathPolicy) -> None:
         """Use these limits from now on; what was spent stays spent."""

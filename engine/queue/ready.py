@@ -13,7 +13,7 @@ After: Shreedhar and Varghese, Efficient Fair Queueing Using Deficit Round Robin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from math import inf
 
 from engine.core.envelope import Delivery
@@ -131,6 +131,14 @@ class ReadyQueue:
                     turns[0].credit += turns[0].share
             return delivery
         return None
+
+    def pop_other(self, held: Container[str]) -> Delivery | None:
+        """Take the delivery whose turn it is among customers that are not in `held`; visits each customer."""
+        aside = [line for line in self._turns if line.customer in held]
+        self._turns = deque(line for line in self._turns if line.customer not in held)
+        delivery = self.pop()
+        self._turns.extend(aside)
+        return delivery
 
     def pop_last(self) -> Delivery | None:
         """Take a delivery that would have been among the last, of a customer with no fewer than most."""

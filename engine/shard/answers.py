@@ -5,6 +5,7 @@
     queues    {customer domain pool} -> rows: messages, ready, due
     messages  {customer domain pool} -> rows      message {id} -> one, whole
     explain   {domain vmta customer} -> the effective policy, and what binds the path now
+    rules     {domain vmta} -> rules for replies in the order of their search, and what is in force
 
 Owns: the field names of these answers (docs/admin.md).
 Never: changes anything.
@@ -29,6 +30,7 @@ from engine.delivery.securing import describe_hosts
 from engine.delivery.turned_away import host_key
 from engine.net.site import Site
 from engine.policy.explain import explain
+from engine.policy.model import Destination
 from engine.queue.decide import decide
 from engine.queue.path import Path
 from engine.security.demand import describe
@@ -58,6 +60,8 @@ class Answers:
             return self._message(criteria["id"])
         if what == "explain":
             return self._explain(criteria)
+        if what == "rules":
+            return self._rules(criteria)
         if what not in ("paths", "queues", "messages"):
             return {"error": f"nothing is known of {what!r}"}
         rows = {"paths": self._paths, "queues": self._queues, "messages": self._messages}[what](
@@ -266,15 +270,8 @@ class Answers:
             return {"error": f"no customer {customer!r}"}
         if vmta and vmta not in settings.vmtas:
             return {"error": f"no vmta {vmta!r}"}
-        problem = ""
-        site = None
-        try:
-            site = await engine.resolver.resolve(domain)
-        except ResolveError as error:
-            problem = str(error)
-        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
+        site, destination, problem = await self._resolve(domain)
         policies = engine.paths.policies
-        destination = policies.destination(domain, name, hosts)
         caps = {
             "max_connections of the vmta": settings.vmtas[vmta].max_connections if vmta else 0,
             "max_connections_per_shard": settings.engine.max_connections_per_shard,
@@ -282,18 +279,43 @@ class Answers:
         }
         answer: Row = msgspec.to_builtins(explain(policies, destination, customer, vmta, caps=caps))
         answer["domain"] = domain
-        answer["site"] = name
+        answer["site"] = site.plain_name if site is not None else ""
         answer["problem"] = problem  # why the domain has no site
         answer["paths"] = [
             self._describe_path(path)
             for path in engine.paths.paths.values()
             if path.destination == destination.name and vmta in ("", path.vmta)
         ]
+        answer["rules"], answer["reactions"] = engine.rules.describe_for(destination, vmta)
         policy = policies.effective(destination, customer, vmta)
         answer["security"] = await self._security(domain, site, policy.port) if site is not None else []
         answer["peers"] = await self._faults(site, policy.port) if site is not None else []
         answer["asked_at"] = time.time()
         return answer
+
+    async def _resolve(self, domain: str) -> tuple[Site | None, Destination, str]:
+        """Return where a domain's mail goes, what limits apply to, and why it has no site ("": it has)."""
+        problem, site = "", None
+        try:
+            site = await self._engine.resolver.resolve(domain)
+        except ResolveError as error:
+            problem = str(error)
+        name, hosts = (site.plain_name, () if site.is_route else site.host_names) if site else ("", ())
+        return site, self._engine.paths.policies.destination(domain, name, hosts), problem
+
+    async def _rules(self, criteria: Mapping[str, str]) -> Row:
+        rules = self._engine.rules
+        vmta = criteria.get("vmta", "")
+        if "domain" not in criteria:
+            found = [row for row in rules.describe_all() if not vmta or row["vmta"] in ("", vmta)]
+            return {"rules": [], "reactions": found}
+        try:
+            domain = parse_domain(criteria["domain"])
+        except ValueError as error:
+            return {"error": str(error)}
+        _, destination, _ = await self._resolve(domain)
+        applying, in_force = rules.describe_for(destination, vmta)
+        return {"rules": applying, "reactions": in_force}
 
     async def _security(self, domain: str, site: Site, port: int) -> list[str]:
         """Return what the domain asks of the TLS under its mail, in words."""

@@ -46,6 +46,7 @@ from engine.shard.lending import Lending
 from engine.shard.orphans import LeftStores
 from engine.shard.reporting import Reporting
 from engine.shard.resolving import make_resolver, port_of
+from engine.shard.rules import Rules
 from engine.shard.salvaging import Salvages
 from engine.shard.step import StepRecord
 from engine.shard.store_trouble import StoreTrouble
@@ -124,6 +125,7 @@ class Engine:
             unix_clock=time.time,
         )
         self.exchange.acceptor = self.acceptor
+        self.rules = Rules(self)
         self.lease.connect(self.exchange.peers, self.dispatcher.kick)
         self.tries.connect(self.exchange.peers)
         self.exchange.on_peer = [self.lease.peer_changed, self.tries.peer_changed]
@@ -222,6 +224,7 @@ class Engine:
         self.step = StepRecord(directory / "step")
         self.dispatcher.step = self.step
         self.upkeep.open()
+        self.rules.open()
         self.balance.open()
         self.reporting.open()
         await self.exchange.open()
@@ -242,6 +245,7 @@ class Engine:
         self.lease.close()
         self.tries.close()
         self.upkeep.close()
+        self.rules.close()
         self.balance.close()
         self.reporting.close()
         self.exchange.close()
@@ -288,6 +292,7 @@ class Engine:
         self.paths.own(ours, self.loop.time() + self._quiet_s(ours, before, released))
         self.paths.replace_policies(model.policies)
         self.judge.use(model.policies)
+        self.rules.use(model.policies)
         self.shard_cap.limit = settings.engine.max_connections_per_shard
         self.lease.use(settings.engine.max_connections, self.shards, is_quiet=self.quiet_s > 0)
         self.opener.trim()

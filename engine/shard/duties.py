@@ -7,6 +7,7 @@
     peer      {shard incarnation|None}             another shard is up, or down
     drain     {on}      stop {grace_s}      report {} -> metrics      query {what filter limit} -> rows
     retry     {id} -> {due released under_way}     a message's deliveries are due now
+    cancel_rule {key} -> {cancelled}               a rule that fired for replies ends
 
 Owns: the order in which a shard takes these.
 Never: builds objects (build), listens (feeds), words answers (answers).
@@ -65,6 +66,7 @@ class Duties:
             "report": self._report,
             "query": self._query,
             "retry": self._retry,
+            "cancel_rule": self._cancel_rule,
         }
 
     def close(self) -> None:
@@ -114,6 +116,7 @@ class Duties:
         self._adopted.clear()
         self.engine.paths.restore_limits(rows, self.engine.loop.time(), time.time())
         self.engine.upkeep.take_over()
+        self.engine.rules.take_over()
 
     async def _release(self, body: Mapping[str, Any]) -> dict[str, bytes]:
         """End the sessions of vmtas that move, and export what their addresses have spent."""
@@ -133,6 +136,7 @@ class Duties:
         now, unix_now = engine.loop.time(), time.time()
         states = {name: encode_spent(engine.paths.export_limits([name], now, unix_now)) for name in names}
         engine.upkeep.let_go(names)
+        engine.rules.let_go(names)
         engine.paths.drop_limits(names)
         return states
 
@@ -154,6 +158,9 @@ class Duties:
 
     def _retry(self, body: Mapping[str, Any]) -> dict[str, int]:
         return retry_message(self.engine, bytes.fromhex(body["id"]), time.time())
+
+    def _cancel_rule(self, body: Mapping[str, Any]) -> dict[str, int]:
+        return self.engine.rules.cancel(body["key"])
 
     async def _stop_gracefully(self, body: Mapping[str, Any]) -> None:
         """Let transactions end within the grace, cut off the rest; the process ends once this is answered."""

@@ -95,8 +95,18 @@ class Undelivered:
                 continue
             delivery = site_queue.queue.pop()
             if delivery is not None:
-                engine.dispositions.defer(delivery, site_queue, reply, path.vmta, met)
+                self._fail_one(delivery, site_queue, reply, path, met)
             engine.readahead.stopped(site_queue)
+
+    def _fail_one(self, delivery: Delivery, queue: SiteQueue, reply: Reply, path: Path, met: Met) -> None:
+        """The delivery that made a path connect bears what its peer said."""
+        engine = self._engine
+        rule = engine.dispatcher.hearer.fired_for(reply)
+        if rule is not None and rule.does == "bounce":
+            policy = queue.policy_of(delivery.envelope.customer)
+            engine.dispositions.bounce(delivery, reply, policy, queue, rule)
+        else:
+            engine.dispositions.defer(delivery, queue, reply, path.vmta, met._replace(rule=rule))
 
     def offer(self, delivery: Delivery) -> bool:
         """Hand a delivery over; False where no shard can take it now.

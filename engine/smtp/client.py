@@ -31,11 +31,10 @@ import msgspec
 
 from engine.core.errors import LocalProtocolError, RemoteProtocolError
 from engine.core.reply import Reply
+from engine.smtp.under_way import Flight, Refusal, is_misunderstood, phase_of
 from engine.smtp.wire import ReplyReader
 
 _LONE_DOT = b".\r\n"
-# What a peer says to BDAT, although a recipient stands, when it doesn't know what it has offered.
-MISUNDERSTOOD = frozenset((500, 501, 502, 503, 504))
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -45,6 +44,7 @@ class Outcome(msgspec.Struct, gc=False):
     `final` answers DATA where that was refused, else the content; a 421 that ended it early is here.
     `is_uncertain`: the content left whole and no reply came back: the peer may have the message.
     `is_untried`: the session ended before the peer looked at it; not an attempt.
+    `is_cut`: we stopped in the middle: who was not answered for was not tried.
     `is_misunderstood`: the peer offers CHUNKING or PIPELINING and can't do it; not an attempt, and the
     session must end: it may take the message for commands.
     """
@@ -56,6 +56,7 @@ class Outcome(msgspec.Struct, gc=False):
     is_uncertain: bool = False
     is_untried: bool = False
     is_misunderstood: bool = False
+    is_cut: bool = False
 
     def reply_for(self, index: int) -> Reply | None:
         """Return the reply that decides recipient `index`; None when the session was lost before one came."""
@@ -64,35 +65,6 @@ class Outcome(msgspec.Struct, gc=False):
         if index < len(self.recipients) and self.recipients[index].code >= 300:
             return self.recipients[index]
         return self.final
-
-
-class Flight:
-    """One transaction between `begin` and its outcome."""
-
-    __slots__ = (
-        "accepted",
-        "awaits_reset",
-        "commands",
-        "content_end",
-        "is_behind",
-        "is_chunked",
-        "is_dotted",
-        "recipients",
-        "replies",
-        "token",
-    )
-
-    def __init__(self, token: Any, recipients: int, *, is_chunked: bool, is_behind: bool) -> None:
-        self.token = token
-        self.recipients = recipients
-        self.is_chunked = is_chunked
-        self.is_behind = is_behind  # it went out before the transaction ahead of it was answered
-        self.replies: list[Reply] = []  # MAIL, each RCPT, DATA, content
-        self.accepted = 0  # recipients
-        self.awaits_reset = False  # an RSET went ahead of it
-        self.content_end = 0  # where its end is in all that was written; 0: the transport was not given it
-        self.is_dotted = False  # a lone dot went instead of content
-        self.commands: list[bytes] = []  # lockstep: those not sent yet, last one first
 
 
 class ClientConversation:
@@ -107,6 +79,7 @@ class ClientConversation:
         "_written",
         "is_closing",
         "needs_reset",
+        "refusals",
     )
 
     def __init__(self, *, pipelining: bool) -> None:
@@ -118,6 +91,7 @@ class ClientConversation:
         self._written = 0  # octets of envelopes and messages
         self.needs_reset = False  # the peer may hold a transaction: `begin` sends RSET ahead
         self.is_closing = False  # nothing more may be begun; close when convenient
+        self.refusals: list[Refusal] = []  # since the shell last took them; outcomes have them, too
 
     # -- what the shell asks ------------------------------------------------------------------------------
 
@@ -321,6 +295,8 @@ class ClientConversation:
         if 300 <= reply.code < 400 or (is_last and not flight.content_end and not flight.is_dotted):
             raise self._out_of_step(reply)
         flight.replies.append(reply)
+        if reply.code >= 400:
+            self._note_refusal(flight, reply)
         if is_last:
             self._end(flight)
         elif answered and reply.code < 300 and flight.replies[0].code < 300:
@@ -350,6 +326,7 @@ class ClientConversation:
                 return b""
             flight.is_dotted = True
             return _LONE_DOT
+        self._note_refusal(flight, reply)
         # The peer still holds MAIL, and perhaps recipients: RFC 5321 4.1.1.4 clears them only behind content.
         self.needs_reset = flight.replies[0].code < 300
         self._end(flight)
@@ -390,6 +367,7 @@ class ClientConversation:
             answered = len(flight.replies)
             if answered == 0:
                 flight.replies.append(reply)
+            self.refusals.append(Refusal(flight.token, phase_of(flight, answered), reply))
             self._outcomes.append(self._outcome_of(flight, reply))
             self._flights.popleft()
         self._give_up()
@@ -402,9 +380,14 @@ class ClientConversation:
             self._outcomes.append(Outcome(flight.token, None, [], None, is_untried=True))
         self._flights.clear()
 
+    def _note_refusal(self, flight: Flight, reply: Reply) -> None:
+        """Keep it for the shell, which may want to stop before it writes on. Nobody's reply is not one."""
+        if not flight.is_dotted and not is_misunderstood(flight):
+            self.refusals.append(Refusal(flight.token, phase_of(flight, len(flight.replies) - 1), reply))
+
     def _end(self, flight: Flight) -> None:
         outcome = self._outcome_of(flight)
-        outcome.is_misunderstood = _is_misunderstood(flight)
+        outcome.is_misunderstood = is_misunderstood(flight)
         self._outcomes.append(outcome)
         self._flights.popleft()
         if outcome.is_misunderstood:
@@ -419,15 +402,3 @@ class ClientConversation:
             last = replies[-1]
             final = last if last.code != 354 else None
         return Outcome(flight.token, replies[0], replies[1 : count + 1], final)
-
-
-def _is_misunderstood(flight: Flight) -> bool:
-    """Return whether the peer did not follow what it has offered."""
-    if flight.is_behind and flight.replies[0].code == 503:
-        return True  # MAIL in the group of the message before: it holds that transaction still
-    return (
-        flight.is_chunked
-        and flight.accepted > 0
-        and len(flight.replies) == flight.recipients + 2  # else LMTP's, of which one was answered by its word
-        and flight.replies[-1].code in MISUNDERSTOOD
-    )

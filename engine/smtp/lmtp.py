@@ -13,7 +13,8 @@ Source: RFC 2033 section 4.2 (DATA), 4.3 (BDAT).
 from __future__ import annotations
 
 from engine.core.reply import Reply
-from engine.smtp.client import MISUNDERSTOOD, ClientConversation, Flight, Outcome
+from engine.smtp.client import ClientConversation, Outcome
+from engine.smtp.under_way import MISUNDERSTOOD, Flight, Refusal
 
 
 class LmtpOutcome(Outcome, gc=False):
@@ -45,6 +46,8 @@ class LmtpConversation(ClientConversation):
             and reply.code != 421
             and not (flight.is_chunked and not answered and reply.code in MISUNDERSTOOD)
         ):
+            if reply.code >= 400:
+                self.refusals.append(Refusal(flight.token, "data", reply))
             flight.replies.append(reply)  # the last one ends the transaction, as the only one does
             return b""
         return super()._take(reply)

@@ -64,14 +64,20 @@ class Steering:
         await asyncio.gather(*[_ask(slot, {"id": message_id}, answers, "retry") for slot in slots])
         return answers
 
+    async def cancel_rule(self, key: str) -> Answers:
+        answers = Answers({}, {})
+        slots = self._supervisor.slots
+        await asyncio.gather(*[_ask(slot, {"key": key}, answers, "cancel_rule") for slot in slots])
+        return answers
+
     async def drain(self, is_on: bool) -> dict[str, Any]:
         await self._supervisor.drain(is_on)
         return {"is_draining": is_on}
 
     def _choose(self, what: str, criteria: dict[str, str]) -> list[Slot]:
-        """Return the slots that can answer: all, but for `explain` the one that owns the vmta, if named."""
+        """Return the slots that can answer: all, but about one vmta's paths the one that owns it."""
         slots = self._supervisor.slots
-        if what != "explain":
+        if what not in ("explain", "rules"):
             return slots
         owner = self._supervisor.plan.assignment.get(criteria.get("vmta", ""))
         if owner is not None:

@@ -107,6 +107,13 @@ _ROWS = (
         "Recipients deferred and bounced, by the category of the reply.",
     ),
     Metric(
+        "mailrail_reply_rules_total",
+        "counter",
+        ("rule", "action"),
+        "Replies that met a rule for replies (action match), and what it did about them: slow, hold, bounce, "
+        "retry, skip_mx, no_tls or notify. Behind 500 rules a shard has the rest together, as other.",
+    ),
+    Metric(
         "mailrail_uncertain_total",
         "counter",
         (),

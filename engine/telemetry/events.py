@@ -1,7 +1,8 @@
 """One struct per disposition of a recipient, and its line of JSON.
 
 Owns: the names and shapes of the event log's fields. `accepted` tells of a whole message (`recipients`),
-every other event of one recipient (`recipient`). Fields at their default are left out of the line.
+`rule` of a rule for replies that fired, every other event of one recipient (`recipient`). Fields at their
+default are left out of the line.
 Never: writes (eventlog does), reads a clock.
 
 One Event per disposition, not changed once given to the event log: lines are made when a commit begins.
@@ -13,7 +14,7 @@ import msgspec
 
 from engine.core.reply import Reply
 
-EVENTS = ("accepted", "delivered", "deferred", "bounced", "expired", "cancelled")
+EVENTS = ("accepted", "delivered", "deferred", "bounced", "expired", "cancelled", "rule")
 
 
 class Peer(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -61,6 +62,7 @@ class Event(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     status: str = ""  # enhanced code: the peer's, or derived from its code and what it answers
     category: str = ""  # deferred and bounced: one of policy.categories
     rule: str = ""  # of the policies, that found the category
+    reply_rule: str = ""  # [[....on_reply]] that fired for the reply
     action: str = ""  # retry, retry_slower, other_vmta, give_up or suppress
     attempt: int = 0  # 1 for the first; 0 where there was none (expired before one, cancelled)
     attempt_s: float = 0.0

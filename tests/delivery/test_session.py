@@ -13,6 +13,7 @@ import pytest
 from engine.core.envelope import Delivery
 from engine.core.terms import Terms
 from engine.delivery.flight import Flight
+from engine.delivery.hearing import Deaf
 from engine.delivery.line import session_timeouts
 from engine.delivery.session import SLOT_AFTER_OUR_CLOSE_S, WAIT_FOR_EOF_S, Session
 from engine.net.extensions import NO_EXTENSIONS, Extensions, parse_extensions
@@ -50,6 +51,7 @@ class Around:
         self.dispatcher: Any = self
         self.paths: Any = self
         self.step = NoStep()
+        self.hearer: Any = Deaf()
         self.told: list[str] = []
         self.settled: list[tuple[Flight, Outcome]] = []
         self.returned: list[Delivery] = []

@@ -15,13 +15,6 @@ def test_section_that_says_nothing_is_a_warning() -> None:
     ]
 
 
-def test_rules_of_operators_are_a_warning_while_nothing_comes_of_them() -> None:
-    rule = '[[default.on_reply]]\ncode = 421\ndo = "notify"'
-    assert findings(rule) == [
-        "f:1: warning: [default] on_reply: reply rules are read, but this version does not act on them"
-    ]
-
-
 def test_findings_are_sorted_by_file_and_line() -> None:
     texts = [("p/default.toml", DEFAULT), ("b", '[domain."a.example"]'), ("a", '\n[domain."b.example"]')]
     assert [str(found.origin) for found in check_policies(parse_policies(texts))] == ["a:2", "b:1"]

@@ -34,13 +34,6 @@ def test_domain_names_are_made_canonical() -> None:
     assert list(policies.layers.base.domains) == ["xn--bcher-kva.example"]
 
 
-def test_reply_rules_are_kept_as_written() -> None:
-    policies = parse(GMAIL + '[[provider.gmail.on_reply]]\nmatch = "^421"\ndo = "slow"')
-    (rule,) = policies.layers.base.providers["gmail"].reply_rules
-    assert rule.raw == {"match": "^421", "do": "slow"}
-    assert rule.origin == ("f1.toml", 3)
-
-
 @pytest.mark.parametrize(
     ("text", "line", "detail"),
     [

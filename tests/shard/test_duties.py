@@ -66,6 +66,11 @@ class FakeEngine:
         self.upkeep = SimpleNamespace(
             take_over=lambda: note("take over"), let_go=lambda names: note(("let go", names))
         )
+        self.rules = SimpleNamespace(
+            take_over=lambda: note("rules"),
+            let_go=lambda names: note(("let rules go", names)),
+            cancel=lambda key: {"cancelled": int(key == "known")},
+        )
         self.acceptor = SimpleNamespace(is_draining=False)
         self.opener = SimpleNamespace(
             sessions={}, give_up=lambda limits: note(("give up", *limits)), abort=self._abort
@@ -194,6 +199,7 @@ def test_limits_poison_and_left_stores_come_before_the_feeds(run: Run) -> None:
             "open",
             ("restore", spent_by("v1")),
             "take over",
+            "rules",
             ("poison", [b"k"]),
             ("adopt stores", [3], 9.0),
             ("feeds", {"in": "tcp"}),
@@ -251,6 +257,7 @@ def test_vmtas_are_released_when_their_last_session_has_ended(run: Run) -> None:
             "clear",
             ("give up", engine.limits),
             ("let go", {"v1"}),
+            ("let rules go", {"v1"}),
             ("drop limits", {"v1"}),
         ]
 
