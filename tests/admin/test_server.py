@@ -48,6 +48,10 @@ class FakeEngine:
         self.asked.append(("retry", {"id": message_id}, 0))
         return self.answers
 
+    async def cancel_rule(self, key: str) -> Answers:
+        self.asked.append(("cancel_rule", {"key": key}, 0))
+        return self.answers
+
     async def drain(self, is_on: bool) -> dict[str, Any]:
         self.is_draining = is_on
         return {"is_draining": is_on}
@@ -269,3 +273,42 @@ def test_retry_adds_up_what_the_shards_did(ask: Ask) -> None:
 
     ask(engine, scenario)
     assert engine.asked == [("retry", {"id": ID}, 0)] * 3
+
+
+def test_rules_add_up_over_shards_and_what_is_in_force_comes_once(ask: Ask) -> None:
+    engine = FakeEngine()
+
+    async def scenario(client: Client) -> None:
+        rules = [{"rule": "a", "matched": 1, "fired": 0}, {"rule": "b", "matched": 2, "fired": 2}]
+        near, far = {"key": "b@mx", "until_at": 5.0}, {"key": "b@mx", "until_at": 6.0}
+        own = {"key": "a@v1", "until_at": 1.0}
+        engine.answers = Answers(
+            {0: {"rules": rules, "reactions": [near]}, 1: {"rules": rules, "reactions": [far, own]}}, {}
+        )
+        status, answer = await client.get("/rules?domain=x.example&vmta=v1")
+        assert (status, answer["reactions"]) == (200, [own, far])
+        assert [(row["matched"], row["fired"]) for row in answer["rules"]] == [(2, 0), (4, 4)]
+        engine.answers = Answers({0: {"error": "no domain"}}, {})
+        assert (await client.get("/rules?domain=x"))[0] == 422
+        engine.answers = Answers({}, {0: "down"})
+        assert (await client.get("/rules"))[0] == 503
+
+    ask(engine, scenario)
+    assert engine.asked[0] == ("rules", {"domain": "x.example", "vmta": "v1"}, 1)
+
+
+def test_cancelling_a_rule_asks_every_shard(ask: Ask) -> None:
+    engine = FakeEngine()
+
+    async def scenario(client: Client) -> None:
+        engine.answers = Answers({0: {"cancelled": 1}, 1: {"cancelled": 1}}, {})
+        answer = await client.post("/rules/cancel", json={"key": "a@v1"})
+        assert answer == (200, {"key": "a@v1", "cancelled": 2})
+        engine.answers = Answers({0: {"cancelled": 0}}, {})
+        assert (await client.post("/rules/cancel", json={"key": "a@v1"}))[0] == 404
+        engine.answers = Answers({0: {"cancelled": 0}}, {1: "down"})
+        assert (await client.post("/rules/cancel", json={"key": "a@v1"}))[0] == 503
+        assert (await client.post("/rules/cancel", json={}))[0] == 400
+
+    ask(engine, scenario)
+    assert engine.asked == [("cancel_rule", {"key": "a@v1"}, 0)] * 3
