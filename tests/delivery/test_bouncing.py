@@ -1,4 +1,4 @@
-"""bouncing: all that waits of a customer for a destination, a slice at a time. Whole scenes: test_reacting."""
+"""bouncing: what waits of a customer for a destination, by slices. Whole scenes: test_reacting."""
 
 from __future__ import annotations
 
