@@ -8,6 +8,7 @@ api             requests to the admin API over a unix socket or TCP
 tables          answers as tables for people
 check           `mailrail check`
 classify        `mailrail classify`
+rules           `mailrail rules`
 explain         `mailrail explain`, from the engine or from the files
 steer           `mailrail reload` and `mailrail drain`
 look            `mailrail status`, `queues`, `paths`, `messages` and `message`

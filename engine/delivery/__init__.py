@@ -22,6 +22,11 @@ securing     what a host must show of TLS before it gets mail
 tls_outcomes what became of the TLS of sessions, counted by domain
 session      one open SMTP session and its transactions (hot path)
 line         its transport and its clock
+endings      transactions that end out of turn: cut off by a hold, lost
+hearing      who hears what peers refuse, as soon as it was read
+reacting     what follows from it, as rules for replies say
+applying     what they have in force, as paths and hosts know it
+bouncing     all that waits of a customer for a destination, where a rule bounces that
 flight       a transaction on its way
 crowding     too many recipients, told from a full mailbox
 judging      what a refusal means for a recipient: category, action, disposition

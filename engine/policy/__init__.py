@@ -11,5 +11,7 @@ categories  the categories of deferrals and bounces, and what is done about each
 reply_rules  [[classify]] and [category.NAME], parsed and in order
 normalize  a reply without what differs between replies that say the same
 classify  `Classifier`: the category of a reply, by rules over its text and its codes
+on_reply  [[....on_reply]], parsed and in order
+rule_search  which of these a reply meets
 check     what `mailrail check` finds: providers in check_providers, rules in check_rules and check_replies
 """

@@ -10,6 +10,7 @@ assignment  which shard owns which vmta
 leases      amounts of a limit that spans shards, borrowed in advance
 balance     how a backlog is shared between shards whose vmtas carry it
 ceilings    named bounds of a path beside its policy's
+reactions   rules for replies that have fired: how long, how strongly
 path        what decide needs to know of one path
 decide      how many sessions to open, or the reason why not
 """

@@ -22,6 +22,8 @@ step       on record before a step that may kill: which delivery it was
 store_trouble what is made of the bad news of a store
 upkeep     what is done from time to time
 long_windows what was spent of windows over a minute, on disk
+rules      rules for replies, wired; what they have in force, told and shown
+kept_reactions the same on disk
 known_peers what is remembered of peers, on disk
 orphans    a store that a larger number of shards has left
 salvaging  mail of damaged environments, brought back

@@ -3,6 +3,7 @@
 wire       replies and dot-stuffing: what both ends put on the wire
 client     ClientConversation: transactions that we send
 parameters what stands behind MAIL and RCPT towards a peer, or why it can't have the message
+under_way  a transaction that goes on, and what a reply to it is about
 lmtp       the same transactions, answered once for each recipient
 enhanced   the enhanced code of a reply that has none
 server     ServerConversation: transactions that we receive
