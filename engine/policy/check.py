@@ -8,6 +8,7 @@ Never: refuses anything; parse does that. Looks nothing up.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from engine.core.finding import Finding
 from engine.core.units import format_duration, format_rate

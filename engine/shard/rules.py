@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from engine.core.envelope import Delivery
 from engine.core.reply import Reply
 from engine.delivery.applying import Applying
 from engine.delivery.bouncing import BounceWaiting
 from engine.delivery.hearing import Whence
 from engine.delivery.reacting import Reacting
-from engine.delivery.site_queue import SiteQueue
 from engine.policy.explain import explain_rule
 from engine.policy.fold import PolicySet
 from engine.policy.model import Destination

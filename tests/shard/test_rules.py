@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from engine.core.reply import Reply
+from engine.delivery.flight import NOBODY
 from engine.delivery.hearing import Whence
 from engine.policy.model import Destination
 from engine.shard.rules import KEEP_AFTER_S, Rules
+from engine.shard.undelivered import Undelivered
 from tests.fakes.delivery_rig import Rig, make_delivery, make_policies
 from tests.fakes.rig_engine import make_engine
 from tests.fakes.rules_rig import rule
@@ -205,10 +207,12 @@ def test_the_delivery_that_made_a_path_connect_bears_what_the_rule_says(tmp_path
         queue = rig.sites.find("pool", "acme", "x.example", rig.resolver.lookup("x.example"))
         assert queue is not None
         never = Reply(451, "", "never here")
-        rig.accept(*(deliveries := [make_delivery(), make_delivery()]))
+        deliveries = [make_delivery(), make_delivery()]
         shard.hear(never)
-        shard.rules.fail_one(deliveries[0], queue, never, "v1")
-        shard.rules.fail_one(deliveries[1], queue, Reply(451, "", "never here"), "v1")
+        path, undelivered = rig.paths.path("v1", SITE, ""), Undelivered(shard.engine)
+        for delivery, reply in zip(deliveries, (never, Reply(451, "", "never here")), strict=True):
+            queue.queue.push(delivery, 10)
+            undelivered.unreachable([queue], reply, path, NOBODY)
         assert [(event.event, event.reply_rule) for event in rig.events] == [
             ("bounced", "end"),
             ("deferred", ""),
