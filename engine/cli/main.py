@@ -246,8 +246,7 @@ def retry(config: str, as_json: bool, message_id: str) -> None:
     tell(as_json, answer, show)
 
 
-cli.add_command(rules)
-cli.add_command(store)
+cli.commands.update(rules=rules, store=store)
 
 
 @cli.command()
