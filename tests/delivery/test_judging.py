@@ -62,9 +62,9 @@ def test_wait_is_lengthened_only_where_the_action_says_so() -> None:
 def test_what_is_settled_already_stays_so() -> None:
     settled = Judge(make_policies()).judge_settled
     refused = Reply(554, "5.7.1", "blocked using zen.spamhaus.org")
-    assert settled("deferred", refused, "", 1)[::2] == ("spam-block", "retry")
+    assert settled("deferred", refused, "", 1)[:3:2] == ("spam-block", "retry")
     assert settled("deferred", Reply(421, "", "too many connections"), "", 1).action == "retry_slower"
-    assert settled("bounced", make_reply(556, "5.1.10", "null MX"), "", 1)[::2] == ("bad-domain", "give_up")
+    assert settled("bounced", make_reply(556, "5.1.10", "null MX"), "", 1)[:3:2] == ("bad-domain", "give_up")
 
 
 def test_event_and_delivery_are_marked() -> None:

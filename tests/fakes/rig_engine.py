@@ -23,6 +23,7 @@ def make_engine(rig: Rig, **others: Any) -> Any:
         "readahead": rig.readahead,
         "dispatcher": rig.dispatcher,
         "resolver": rig.resolver,
+        "rules": SimpleNamespace(describe_for=lambda destination, vmta: ([], [])),
         "opener": SimpleNamespace(sessions=rig.sessions, memory=PeerMemory()),
     }
     return SimpleNamespace(**(parts | others))
