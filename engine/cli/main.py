@@ -273,9 +273,8 @@ def queues(config: str, as_json: bool, **criteria: Any) -> None:
     """Show what waits, by customer and recipient domain, longest queue first.
 
     \b
-    Examples:
-      mailrail queues --customer acme
-      mailrail queues --limit 10
+    Example:
+      mailrail queues --customer acme --limit 10
     """
     _show_rows(config, as_json, "queues", criteria)
 
