@@ -75,7 +75,8 @@ class Writer:
     def _change_schedule(self, txn: Any, changes: dict[bytes, bool]) -> None:
         schedule, heads = txn.cursor(db=self._tables.schedule), txn.cursor(db=self._tables.heads)
         missing = change_schedule(schedule, heads, changes)
-        stale = [found for found in (self._where(txn, key) for key in missing) if found]
+        places = [self._where(txn, key) for key in missing]
+        stale = [place for place in places if place and not changes.get(place)]
         if stale:
             change_schedule(schedule, heads, dict.fromkeys(stale, False))
 

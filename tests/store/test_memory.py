@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.core.envelope import Delivery, Envelope
@@ -122,6 +122,7 @@ def plain(delivery: Delivery | None) -> object:
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
+@example(steps=[("put", 0, [0]), ("amend", 0, 0), ("commit", 0, 0), ("amend", 0, 1), ("amend", 0, 0)])
 def test_memory_and_disk_agree_after_every_commit(harness_type, steps):
     path = Path(tempfile.mkdtemp())
     pair = Pair(harness_type(path / "store"))
