@@ -24,6 +24,7 @@ session      one open SMTP session and its transactions (hot path)
 line         its transport and its clock
 flight       a transaction on its way
 crowding     too many recipients, told from a full mailbox
+adapting     what peers say and do, to bounds of paths
 judging      what a refusal means for a recipient: category, action, disposition
 settle       outcomes to dispositions: events, store, retries, bounces
 settle_cells the counters that it adds to

@@ -9,7 +9,7 @@ Never: knows what a refusal means (judging does), chooses what is delivered next
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from engine.core.envelope import Delivery
@@ -66,6 +66,14 @@ class Bounce(Protocol):
     ) -> None: ...
 
 
+# What a transaction says of its path: who carried it, the last reply, events of who was refused.
+Heed = Callable[[Bearer, Reply | None, Sequence[Event]], None]
+
+
+def _heed_nothing(session: Bearer, final: Reply | None, refused: Sequence[Event]) -> None:
+    pass
+
+
 class Dispositions:
     """Gives every recipient its disposition."""
 
@@ -96,6 +104,7 @@ class Dispositions:
         self._jitter = jitter
         self._cells: dict[str, SettleCells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
+        self.heed: Heed = _heed_nothing  # what each transaction says of its path
         self.on_carried: Callable[[Bearer, str], None] | None = None  # a session carried mail of a domain
         self.on_settled: Callable[[Any, Flight, Outcome], None] = lambda *_: None
 
@@ -116,6 +125,7 @@ class Dispositions:
         waiting: list[Event] = []
         failed: list[Failure] = []
         relayed: list[Failure] = []
+        refused: list[Event] = []
         terms = delivery.envelope.terms
         crowded = crowded_out(outcome) if len(flight.recipients) > 1 else ()
         for index, recipient in enumerate(flight.recipients):
@@ -125,13 +135,11 @@ class Dispositions:
             judgement = self._judge_reply(reply, outcome, index, flight)
             disposition = judgement.disposition if judgement else "delivered"
             event = self._event(disposition, delivery, recipient, now, site_queue)
-            _describe(event, session)
-            event.reply = reply
+            _describe(event, session, reply, delivery.attempts + 1, attempt_s)
             event.status = status_of(reply, phase_of(reply, outcome, index))
-            event.attempt = delivery.attempts + 1
-            event.attempt_s = round(attempt_s, 6)
             if judgement:
                 judgement.mark(event, delivery)
+                refused.append(event)
             if disposition == "deferred":
                 deferred.append(recipient)
                 waiting.append(event)
@@ -148,6 +156,7 @@ class Dispositions:
             self._count(cells, event)
         if relayed:
             self._bounce(delivery, relayed, "", "relayed")
+        self.heed(session, outcome.final, refused)
         rest = delivery.recipients[len(flight.recipients) :]
         if crowded:
             rest = [flight.recipients[index] for index in sorted(crowded)] + rest
@@ -393,7 +402,10 @@ def phase_of(reply: Reply, outcome: Outcome, index: int) -> str:
     return "rcpt" if is_of_rcpt else "data"
 
 
-def _describe(event: Event, session: Bearer) -> None:
+def _describe(event: Event, session: Bearer, reply: Reply, attempt: int, attempt_s: float) -> None:
+    event.reply = reply
+    event.attempt = attempt
+    event.attempt_s = round(attempt_s, 6)
     facts = session.facts
     event.vmta = facts.vmta
     event.source = facts.source

@@ -107,6 +107,13 @@ _ROWS = (
         "Recipients deferred and bounced, by the category of the reply.",
     ),
     Metric(
+        "mailrail_adaptive_changes_total",
+        "counter",
+        ("destination", "change"),
+        "Times that connections or rate of a source address at a destination followed what the peer showed; "
+        "change is lowered or raised (the steps of a slow open too).",
+    ),
+    Metric(
         "mailrail_uncertain_total",
         "counter",
         (),
