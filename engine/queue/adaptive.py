@@ -24,7 +24,7 @@ WHY = "adaptive limits"
 WHY_SLOW_OPEN = "slow open"
 FORGET_S = 86_400.0
 REST_S = 60.0  # nothing delivered for so long: what was taken before says little of a pace
-SAMPLES_S = 60.0
+SAMPLES_S = 60.0  # refusals that do not say why are looked at after so long
 MIN_SAMPLES = 20  # before a share of refusals that do not say why is a sign
 TROUBLE_SHARE = 0.5
 
@@ -102,7 +102,7 @@ class Adaptive:
 
     def unclear(self, now: float) -> bool:
         """A refusal that may mean anything: return whether the bounds changed."""
-        if now > self._sampled_at + SAMPLES_S:
+        if now > self._sampled_at + 2 * SAMPLES_S:
             self._sampled_at, self._sampled_taken, self._unclear = now, self._taken, 0
         self._unclear += 1
         taken = max(self._taken - self._sampled_taken, 0)
@@ -110,6 +110,8 @@ class Adaptive:
         pace = self.pace
         if pace is not None and pace.is_asking:
             return self._note(pace.refused(now), now)
+        if now < self._sampled_at + SAMPLES_S:
+            return False  # a peer that restarts is back by then
         if samples < MIN_SAMPLES or self._unclear < TROUBLE_SHARE * samples:
             return False
         self._sampled_at = -inf

@@ -83,13 +83,19 @@ def test_pace_before_counts_from_the_last_rest() -> None:
 
 def test_few_unclear_refusals_say_nothing() -> None:
     learned = settled()
-    assert not any(learned.unclear(NOW + number) for number in range(MIN_SAMPLES - 1))
+    every_s = 2 * SAMPLES_S / (MIN_SAMPLES - 1)
+    assert not any(learned.unclear(NOW + number * every_s) for number in range(MIN_SAMPLES - 1))
 
 
 def test_many_unclear_refusals_are_a_sign() -> None:
     learned = settled()
-    assert any(learned.unclear(NOW + number) for number in range(MIN_SAMPLES))
+    assert any(learned.unclear(NOW + number) for number in range(int(SAMPLES_S) + 1))
     assert learned.pace is not None
+
+
+def test_many_unclear_refusals_of_less_than_a_minute_say_nothing() -> None:
+    learned = settled()
+    assert not any(learned.unclear(NOW + number / 100) for number in range(int(SAMPLES_S) * 100))
 
 
 def test_unclear_refusals_among_more_deliveries_say_nothing() -> None:
