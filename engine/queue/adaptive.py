@@ -27,6 +27,7 @@ REST_S = 60.0  # nothing delivered for so long: what was taken before says littl
 SAMPLES_S = 60.0  # refusals that do not say why are looked at after so long
 MIN_SAMPLES = 20  # before a share of refusals that do not say why is a sign
 TROUBLE_SHARE = 0.5
+MIN_OUTCOMES = 3  # messages taken or refused, before "too fast" is believed
 
 # Few lengths, since a path keeps a window for each (limits.MAX_WINDOWS); the shortest in which a whole number
 # of messages is near enough to the pace.
@@ -52,6 +53,7 @@ class Adaptive:
 
     __slots__ = (
         "_began",
+        "_fast",
         "_last",
         "_news_at",
         "_sampled_at",
@@ -68,6 +70,7 @@ class Adaptive:
         self._taken = 0
         self._began = self._last = now
         self._news_at = -inf
+        self._fast = 0  # refusals that said "too fast"
         self._unclear = 0
         self._sampled_at = -inf
         self._sampled_taken = 0
@@ -98,6 +101,9 @@ class Adaptive:
 
     def too_fast(self, now: float) -> bool:
         """A peer said so: return whether the bounds changed."""
+        self._fast += 1
+        if self.pace is None and self._taken + self._fast < MIN_OUTCOMES:
+            return False
         return self._note(self._pace_of(now).refused(now), now)
 
     def unclear(self, now: float) -> bool:

@@ -14,7 +14,7 @@ from engine.delivery.adapting import FIRST_CEILING, Adapting, is_lower, sign_of,
 from engine.delivery.judging import Judge
 from engine.delivery.paths import PathTable
 from engine.policy.model import Destination
-from engine.queue.adaptive import Adaptive
+from engine.queue.adaptive import MIN_OUTCOMES, Adaptive
 from engine.queue.ceilings import Ceiling
 from engine.queue.path import Path, SiteDemand
 from engine.telemetry.events import Event
@@ -73,6 +73,10 @@ class Desk:
     def refuse(self, reply: Reply, final: Reply | None = None) -> None:
         self.adapting.settled(self.session, final, [refusal(reply)])
 
+    def refuse_fast(self) -> None:
+        for _ in range(MIN_OUTCOMES):
+            self.refuse(FAST)
+
 
 def refusal(reply: Reply) -> Event:
     event = Event("deferred", UNIX_START, "1", "acme", "pool", "", UNIX_START, 1, 0, "u@x.example")
@@ -122,7 +126,7 @@ def test_fresh_path_opens_slowly_and_is_asked_anew_when_it_may_have_more() -> No
 
 def test_peer_that_is_too_fast_for_bounds_all_paths_that_share_the_address() -> None:
     desk = Desk()
-    desk.refuse(FAST)
+    desk.refuse_fast()
     assert desk.path.max_message_rate == desk.twin.max_message_rate == Rate(1, 20.0)
     assert desk.path.rate_why == "adaptive limits"
     key = {"destination": "mx", "change": "lowered"}
@@ -131,7 +135,7 @@ def test_peer_that_is_too_fast_for_bounds_all_paths_that_share_the_address() -> 
 
 def test_path_made_later_is_bounded_too() -> None:
     desk = Desk()
-    desk.refuse(FAST)
+    desk.refuse_fast()
     assert desk.paths.path("b", SITE, "vip").max_message_rate == Rate(1, 20.0)
 
 
@@ -178,6 +182,7 @@ def test_name_servers_that_do_not_answer_are_no_trouble_of_the_peer() -> None:
 
 def test_greeting_that_says_too_fast_bounds_the_rate() -> None:
     desk = Desk()
+    desk.take(MIN_OUTCOMES)
     desk.adapting.failed(desk.path, FAST, "")
     assert desk.path.max_message_rate == Rate(1, 20.0)
 

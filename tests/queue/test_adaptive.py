@@ -54,6 +54,11 @@ def test_too_fast_bounds_the_rate() -> None:
     assert (ceiling.rate, ceiling.connections, ceiling.why) == (Rate(1, 20.0), 0, WHY)
 
 
+def test_single_too_fast_of_a_peer_that_nothing_is_known_of_says_nothing() -> None:
+    learned = Adaptive(NOW)
+    assert [learned.too_fast(NOW + number) for number in range(3)] == [False, False, True]
+
+
 def test_trouble_bounds_the_connections() -> None:
     learned = settled()
     assert learned.troubled(NOW + 10.0, 3)
