@@ -27,7 +27,7 @@ REST_S = 60.0  # nothing delivered for so long: what was taken before says littl
 SAMPLES_S = 60.0  # refusals that do not say why are looked at after so long
 MIN_SAMPLES = 20  # before a share of refusals that do not say why is a sign
 TROUBLE_SHARE = 0.5
-MIN_OUTCOMES = 3  # messages taken or refused, before "too fast" is believed
+MIN_OUTCOMES = 5  # messages taken or refused, before "too fast" is believed
 
 # Few lengths, since a path keeps a window for each (limits.MAX_WINDOWS); the shortest in which a whole number
 # of messages is near enough to the pace.

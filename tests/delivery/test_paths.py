@@ -230,7 +230,7 @@ def test_what_was_learned_is_exported_among_long_windows_and_what_was_not_is_lef
         table.path("a", destination, "").limits.learned = Adaptive(NOW)
     learned = table.limits("a", "one").learned
     assert learned is not None
-    for _ in range(3):
+    for _ in range(5):
         learned.too_fast(NOW)
     (row,) = table.export_limits(["a"], NOW, UNIX_START, over_s=60.0)
     assert row.destination == "one"

@@ -56,7 +56,7 @@ def test_too_fast_bounds_the_rate() -> None:
 
 def test_single_too_fast_of_a_peer_that_nothing_is_known_of_says_nothing() -> None:
     learned = Adaptive(NOW)
-    assert [learned.too_fast(NOW + number) for number in range(3)] == [False, False, True]
+    assert [learned.too_fast(NOW + number) for number in range(5)] == [False] * 4 + [True]
 
 
 def test_trouble_bounds_the_connections() -> None:
