@@ -16,6 +16,7 @@ feeding      their load, as a process
 latency      5 connections, 50 ms a reply: Mailrail against Postfix
 tls_resumption what a connection costs: in clear, under TLS, and resumed
 classification how well replies are classified, and how fast
+provider_sim how near three kinds of limits come to what a provider hides
 stages       the stages of the budget table, in processor time, with allocations
 finding      figures, their aims, the machine: how all of these print
 watching     a sink that has seen enough

@@ -59,6 +59,11 @@ def format_answer(answer: Mapping[str, Any]) -> str:
     text = f"{problem}\n\n{text}" if problem else text
     found = [f"\n  site: {answer['site']}"] if answer.get("site") else []
     found += [f"\n  security: {line}" for line in answer.get("security", ())]
+    found += [
+        f"\n  now: {_format_ceiling(path['vmta'], ceiling)}"
+        for path in answer.get("paths", ())
+        for ceiling in path.get("ceilings", ())
+    ]
     return (
         text + "".join(found) + "".join(map(_format_fault, answer.get("peers", ()))) + _format_rules(answer)
     )
@@ -77,6 +82,12 @@ def _format_rules(answer: Mapping[str, Any]) -> str:
         lines.append(f"\n  in force: {row['does']}, until {until:%Y-%m-%d %H:%M:%S} UTC: {row['key']}")
         lines.append(f"\n    after {row['reply']}    {row['where']}")
     return "".join(lines)
+
+
+def _format_ceiling(vmta: str, ceiling: Mapping[str, Any]) -> str:
+    bounds = [f"{ceiling['connections']} connections"] if "connections" in ceiling else []
+    bounds += [str(ceiling["rate"])] if "rate" in ceiling else []
+    return f"{vmta} at most {', '.join(bounds)} ({ceiling['why']})"
 
 
 def _format_fault(fault: Mapping[str, Any]) -> str:

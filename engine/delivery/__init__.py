@@ -29,6 +29,7 @@ applying     what they have in force, as paths and hosts know it
 bouncing     all that waits of a customer for a destination, where a rule bounces that
 flight       a transaction on its way
 crowding     too many recipients, told from a full mailbox
+adapting     what peers say and do, to bounds of paths
 judging      what a refusal means for a recipient: category, action, disposition
 settle       outcomes to dispositions: events, store, retries, bounces
 settle_cells the counters that it adds to

@@ -414,6 +414,8 @@ class Dispatcher:
 
     def _note_refusal(self, path: Path, decision: Decision, now: float) -> None:
         reason = decision.reason.partition(" for ")[0].partition(" after ")[0]
+        if " of " in reason:  # of a ceiling, whose figures change: they would be labels without end
+            reason = " ".join(word for word in reason.split() if not word.isdigit())
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         if decision.reason.startswith("max_connections"):
             self._scarcity.find_starved(path, now)

@@ -63,6 +63,7 @@ class Bearer(Protocol):
 
     facts: SessionFacts
     extensions: Extensions
+    path: Path
 
     @property
     def now(self) -> float:

@@ -79,6 +79,10 @@ class Judge:
         action = row.action(basis, is_permanent=is_permanent, attempts=attempts)
         return Judgement(category, rule, action, row.wait_factor if action == "retry_slower" else 1)
 
+    def category(self, reply: Reply, provider: str) -> str:
+        """Return the category of a reply that answers no transaction."""
+        return self._classify(reply, provider).category
+
     def judge_settled(self, disposition: str, reply: Reply, provider: str, attempts: int) -> Judgement:
         """Judge a reply where it is settled already what becomes of the mail.
 

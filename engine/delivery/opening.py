@@ -13,6 +13,7 @@ from typing import Protocol
 
 from engine.core.errors import NetworkError
 from engine.core.reply import Reply, make_reply
+from engine.delivery.adapting import Adapting
 from engine.delivery.attempt import Attempt, Target
 from engine.delivery.beginnings import Beginnings
 from engine.delivery.dispatcher import Dispatcher
@@ -80,6 +81,7 @@ class Opener:
         self.turned_away = TurnedAway(self.memory, self._loop, lambda: self.dispatcher.unix_clock())
         # Told how TLS ended, once for each connection on which the peer was greeted.
         self.on_tls: Callable[[Path, Target, TlsRequirement, TlsOutcome], None] | None = None
+        self.adapting: Adapting | None = None
         self.on_first_session: Callable[[], None] | None = None  # called when there was none
         self.dispatcher: Dispatcher  # given right after it is made, since each calls the other
         self.settler: Settler
@@ -185,6 +187,8 @@ class Opener:
             self.count(path, error.phase)
             return False
         self.count(path, "opened")
+        if self.adapting is not None:
+            self.adapting.opened(path)
         if 0 < path.max_connections < path.limits.slots.in_use(self._loop.time()):
             self.trim()  # the limit was lowered while it opened
         return True
@@ -248,6 +252,8 @@ class Opener:
         if attempt.is_our_fault or attempt.reply is None:
             self.dispatcher.failed_to_open(path, demand, queues, None)
             return
+        if self.adapting is not None and queues:
+            self.adapting.failed(path, attempt.reply, queues[0].destination.provider)
         if self.dispatcher.failed_to_open(path, demand, queues, str(attempt.reply)):
             self._on_unreachable(queues, attempt.reply, path, attempt.met)
 

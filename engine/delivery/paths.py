@@ -10,13 +10,15 @@ Never: opens sessions; decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import msgspec
 
 from engine.policy.fold import PolicySet
 from engine.policy.model import Destination, Policy
+from engine.queue.adaptive import Adaptive, AdaptiveState
 from engine.queue.assignment import counted_addresses
+from engine.queue.ceilings import Ceiling
 from engine.queue.limits import RateState
 from engine.queue.path import Cap, Hold, Path, PathLimits
 from engine.settings.model import VirtualMTA
@@ -31,6 +33,7 @@ class Spent(msgspec.Struct, frozen=True, array_like=True):
     destination: str
     exported_at: float
     states: list[RateState]
+    learned: AdaptiveState | None = None  # of the peer
 
 
 encode_spent = msgspec.msgpack.Encoder().encode
@@ -53,6 +56,7 @@ class PathTable:
         self._since: dict[str, float] = {}  # before which nothing is known of what was spent
         self._quiet_until = 0.0
         self.on_new: Callable[[Path, Destination], None] | None = None  # a path was made
+        self.first_ceiling: Ceiling | None = None  # of limits that nothing was delivered in yet
 
     def own(self, vmtas: Iterable[VirtualMTA], quiet_until: float) -> None:
         """Take over vmtas; their first connections wait until `quiet_until` (monotonic)."""
@@ -78,6 +82,8 @@ class PathTable:
         """Forget vmtas that another shard takes over; return their paths."""
         gone = set(names)
         paths = [path for path in self.paths.values() if path.vmta in gone]
+        for path in paths:
+            path.leave()
         self.paths = {key: path for key, path in self.paths.items() if path.vmta not in gone}
         for name in gone:
             self.vmtas.pop(name, None)
@@ -125,6 +131,7 @@ class PathTable:
         limits = self._limits.get(key)
         if limits is None:
             limits = self._limits[key] = PathLimits(self._since[vmta], self._quiet_until)
+            limits.ceiling = self.first_ceiling
         return limits
 
     def replace_policies(self, policies: PolicySet) -> None:
@@ -161,6 +168,7 @@ class PathTable:
         for key, path in list(self.paths.items()):
             if path.is_idle(now):
                 del self.paths[key]
+                path.leave()
                 forgotten(path)
             else:
                 in_use.add((self._addresses[path.vmta], path.destination))
@@ -178,10 +186,18 @@ class PathTable:
         """
         groups = self._groups_of(names)
         return [
-            Spent(group, destination, unix_now, limits.export(now, unix_now, over_s, ahead_s))
-            for (group, destination), limits in self._limits.items()
-            if group in groups and (not over_s or limits.longest_window_s > over_s)
+            Spent(group, destination, unix_now, limits.export(now, unix_now, over_s, ahead_s), learned)
+            for (group, destination), limits, learned in self._learned(groups, now, unix_now)
+            if not over_s or learned is not None or limits.longest_window_s > over_s
         ]
+
+    def _learned(
+        self, groups: Collection[Addresses], now: float, unix_now: float
+    ) -> Iterator[tuple[tuple[Addresses, str], PathLimits, AdaptiveState | None]]:
+        for key, limits in self._limits.items():
+            if key[0] in groups:
+                learned = limits.learned
+                yield key, limits, learned.export(now, unix_now) if learned is not None else None
 
     def restore_limits(self, rows: Iterable[Spent], now: float, unix_now: float) -> None:
         """Take over what `export_limits` gave, of whichever owners.
@@ -203,4 +219,8 @@ class PathTable:
                 found.setdefault(key, {})[id(row)] = (vmta, row)
         for (_, destination), kept in found.items():
             for vmta, row in kept.values():
-                self.limits(vmta, destination).restore(row.states, now, unix_now)
+                limits = self.limits(vmta, destination)
+                limits.restore(row.states, now, unix_now)
+                if row.learned is not None and not row.learned.is_over(unix_now):
+                    limits.learned = Adaptive.restore(row.learned, now, unix_now)
+                    limits.bound(limits.learned.ceiling)

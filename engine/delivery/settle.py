@@ -9,7 +9,7 @@ Never: knows what a refusal means (judging does), chooses what is delivered next
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from engine.core.envelope import Delivery
@@ -75,6 +75,14 @@ class Whither(NamedTuple):
     site: Site | None
 
 
+# What a transaction says of its path: who carried it, the last reply, events of who was refused.
+Heed = Callable[[Bearer, Reply | None, Sequence[Event]], None]
+
+
+def _heed_nothing(session: Bearer, final: Reply | None, refused: Sequence[Event]) -> None:
+    pass
+
+
 class Dispositions:
     """Gives every recipient its disposition."""
 
@@ -105,6 +113,7 @@ class Dispositions:
         self._jitter = jitter
         self._cells: dict[str, SettleCells] = {}
         self._uncertain = counters.counter("mailrail_uncertain_total")
+        self.heed: Heed = _heed_nothing  # what each transaction says of its path
         self.on_carried: Callable[[Bearer, str], None] | None = None  # a session carried mail of a domain
         self.on_settled: Callable[[Any, Flight, Outcome], None] = lambda *_: None
 
@@ -125,6 +134,7 @@ class Dispositions:
         waiting: list[Event] = []
         failed: list[Failure] = []
         relayed: list[Failure] = []
+        refused: list[Event] = []
         terms = delivery.envelope.terms
         untried = _untried(outcome, len(flight.recipients))
         for index, recipient in enumerate(flight.recipients):
@@ -134,13 +144,11 @@ class Dispositions:
             judgement = self._judge_reply(reply, outcome, index, flight)
             disposition = judgement.disposition if judgement else "delivered"
             event = self._event(disposition, delivery, recipient, now, site_queue)
-            _describe(event, session)
-            event.reply = reply
+            _describe(event, session, reply, delivery.attempts + 1, attempt_s)
             event.status = status_of(reply, phase_of(reply, outcome, index))
-            event.attempt = delivery.attempts + 1
-            event.attempt_s = round(attempt_s, 6)
             if judgement:
                 judgement.mark(event, delivery)
+                refused.append(event)
             if disposition == "deferred":
                 deferred.append(recipient)
                 waiting.append(event)
@@ -157,6 +165,7 @@ class Dispositions:
             self._count(cells, event)
         if relayed:
             self._bounce(delivery, relayed, "", "relayed")
+        self.heed(session, outcome.final, refused)
         rest = delivery.recipients[len(flight.recipients) :]
         if untried:
             rest = [flight.recipients[index] for index in sorted(untried)] + rest
@@ -424,7 +433,10 @@ def phase_of(reply: Reply, outcome: Outcome, index: int) -> str:
     return "rcpt" if is_of_rcpt else "data"
 
 
-def _describe(event: Event, session: Bearer) -> None:
+def _describe(event: Event, session: Bearer, reply: Reply, attempt: int, attempt_s: float) -> None:
+    event.reply = reply
+    event.attempt = attempt
+    event.attempt_s = round(attempt_s, 6)
     facts = session.facts
     event.vmta = facts.vmta
     event.source = facts.source

@@ -25,6 +25,7 @@ POLICY = {
     "max_connection_rate": Field("max_connection_rate", _rate),
     "message_interval": Field("message_interval_s", fields.duration(0, _DAY_S)),
     "burst": Field("burst", fields.whole(1, 1_000_000)),
+    "adaptive": Field("adaptive", fields.boolean),
     "connect_timeout": Field("connect_timeout_s", _timer),
     "greeting_timeout": Field("greeting_timeout_s", _timer),
     "ehlo_timeout": Field("ehlo_timeout_s", _timer),

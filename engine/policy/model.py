@@ -24,6 +24,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_connection_rate: Rate | None
     message_interval_s: float
     burst: int
+    adaptive: bool
 
     # timers of a session
     connect_timeout_s: float

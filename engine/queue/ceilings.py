@@ -23,6 +23,16 @@ class Ceiling(NamedTuple):
     rate: Rate | None = None
 
 
+def describe_ceiling(ceiling: Ceiling) -> dict[str, str | int]:
+    """Return it for operators; what it says nothing about is left out."""
+    row: dict[str, str | int] = {"key": ceiling.key, "why": ceiling.why}
+    if ceiling.connections:
+        row["connections"] = ceiling.connections
+    if ceiling.rate is not None:
+        row["rate"] = str(ceiling.rate)
+    return row
+
+
 class Bounds(NamedTuple):
     """What is in force, and who says so ("" where the policy does)."""
 

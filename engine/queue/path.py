@@ -14,6 +14,7 @@ from math import ceil, inf
 from typing import NamedTuple, Protocol
 
 from engine.core.units import Rate
+from engine.queue.adaptive import Adaptive
 from engine.queue.ceilings import Ceiling, least
 from engine.queue.limits import RateLimit, RateState
 from engine.queue.slots import ConnectionSlots
@@ -41,6 +42,8 @@ class PathPolicy(Protocol):
     def message_interval_s(self) -> float: ...
     @property
     def burst(self) -> int: ...
+    @property
+    def adaptive(self) -> bool: ...
 
 
 class Hold(NamedTuple):
@@ -83,11 +86,25 @@ class LeasedCap(Cap):
 
 
 class PathLimits:
-    """What a peer counts of one source address towards one destination."""
+    """What a peer counts of one source address towards one destination, and what was learned of the peer."""
 
-    __slots__ = ("_interval", "_since", "connects", "longest_window_s", "messages", "paces_per_s", "slots")
+    __slots__ = (
+        "_interval",
+        "_since",
+        "ceiling",
+        "connects",
+        "learned",
+        "longest_window_s",
+        "messages",
+        "paces_per_s",
+        "paths",
+        "slots",
+    )
 
     def __init__(self, now: float, quiet_until: float = 0.0) -> None:
+        self.paths: list[Path] = []  # that share it
+        self.learned: Adaptive | None = None
+        self.ceiling: Ceiling | None = None  # of what was learned
         self.slots = ConnectionSlots(quiet_until)
         self.messages = RateLimit(now)
         self._since = now
@@ -124,8 +141,21 @@ class PathLimits:
 
     def is_unspent(self, now: float) -> bool:
         """Return whether a fresh set of limits would allow no more than this one."""
+        if self.learned is not None and not self.learned.is_forgotten(now):
+            return False
         made = [limit for limit in (self.messages, self._interval, self.connects) if limit is not None]
         return not self.slots.in_use(now) and all(limit.is_unspent(now) for limit in made)
+
+    def bound(self, ceiling: Ceiling | None) -> None:
+        """Bound all paths that share this, where their policy lets them adapt; None: by nothing."""
+        self.ceiling = ceiling
+        for path in self.paths:
+            path.set_policy(path.policy)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return sum(demand.sessions for path in self.paths for demand in path.sites.values())
 
     @property
     def rates(self) -> tuple[RateLimit, RateLimit, RateLimit]:
@@ -229,10 +259,15 @@ class Path:
         self.caps = caps
         self._ceilings: dict[str, Ceiling] | None = None  # few paths have any
         self.set_policy(policy)
+        limits.paths.append(self)
         self.sites: dict[str, SiteDemand] = {}
         self.holds: dict[str, Hold] = {}
         self.held_customers: dict[str, Hold] | None = None  # whose mail alone is stopped; mostly nobody's
         self.heeds_successes = False  # something that slows it ends by them
+
+    def leave(self) -> None:
+        """Share the limits no more: the path is forgotten."""
+        self.limits.paths.remove(self)
 
     @property
     def sessions(self) -> int:
@@ -286,7 +321,7 @@ class Path:
     def set_policy(self, policy: PathPolicy) -> None:
         """Use these limits from now on; what was spent stays spent."""
         self.policy = policy
-        bounds = least(policy, self._ceilings.values() if self._ceilings else ())
+        bounds = least(policy, self.ceilings)
         self.max_connections, self.connections_why = bounds.connections, bounds.connections_why
         self._rate, self.rate_why, self._burst = bounds.rate, bounds.rate_why, bounds.burst
         self._interval = Rate(1, policy.message_interval_s) if policy.message_interval_s > 0.0 else None
@@ -304,7 +339,9 @@ class Path:
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
         """What bounds the path beside its policy."""
-        return tuple(self._ceilings.values()) if self._ceilings else ()
+        own = tuple(self._ceilings.values()) if self._ceilings else ()
+        learned = self.limits.ceiling
+        return (*own, learned) if learned is not None and self.policy.adaptive else own
 
     def set_ceiling(self, ceiling: Ceiling) -> None:
         """Bound the path; the same key replaces what it said before.

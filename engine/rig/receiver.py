@@ -142,7 +142,8 @@ class Receiver(asyncio.Protocol):
         rule = None
         if state.script is not None:
             text = rcpt.decode("latin-1")
-            rule = state.script.find(stage, self._listen, self._source, text, self._name)
+            now, opened = self._loop.time(), self._link.now_open
+            rule = state.script.find(stage, self._listen, self._source, text, self._name, now, opened)
         delay = state.stage_delays_s.get(stage, state.delay_s) + (rule.delay_s if rule else 0.0)
         self._answer_late(self._choose(rule, usual), delay, self._close if rule and rule.close else None)
         if rule is None or rule.reply is None:

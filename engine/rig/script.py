@@ -10,6 +10,8 @@ A script is a JSON list of rules; the first that matches answers. Fields of a ru
     reply        "451 4.7.1 try later"; absent: the usual answer
     times        only the first so many matches of each subject (`per`: rule | rcpt | connection)
     every        only each n-th match
+    over         only what comes above so many in any `window_s` (1) seconds, each subject (`per`) by itself
+    above        connect: only while more connections than so many are open from that peer
     delay_s      answer so much later than usual
     close        close after the answer (or without one when `reply` is "")
     stall        never answer
@@ -21,7 +23,7 @@ Fails: ValueError that names the rule.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ _FIELDS = frozenset(
         "times",
         "per",
         "every",
+        "over",
+        "window_s",
+        "above",
         "delay_s",
         "close",
         "stall",
@@ -60,6 +65,10 @@ class Rule:
         self.times: int = fields.get("times", 0)
         self.per: str = fields.get("per", "rule")
         self.every: int = fields.get("every", 1)
+        self.over: int = fields.get("over", 0)
+        self.window_s: float = fields.get("window_s", 1.0)
+        self.above: int = fields.get("above", 0)
+        self._let_by: defaultdict[str, deque[float]] = defaultdict(deque)
         self.delay_s: float = fields.get("delay_s", 0.0)
         self.close: bool = fields.get("close", False)
         self.stall: bool = fields.get("stall", False)
@@ -75,13 +84,24 @@ class Rule:
             return False
         return _domain_matches(self.domain, rcpt.rpartition("@")[2])
 
-    def is_due(self, subject: str) -> bool:
+    def is_due(self, subject: str, now: float = 0.0) -> bool:
         """Count a match and say whether the rule answers it."""
+        if self.over and not self._is_over(self._let_by[subject], now):
+            return False
         self.matches[subject] += 1
         count = self.matches[subject]
         if self.times and count > self.times:
             return False
         return count % self.every == 0
+
+    def _is_over(self, let_by: deque[float], now: float) -> bool:
+        """Say whether so many were let by in the last window; if not, this one is."""
+        while let_by and let_by[0] <= now - self.window_s:
+            let_by.popleft()
+        if len(let_by) >= self.over:
+            return True
+        let_by.append(now)
+        return False
 
 
 class Script:
@@ -93,12 +113,26 @@ class Script:
             rule = Rule(fields, number)
             self._by_stage[rule.at].append(rule)
 
-    def find(self, stage: str, listen: str, source: str, rcpt: str, connection: str) -> Rule | None:
-        """Return the rule that answers at this stage, or None for the usual answer."""
+    def find(
+        self,
+        stage: str,
+        listen: str,
+        source: str,
+        rcpt: str,
+        connection: str,
+        now: float = 0.0,
+        opened: int = 0,
+    ) -> Rule | None:
+        """Return the rule that answers at this stage, or None for the usual answer.
+
+        Args:
+            now: monotonic.
+            opened: connections that are open from that source, this one included.
+        """
         for rule in self._by_stage[stage]:
-            if rule.applies(listen, source, rcpt):
+            if rule.applies(listen, source, rcpt) and (not rule.above or opened > rule.above):
                 subject = {"rcpt": rcpt, "connection": connection}.get(rule.per, "")
-                if rule.is_due(subject):
+                if rule.is_due(subject, now):
                     return rule
         return None
 

@@ -31,6 +31,7 @@ from engine.delivery.turned_away import host_key
 from engine.net.site import Site
 from engine.policy.explain import explain
 from engine.policy.model import Destination
+from engine.queue.ceilings import describe_ceiling
 from engine.queue.decide import decide
 from engine.queue.path import Path
 from engine.security.demand import describe
@@ -120,6 +121,8 @@ class Answers:
             "opening": sum(demand.opening for demand in demands),
             "connections": path.limits.slots.in_use(now),
             "max_connections": path.max_connections,
+            "max_message_rate": str(path.max_message_rate or "unlimited"),
+            "ceilings": [describe_ceiling(ceiling) for ceiling in path.ceilings],
             "ready": sum(demand.waiting() for demand in demands),
             "reason": decision.reason,
             "is_held": path.hold_in_force(now) is not None,

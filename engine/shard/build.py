@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.core.envelope import Delivery, MessageIds
+from engine.delivery.adapting import FIRST_CEILING, Adapting
 from engine.delivery.bounces import Bouncer
 from engine.delivery.dispatcher import Dispatcher
 from engine.delivery.expiry import Expiry
@@ -202,6 +203,11 @@ class Engine:
         )
         self.opener.dispatcher = self.dispatcher
         self.opener.settler = self.dispositions
+        self.paths.first_ceiling = FIRST_CEILING
+        self.opener.adapting = Adapting(
+            self.loop, self.judge.category, self.dispatcher.kick, self.counters, self.labels.peek
+        )
+        self.dispositions.heed = self.opener.adapting.settled
         self.dispositions.on_settled = self.opener.turned_away.note
         self.expiry = Expiry(
             self.store,

@@ -48,7 +48,8 @@ class LongWindows:
         fresh = {(row.addresses, row.destination): row for row in rows}
         for key, row in self._kept.items():
             if key in fresh:
-                fresh[key] = row if row.states == fresh[key].states else fresh[key]
+                is_same = row.states == fresh[key].states and row.learned == fresh[key].learned
+                fresh[key] = row if is_same else fresh[key]
             elif not is_over(row, unix_now):
                 fresh[key] = row
         self._kept = fresh
@@ -71,6 +72,8 @@ class LongWindows:
 
 def is_over(row: Spent, unix_now: float) -> bool:
     """Return whether nothing of this holds anybody back any more: the same as if it had never been."""
+    if row.learned is not None and not row.learned.is_over(unix_now):
+        return False
     return all(
         state.paced_at <= unix_now
         and all(

@@ -114,6 +114,13 @@ _ROWS = (
         "retry, skip_mx, no_tls or notify. Behind 500 rules a shard has the rest together, as other.",
     ),
     Metric(
+        "mailrail_adaptive_changes_total",
+        "counter",
+        ("destination", "change"),
+        "Times that connections or rate of a source address at a destination followed what the peer showed; "
+        "change is lowered or raised (the steps of a slow open too).",
+    ),
+    Metric(
         "mailrail_uncertain_total",
         "counter",
         (),

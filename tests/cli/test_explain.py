@@ -52,3 +52,10 @@ def test_what_the_domain_asks_of_tls_stands_below_the_site(config: str) -> None:
     answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
     text = format_answer({**answer, "site": "mx", "security": ["MTA-STS: enforce"]})
     assert text.endswith("  site: mx\n  security: MTA-STS: enforce")
+
+
+def test_what_bounds_a_path_now_stands_below_the_site(config: str) -> None:
+    answer = msgspec.to_builtins(explain_offline(config, "d.example", "", "", ()))
+    ceiling = {"key": "adaptive", "why": "adaptive limits", "connections": 3, "rate": "50/min"}
+    text = format_answer({**answer, "site": "mx", "paths": [{"vmta": "acme-1", "ceilings": [ceiling]}]})
+    assert text.endswith("\n  now: acme-1 at most 3 connections, 50/min (adaptive limits)")

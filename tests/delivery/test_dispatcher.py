@@ -9,6 +9,7 @@ import pytest
 
 from engine.delivery.dispatcher import CAP_RECHECK_S
 from engine.net.site import Host, make_site
+from engine.queue.ceilings import Ceiling
 from engine.queue.path import Cap
 from tests.fakes.delivery_rig import REFUSED, Rig, make_delivery
 from tests.fakes.virtual_loop import run_virtually
@@ -505,5 +506,20 @@ def test_sites_of_two_domains_with_the_same_hosts_are_one() -> None:
         assert len(rig.peers) == 1
         assert len(rig.sites) == 1
         await asyncio.sleep(0)
+
+    run_virtually(main())
+
+
+def test_refusals_of_a_ceiling_are_counted_without_its_figures() -> None:
+    async def main() -> None:
+        rig = Rig()
+        rig.open_s = 1000.0
+        rig.accept(*[make_delivery() for _ in range(50)])
+        await rig.run(0.1)
+        (path,) = rig.paths.paths.values()
+        for connections in (3, 2):
+            path.set_ceiling(Ceiling("adaptive", "adaptive limits", connections))
+            rig.dispatcher.kick(path)
+        assert rig.dispatcher.refusals["max_connections of adaptive limits reached"] == 2
 
     run_virtually(main())

@@ -376,6 +376,27 @@ async def test_a_refused_greeting_is_the_reply_and_its_slot_rests() -> None:
 
 
 @scene
+async def test_openings_are_told_to_who_adapts() -> None:
+    peer = Peer()
+    async with peer.listen("127.0.0.1") as port:
+        rig = Rig()
+        told: list[object] = []
+        rig.opener.adapting = SimpleNamespace(  # type: ignore[assignment]
+            opened=lambda path: told.append(path),
+            failed=lambda path, reply, provider: told.append((path, reply.code, provider)),
+        )
+        rig.addresses_of["mx"] = ["127.0.0.1"]
+        rig.push(site_of("mx", port=port), make_delivery())
+        await until(lambda: rig.settled)
+        peer.greeting = b"421 4.7.0 too many connections\r\n"
+        for session in rig.opener.sessions:
+            session.quit()
+        rig.push(site_of("mx", port=port), make_delivery())
+        await until(lambda: len(told) == 2, 10.0)
+        assert told == [rig.path, (rig.path, 421, "")]
+
+
+@scene
 async def test_tries_made_at_once_that_fail_are_told_once() -> None:
     peer = Peer(b"421 4.7.0 not now\r\n")
     peer.gate.clear()

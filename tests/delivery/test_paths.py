@@ -7,6 +7,7 @@ import math
 from engine.core.units import Rate
 from engine.delivery.paths import PathTable
 from engine.policy.model import Destination
+from engine.queue.adaptive import Adaptive
 from engine.queue.path import Cap, Path
 from tests.fakes.delivery_rig import UNIX_START, make_policies, make_vmta
 
@@ -209,3 +210,38 @@ def test_idle_paths_are_forgotten_with_limits_that_hold_nobody_back() -> None:
     assert table.path("a", ONE, "").message_ready_at(NOW + 1.0) > NOW + 500.0
     table.forget_idle(NOW + 2000.0, gone.append)
     assert table.path("a", ONE, "").message_ready_at(NOW + 2000.0) <= NOW + 2000.0
+
+
+def test_what_was_learned_of_a_peer_moves_with_the_vmta() -> None:
+    there, here = make_table(("a", "192.0.2.1")), make_table(("a", "192.0.2.1"))
+    limits = there.path("a", ONE, "").limits
+    limits.learned = Adaptive(NOW)
+    limits.learned.troubled(NOW, 3)
+    here.restore_limits(there.export_limits(["a"], NOW, UNIX_START), NOW, UNIX_START)
+    assert here.path("a", ONE, "").max_connections == 3
+    late = make_table(("a", "192.0.2.1"))
+    late.restore_limits(there.export_limits(["a"], NOW, UNIX_START), NOW, UNIX_START + 90_000.0)
+    assert late.path("a", ONE, "").max_connections == 10
+
+
+def test_what_was_learned_is_exported_among_long_windows_and_what_was_not_is_left_out() -> None:
+    table = make_table(("a", "192.0.2.1"), policy='[default]\nmax_message_rate = "10/s"')
+    for destination in (ONE, TWO):
+        table.path("a", destination, "").limits.learned = Adaptive(NOW)
+    learned = table.limits("a", "one").learned
+    assert learned is not None
+    for _ in range(5):
+        learned.too_fast(NOW)
+    (row,) = table.export_limits(["a"], NOW, UNIX_START, over_s=60.0)
+    assert row.destination == "one"
+    assert row.learned is not None
+
+
+def test_paths_that_are_forgotten_no_longer_share_limits() -> None:
+    table = make_table(("a", "192.0.2.1"), ("b", "192.0.2.1"))
+    limits = table.path("a", ONE, "").limits
+    b = table.path("b", ONE, "")
+    table.disown(["a"])
+    assert limits.paths == [b]
+    table.forget_idle(NOW, lambda path: None)
+    assert limits.paths == []

@@ -573,3 +573,15 @@ def test_deferrals_and_bounces_are_counted_by_category() -> None:
     desk.settle(desk.stored(), NEVER)
     rows = {tuple(row[1]): row[2] for row in desk.counters.snapshot()["counters"] if "classified" in row[0]}
     assert rows == {("bounced", "bad-mailbox", "gmail"): 1}
+
+
+def test_whoever_heeds_hears_of_each_transaction_who_was_refused() -> None:
+    desk = Desk()
+    heard: list[tuple[Reply | None, list[str]]] = []
+    desk.dispositions.heed = lambda session, final, refused: heard.append(
+        (final, [event.category for event in refused])
+    )
+    desk.settle(desk.stored(), OK)
+    desk.settle(desk.stored(recipients=2), OK, NEVER)
+    desk.settle(desk.stored(), OK, final=LATER)
+    assert heard == [(OK, []), (OK, ["bad-mailbox"]), (LATER, ["temporary-system"])]

@@ -14,3 +14,4 @@ class Limits(msgspec.Struct, kw_only=True):
     max_connection_rate: Rate | None = None
     message_interval_s: float = 0.0
     burst: int = 1
+    adaptive: bool = True

@@ -46,6 +46,7 @@ def test_keys_of_the_message_are_keys() -> None:
         ("max_connection_rate", "5/0s", "1,000,000,001/s"),
         ("message_interval", "-1s", "25h"),
         ("burst", 0, 1_000_001),
+        ("adaptive", 1, "yes"),
         ("connect_timeout", "99ms", "61m"),
         ("greeting_timeout", 0, "2h"),
         ("ehlo_timeout", 0, "2h"),

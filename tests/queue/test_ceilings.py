@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.core.units import Rate
-from engine.queue.ceilings import Bounds, Ceiling, least
+from engine.queue.ceilings import Bounds, Ceiling, describe_ceiling, least
 from engine.queue.decide import decide
 from engine.queue.path import Path, PathLimits, SiteDemand
 from tests.fakes.limits import Limits
@@ -89,3 +89,16 @@ def test_a_reload_keeps_the_ceilings() -> None:
     assert (path.max_connections, path.connections_why) == (1, "")
     path.set_policy(Limits(max_connections=50))
     assert (path.max_connections, path.connections_why) == (2, "rule a")
+
+
+def test_ceiling_for_operators_leaves_out_what_it_does_not_bound() -> None:
+    assert describe_ceiling(Ceiling("adaptive", "adaptive limits", 3)) == {
+        "key": "adaptive",
+        "why": "adaptive limits",
+        "connections": 3,
+    }
+    assert describe_ceiling(Ceiling("rule", "rule slow", 0, Rate(1, 60.0))) == {
+        "key": "rule",
+        "why": "rule slow",
+        "rate": "1/min",
+    }

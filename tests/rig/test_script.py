@@ -36,3 +36,26 @@ def test_reply_of_several_lines_is_marked() -> None:
 def test_rule_with_unknown_field_is_refused_by_number() -> None:
     with pytest.raises(ValueError, match=r"rule 1: .*'repply'"):
         Script([{"at": "mail", "repply": "550 no"}])
+
+
+def test_rate_answers_what_comes_above_it_in_any_window() -> None:
+    script = Script([{"at": "final", "reply": "450 4.7.1 slow down", "over": 2, "window_s": 10.0}])
+
+    def is_answered(now: float) -> bool:
+        return script.find("final", "", "", "u@x.example", "1", now) is not None
+
+    assert [is_answered(now) for now in (0.0, 1.0, 2.0, 9.9, 10.0, 10.5, 11.0)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_connections_above_a_number_are_answered() -> None:
+    script = Script([{"at": "connect", "reply": "421 4.7.0 too many connections", "above": 3}])
+    found = [script.find("connect", "", "", "", "1", 0.0, opened) for opened in (1, 3, 4)]
+    assert [rule is not None for rule in found] == [False, False, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.delivery.paths import Spent, encode_spent
+from engine.queue.adaptive import AdaptiveState
 from engine.queue.limits import RateState, WindowState
 from engine.shard.long_windows import NAME, LongWindows, is_over
 
@@ -70,3 +71,17 @@ def test_a_row_is_over_when_nothing_in_it_holds_anybody_back() -> None:
     assert not is_over(make_row(), UNIX_NOW + HOUR_S)
     assert is_over(make_row(), UNIX_NOW + 1.02 * HOUR_S)
     assert not is_over(Spent(("192.0.2.1",), "gmail", UNIX_NOW, [RateState(UNIX_NOW + 9.0, [])]), UNIX_NOW)
+
+
+def test_a_row_with_something_learned_of_the_peer_is_kept_for_a_day() -> None:
+    row = Spent(("192.0.2.1",), "gmail", UNIX_NOW, [], AdaptiveState(UNIX_NOW, None, 3))
+    assert not is_over(row, UNIX_NOW + 86_000.0)
+    assert is_over(row, UNIX_NOW + 87_000.0)
+
+
+def test_rows_of_a_version_without_adaptive_limits_are_read(tmp_path: Path) -> None:
+    (tmp_path / "shard-0").mkdir()
+    row = make_row()
+    old = [[row.addresses, row.destination, row.exported_at, row.states]]
+    (tmp_path / "shard-0" / NAME).write_bytes(encode_spent(old))
+    assert open_windows(tmp_path, 0).read() == [row]
