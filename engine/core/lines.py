@@ -35,6 +35,15 @@ def line_fault(message: bytes, max_line_bytes: int = MAX_LINE_BYTES) -> str:
     return ""
 
 
+def is_valid_utf8(octets: bytes) -> bool:
+    """Return whether these octets are UTF-8 (RFC 3629)."""
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _segment_fault(segment: bytes, max_line_bytes: int) -> str:
     lines = segment.splitlines()
     if len(b"".join(lines)) + 2 * len(lines) != len(segment):

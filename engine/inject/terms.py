@@ -17,6 +17,7 @@ import msgspec
 
 from engine.core import terms
 from engine.core.errors import Refused
+from engine.core.lines import is_valid_utf8
 from engine.core.reply import make_reply
 from engine.core.terms import NO_TERMS, Terms
 
@@ -56,19 +57,11 @@ def mark_utf8(
     said = known is not None and known.is_utf8
     needs = not (sender.isascii() and "".join(recipients).isascii())
     if not needs and (said or feed != "smtp"):
-        needs = not header.isascii() and _is_utf8(header)
+        needs = not header.isascii() and is_valid_utf8(header)
     if needs == said:
         return known
     found = msgspec.structs.replace(known or NO_TERMS, is_utf8=needs)
     return found if found != NO_TERMS else None
-
-
-def _is_utf8(octets: bytes) -> bool:
-    try:
-        octets.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _read_envid(text: str, _unix_now: float) -> dict[str, Any]:

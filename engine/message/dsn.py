@@ -20,6 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from engine.core.address import as_literal
+from engine.core.lines import is_valid_utf8
 from engine.core.reply import Reply
 from engine.core.terms import decode_orcpt, decode_xtext, format_instant
 from engine.message.encode import encode_8bit
@@ -242,7 +243,7 @@ def _format_whole(original: bytes, is_utf8: bool) -> bytes | None:
         original = encode_8bit(original)  # message/rfc822 itself may not be encoded (RFC 2046 5.2.1)
     if original.isascii():
         return b"Content-Type: message/rfc822\r\n\r\n" + original
-    if not _is_utf8(original.partition(b"\r\n\r\n")[0]):
+    if not is_valid_utf8(original.partition(b"\r\n\r\n")[0]):
         return None
     if is_utf8:
         return b"Content-Type: message/global\r\n%b\r\n%b" % (_EIGHT_BIT, original)
@@ -255,17 +256,9 @@ def _format_header_of(original: bytes, is_utf8: bool) -> bytes:
     header = _STRAY.sub(b" ", original.partition(b"\r\n\r\n")[0]) + b"\r\n"
     if len(header) > MAX_HEADER_BYTES:
         header = header[: header.rfind(b"\r\n", 0, MAX_HEADER_BYTES) + 2]
-    if is_utf8 and not header.isascii() and _is_utf8(header):
+    if is_utf8 and not header.isascii() and is_valid_utf8(header):
         return _format_part(b"message/global-headers", header, True)  # RFC 6533 6
     return _format_part(b"text/rfc822-headers", header, False)  # which every reader of mail can decode
-
-
-def _is_utf8(octets: bytes) -> bool:
-    try:
-        octets.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 _EIGHT_BIT = b"Content-Transfer-Encoding: 8bit\r\n"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.core.lines import line_fault
+from engine.core.lines import is_valid_utf8, line_fault
 
 
 @given(st.lists(st.sampled_from([b"a", b"\r", b"\n", b"\r\n", b".", b"bcd", b"\x0b\x0c\x85"]), max_size=30))
@@ -35,3 +35,10 @@ def test_line_fault_in_a_large_message(bad: bytes, position: int) -> None:
 def test_line_fault_of_a_large_message_without_line_ends() -> None:
     assert line_fault(b"x" * 300_000 + b"\r\n", 998) == "line longer than 998 octets"
     assert line_fault(b"x" * 300_000, 998) == "bare CR or LF"
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"), [(b"", True), (b"\xc3\xbc", True), (b"\xfc", False), (b"\xed\xa0\x80", False)]
+)
+def test_latin_1_and_surrogates_are_no_utf8(octets: bytes, expected: bool) -> None:
+    assert is_valid_utf8(octets) is expected
